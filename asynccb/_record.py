@@ -1,0 +1,57 @@
+"""
+An event as it travels to the companion and lies in the journal.
+
+A record is a MessagePack array, framed by the ring (`_ring.py`); trailing fields that are empty are
+left out, so a log of a few scalars is little more than the scalars. Format version 1: fields and
+numbers are only ever appended, because journals outlive the program that wrote them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from asynccb._events import EVENTS
+
+FORMAT: Final = 1
+
+RUN: Final = 64
+"""Kind of a record that describes the run: `extra` holds `args`, `model`, `host` and `process`."""
+END: Final = 65
+"""Kind of the last record of a run: `extra` holds `status`."""
+
+HISTORY: Final = 66
+"""Kind of a record that holds a part of the log history: `extra` has `start` and `entries`."""
+
+LEAVE: Final = 67
+"""Kind of the last record for a callback that was removed: `extra` has its lane's name, `lane`."""
+
+HISTORY_BIT: Final = 1 << 8
+"""Set in `flags` where the logs, with the step, were also appended to the log history."""
+
+
+class Record(msgspec.Struct, array_like=True, frozen=True):
+    """Hold one event; `kind` below 64 is the event's number in `EVENTS`."""
+
+    kind: int
+    time: int
+    """Unix time of the emission, in nanoseconds."""
+    step: int
+    epoch: float
+    flags: int
+    """Control flags, as `_control.pack_flags` packs them, and `HISTORY_BIT`."""
+    logs: dict[Any, Any] | None = None
+    changes: dict[str, Any] | None = None
+    """State fields that changed since the record before."""
+    metrics: dict[Any, Any] | None = None
+    extra: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The event's name, or `run`, `end`, `history`, `leave` for those about the run."""
+        if self.kind < len(EVENTS):
+            return EVENTS[self.kind]
+        return {RUN: "run", END: "end", HISTORY: "history", LEAVE: "leave"}.get(
+            self.kind, f"kind {self.kind}"
+        )

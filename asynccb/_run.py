@@ -1,0 +1,80 @@
+"""
+A run as the companion knows it: plain data that stands in for the arguments and the model.
+
+Promises: built from a `RUN` record alone, so that a journal can be read without the program that
+wrote it; holds no secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+RunStatus: TypeAlias = Literal["finished", "failed", "killed", "crashed"]
+"""How a run ended: by itself, by an exception, by a signal that it handled, or without a word."""
+
+
+class PlainArguments:
+    """Give the training arguments' values, as `to_dict()` had them, as attributes."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"the training arguments that the companion got have no {name!r}; a hook that "
+            "needs more than plain values runs with placement = 'thread'"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all values."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """Stand in for the model where hooks see plain data."""
+
+    name: str
+    """Name of the model's class."""
+    config: dict[str, Any] | None
+    """`model.config` as a dict, where it has one."""
+    parameters: int
+    """Number of parameters."""
+    trainable: int
+    """Number of parameters that require gradients."""
+    peft_config: dict[str, Any] | None = None
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return the number of parameters, as a model of transformers does."""
+        return self.trainable if only_trainable else self.parameters
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """Describe one run to a tracker."""
+
+    key: str
+    """32 hexadecimal digits made by the training process: the same after any crash or replay."""
+    started: int
+    """Unix time of the run's first record, in nanoseconds."""
+    args: PlainArguments
+    model: ModelDescription | None = None
+    host: str = ""
+    user: str = ""
+    script: str = ""
+
+    @classmethod
+    def from_record(cls, time: int, extra: Mapping[str, Any]) -> RunDescription:
+        """Build the description from the time and the `extra` of a `RUN` record."""
+        model = extra.get("model")
+        return cls(
+            key=extra["key"],
+            started=extra.get("started", time),
+            args=PlainArguments(extra.get("args") or {}),
+            model=ModelDescription(**model) if model else None,
+            host=extra.get("host", ""),
+            user=extra.get("user", ""),
+            script=extra.get("script", ""),
+        )
