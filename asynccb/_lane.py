@@ -1,0 +1,225 @@
+"""
+One callback's ordered way of getting events, its errors and its counts.
+
+Promises: hooks of one lane run one after another in the order of emission (`concurrency` lifts
+that); nothing that a hook raises leaves the lane, not even `SystemExit`; each failure is counted,
+and logged once per cause; a tracker's server may be away for any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
+
+import anyio
+
+from asynccb._callback import AsyncHook, read_options
+from asynccb._control import FrozenControl, TrainerControl
+from asynccb._events import Event
+from asynccb._exceptions import AccessError, HookReturnError, TransientError
+from asynccb._mailbox import Letter
+from asynccb._run import RunDescription, RunStatus
+from asynccb.delivery.retry import until_acknowledged
+
+logger = logging.getLogger("asynccb")
+
+_CAUSES: Final = 100
+"""Distinct causes that a lane logs; later ones are only counted."""
+
+
+@runtime_checkable
+class Delivers(Protocol):
+    """What a lane calls on a tracker beside its hooks; the contract is in `trackers/base.py`."""
+
+    interval: float
+    address: str | None
+    rejected: int
+    time: int
+
+    def describe(self, run: RunDescription) -> None: ...
+    async def flush(self) -> None: ...
+    async def finish(self, status: RunStatus) -> None: ...
+    async def close(self) -> None: ...
+
+
+@dataclass
+class LaneCounts:
+    """Count what became of one callback's events."""
+
+    delivered: int = 0
+    """Hook calls that returned; for a tracker, those that its server has acknowledged."""
+    failed: int = 0
+    """Hook calls that raised, time-outs included."""
+    timed_out: int = 0
+    dropped: int = 0
+    """Events that an overflow policy, an ended lane or a deadline threw away."""
+    retried: int = 0
+    """Deliveries that were tried again."""
+    rejected: int = 0
+    """Records that a server will never take."""
+    stalled: int = 0
+    """Times that a hook was seen to block its event loop."""
+    pending: int = 0
+    """Events that are waiting; in the companion, records of the journal."""
+    blocked: float = 0.0
+    """Seconds for which the training thread waited for room."""
+    disabled: bool = False
+    address: str | None = None
+    """Where to look at the run, for a tracker."""
+
+
+@dataclass(eq=False)
+class Lane:
+    """Call one callback's async hooks and keep its errors in."""
+
+    name: str
+    callback: Any
+    hooks: dict[Event, AsyncHook]
+    fault: Callable[[BaseException], None]
+    """Takes what is to be raised on the training thread."""
+    counts: LaneCounts = field(default_factory=LaneCounts)
+    _causes: set[tuple[str, str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.options = read_options(self.callback)
+        self._returned = 0  # hook calls that are not acknowledged yet
+        self.tracker: Delivers | None = (
+            self.callback if isinstance(self.callback, Delivers) else None
+        )
+
+    async def call(self, letter: Letter) -> None:
+        """Call the hook for one event; never raises what the hook raises."""
+        hook = self.hooks.get(letter.event)
+        if hook is None:
+            return
+        if self.counts.disabled:
+            self.counts.dropped += 1
+            return
+        control = FrozenControl(letter.flags)
+        keywords = {
+            key: dict(value) if type(value) is dict else value
+            for key, value in letter.keywords.items()
+        }
+        if self.tracker is not None:
+            self.tracker.time = letter.time
+        begin = time.monotonic()
+        returned: Any = None
+
+        async def run() -> None:
+            nonlocal returned
+            returned = await hook(letter.args, letter.state, control, **keywords)
+
+        timeout = self.options.timeout
+        if await self._contain(letter.event, run, timeout):
+            self._returned += 1
+            if self.tracker is None:
+                self._count_delivered()
+            if returned is not None and not isinstance(returned, TrainerControl):
+                self._complain(letter.event, _nonsense(self.name, letter.event, returned))
+        elif timeout is not None and time.monotonic() - begin >= timeout:
+            self.counts.timed_out += 1
+
+    async def flush(self) -> None:
+        """Deliver what the hooks have gathered, however long the server is away."""
+        if self.tracker is not None and not self.counts.disabled:
+            await self._deliver("flush", self.tracker.flush)
+            if not self.counts.disabled:
+                self._count_delivered()
+
+    async def finish(self, status: RunStatus, when: int) -> None:
+        """Tell the tracker's server how the run ended; `when` in Unix nanoseconds."""
+        tracker = self.tracker
+        if tracker is not None and not self.counts.disabled:
+            tracker.time = when
+            await self._deliver("finish", lambda: tracker.finish(status))
+
+    async def close(self) -> None:
+        """Let the tracker let go of its connections."""
+        if self.tracker is not None:
+            await self._contain("close", self.tracker.close, 2.0)
+
+    def _count_delivered(self) -> None:
+        self.counts.delivered += self._returned
+        self._returned = 0
+
+    async def _deliver(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            await until_acknowledged(attempt, self._retried)
+
+        delivered = await self._contain(what, run, None)
+        assert self.tracker is not None
+        self.counts.rejected = self.tracker.rejected
+        self.counts.address = self.tracker.address
+        if not delivered and not self.counts.disabled:
+            # Going on would move the cursor past what was not delivered.
+            self.counts.disabled = True
+            logger.error("%s gives up after the error above; its journal keeps the data", self.name)
+
+    async def _contain(
+        self, what: str, run: Callable[[], Awaitable[None]], timeout: float | None
+    ) -> bool:
+        """Tell whether `run` returned; what it raised has been counted and logged."""
+        try:
+            with anyio.move_on_after(timeout) as scope:
+                await run()
+        except AccessError as error:
+            self._give_up(error)
+        except BaseException as error:
+            # A hook may raise anything, SystemExit and a cancellation of its own included.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._failed(what, error)
+        else:
+            if not scope.cancelled_caught:
+                return True
+            self._failed(what, TimeoutError(f"it took more than {timeout} s and was cancelled"))
+        return False
+
+    def _failed(self, what: str, error: BaseException) -> None:
+        self.counts.failed += 1
+        self._complain(what, error)
+        if self.options.on_error == "disable":
+            self.counts.disabled = True
+            logger.warning("%s is disabled after an error in %s", self.name, what)
+        elif self.options.on_error == "raise":
+            self.fault(error)
+
+    def _give_up(self, error: AccessError) -> None:
+        self.counts.failed += 1
+        self.counts.disabled = True
+        logger.error("%s gives up: %s. The journal keeps its data", self.name, error)
+
+    def _retried(self, error: TransientError) -> None:
+        self.counts.retried += 1
+        self._complain("delivery", error, "; it is tried again until it succeeds")
+
+    def _complain(self, what: str, error: BaseException, addition: str = "") -> None:
+        """Log an error the first time that its cause is seen."""
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else what
+        cause = (type(error).__name__, place)
+        if cause in self._causes or len(self._causes) >= _CAUSES:
+            return
+        self._causes.add(cause)
+        expected = isinstance(error, TransientError | HookReturnError | TimeoutError)
+        logger.warning(
+            "%s: %s failed: %s: %s%s (said once; statistics() counts it)",
+            self.name,
+            what,
+            type(error).__name__,
+            error,
+            addition,
+            exc_info=None if expected else error,
+        )
+
+
+def _nonsense(name: str, event: Event, returned: object) -> HookReturnError:
+    return HookReturnError(
+        f"{name}.{event} returned {type(returned).__name__}; a hook returns None, or a control"
+    )

@@ -1,0 +1,131 @@
+"""A lane on the event-loop thread: a mailbox, and the tasks that empty it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from asynccb._lane import Lane
+from asynccb._mailbox import Mailbox
+from asynccb._run import RunDescription, RunStatus
+from asynccb._stall import LANE_PREFIX
+
+_PENANCE: Final = 30.0
+"""Longest time, in seconds, for which a lane that blocked the loop lets the others go first."""
+
+
+@dataclass(eq=False)
+class ThreadLane(Lane):
+    """Serve a callback whose hooks see live objects, or one that cannot live in the companion."""
+
+    mailbox: Mailbox = field(kw_only=True)
+    description: RunDescription | None = None
+    """The run, for a tracker that has to be served here; set before the first letter."""
+    others_have_mail: Callable[[], bool] = lambda: False
+    """Tells whether another lane of the same event loop has something to do."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._bell = anyio.Event()
+        self.active = 0
+        """Hooks and deliveries that are under way."""
+        self._unsent = False
+        self._stalls_seen = 0
+        self._status: RunStatus | None = None
+        self.done = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether every event that was put has been dealt with."""
+        return not self.mailbox and not self.active and not self._unsent
+
+    @property
+    def waiting(self) -> int:
+        """Events that have not been dealt with."""
+        return len(self.mailbox) + self.active
+
+    def ring(self) -> None:
+        """Wake the lane; on the event loop's thread."""
+        self._bell.set()
+
+    def end(self, status: RunStatus) -> None:
+        """Have the lane end once its mailbox is empty; on the event loop's thread."""
+        self._status = status
+        self.ring()
+
+    async def run(self) -> None:
+        """Serve until `end`; close the callback in every case."""
+        try:
+            if self.tracker is not None and self.description is not None:
+                self.tracker.describe(self.description)
+            async with anyio.create_task_group() as group:
+                for _ in range(self.options.concurrency):
+                    group.start_soon(self._work, name=LANE_PREFIX + self.name)
+            if self._status is not None:
+                await self.flush()
+                await self.finish(self._status, time.time_ns())
+                self._unsent = False
+        finally:
+            self.done = True
+            self.mailbox.stopped = True
+            with anyio.CancelScope(shield=True):
+                await self.close()
+
+    async def _work(self) -> None:
+        while True:
+            if await self._serve_next():
+                await self._be_fair()
+                continue
+            if self._status is not None:
+                return
+            if self._unsent:
+                await self._flush_after_interval()
+            else:
+                await self._wait(None)
+
+    async def _serve_next(self) -> bool:
+        """Call the hook for the next letter; return False where there is none."""
+        self.active += 1  # before the letter leaves the mailbox, for `idle` to see one or the other
+        try:
+            letter = self.mailbox.take()
+            if letter is None:
+                return False
+            await self.call(letter)
+            self._unsent = self.tracker is not None
+            self.mailbox.stopped = self.counts.disabled
+        finally:
+            self.active -= 1
+        return True
+
+    async def _be_fair(self) -> None:
+        """Let other lanes run; one that has blocked the loop lets them catch up first."""
+        await cancel_shielded_checkpoint()
+        if self.counts.stalled > self._stalls_seen:
+            self._stalls_seen = self.counts.stalled
+            with anyio.move_on_after(_PENANCE):
+                while self.others_have_mail():
+                    await anyio.sleep(0.01)
+
+    async def _flush_after_interval(self) -> None:
+        """Gather for a while what comes together, then deliver it."""
+        assert self.tracker is not None
+        await self._wait(self.tracker.interval)
+        if not self.mailbox:
+            self.active += 1
+            self._unsent = False
+            try:
+                await self.flush()
+            finally:
+                self.active -= 1
+
+    async def _wait(self, timeout: float | None) -> None:
+        if self._bell.is_set():
+            self._bell = anyio.Event()
+        if not self.mailbox and self._status is None:
+            with anyio.move_on_after(timeout):
+                await self._bell.wait()
