@@ -1,0 +1,240 @@
+"""
+A lane in the companion: the journal's reader for one callback.
+
+Promises: a record reaches the callback in order, and again only where the companion died before the
+cursor had passed it; the cursor passes a record when the server has acknowledged it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import aiofiles
+import anyio
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from asynccb._companion._replica import Replica, decode
+from asynccb._events import EVENTS
+from asynccb._lane import Lane
+from asynccb._mailbox import Letter
+from asynccb._record import END, LEAVE, RUN, Record
+from asynccb.delivery.cursor import load_cursor, replace, save_cursor
+from asynccb.delivery.journal import JournalReader
+
+GROUP: Final = 2000
+"""Most records that are delivered together."""
+_ABOUT_RUN: Final = (RUN, END, LEAVE)
+_LOOK: Final = 0.1
+"""Seconds between two looks, while gathering, whether there is enough already."""
+_COMMIT: Final = 0.2
+"""Least seconds between two writes of the cursor, for callbacks that acknowledge at once."""
+
+
+class Bell:
+    """Wake every task that waits, once."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def ring(self) -> None:
+        """Wake them."""
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Wait for the next ring, at most `timeout` seconds."""
+        with anyio.move_on_after(timeout):
+            await self._event.wait()
+
+
+@dataclass(eq=False)
+class JournalLane(Lane):
+    """Serve one callback from the journal in `directory`."""
+
+    directory: Path = field(kw_only=True)
+    journaled: Callable[[], int] = field(kw_only=True)
+    """Returns the number of records in the journal."""
+    grown: Bell = field(kw_only=True)
+    """Rings when the journal has grown."""
+    first: int = 0
+    """Id of the first record to be seen, for a callback that was added later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._cursor_path = self.directory / "cursors" / f"{self.name}.cursor"
+        self.cursor = load_cursor(self._cursor_path)
+        self._urgent = Bell()
+        self.hurried = 0
+        """Records below this id are delivered without gathering."""
+        self.done = False
+        self._committed = 0.0
+        self._delivered = 0.0
+        self._keep_history = getattr(self.callback, "needs_history", True)
+
+    @property
+    def position(self) -> int:
+        """Id of the first record that is not acknowledged."""
+        return self.cursor.position
+
+    @property
+    def retained(self) -> int:
+        """Id of the first record that this lane may read again."""
+        return self.first if self._keep_history else self.cursor.position
+
+    def hurry(self, end: int) -> None:
+        """Deliver everything below `end` without gathering."""
+        self.hurried = max(self.hurried, end)
+        self.grown.ring()
+        self._urgent.ring()
+
+    async def run(self) -> None:
+        """Deliver until the run's end, or `end`; keep the callback's errors in."""
+        try:
+            if not await self._contain("delivery", self._deliver_all, None):
+                self.counts.disabled = True
+        finally:
+            self.done = self.cursor.finished or self.counts.disabled
+            with anyio.CancelScope(shield=True):
+                await self.close()
+
+    async def _deliver_all(self) -> None:
+        replica = await self._restore()
+        reader = JournalReader(self.directory / "journal", self.cursor.position)
+        try:
+            while not self.cursor.finished and not self.counts.disabled:
+                if self.position >= self.journaled():
+                    await self._commit(force=False)
+                    await self.grown.wait(_COMMIT)
+                    continue
+                await self._gather()
+                await self._deliver_group(replica, await reader.read(self.journaled(), GROUP))
+        finally:
+            await reader.close()
+            with anyio.CancelScope(shield=True):
+                await self._commit(force=True)
+
+    async def _gather(self) -> None:
+        """Wait for more records, for a tracker, unless many are there or someone is in a hurry."""
+        if self.tracker is None:
+            return
+        until = self._delivered + self.tracker.interval
+        while (
+            self.journaled() - self.position < GROUP
+            and self.position >= self.hurried
+            and (left := until - time.monotonic()) > 0
+        ):
+            await self._urgent.wait(min(left, _LOOK))
+
+    async def _deliver_group(self, replica: Replica, records: list[tuple[int, bytes]]) -> None:
+        letters: list[Letter] = []
+        number = self.position
+        for number, payload in records:
+            record = decode(payload)
+            if record.kind in _ABOUT_RUN:
+                await self._call_all(letters)
+                await self._about_run(replica, number, record, payload)
+                if self.cursor.finished:
+                    break
+                continue
+            replica.apply(record)
+            if record.kind < len(EVENTS) and EVENTS[record.kind] in self.hooks:
+                letters.append(replica.letter(record))
+        await self._call_all(letters)
+        await self.flush()
+        if self.counts.disabled:
+            return
+        self._delivered = time.monotonic()
+        self._advance(number + 1, replica)
+        await self._commit(force=self.tracker is not None)
+
+    def _advance(self, position: int, replica: Replica) -> None:
+        """Move the cursor; what it says of the tracker is of the same moment as its position."""
+        self.cursor.position = position
+        self.cursor.values = replica.saved_values()
+        if self.tracker is not None:
+            self.cursor.attributes = self.callback.state()["attributes"]
+
+    async def _call_all(self, letters: list[Letter]) -> None:
+        """Call the hooks, `concurrency` at a time, and empty the list."""
+        if self.options.concurrency == 1:
+            for letter in letters:
+                await self.call(letter)
+                if self.tracker is None:  # a tracker's hooks only gather
+                    await cancel_shielded_checkpoint()
+        else:
+            waiting = iter(letters)
+
+            async def work() -> None:
+                for letter in waiting:
+                    await self.call(letter)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(self.options.concurrency):
+                    group.start_soon(work)
+        letters.clear()
+
+    async def _about_run(
+        self, replica: Replica, number: int, record: Record, payload: bytes
+    ) -> None:
+        if record.kind == RUN:
+            await replace(self._run_path(number), payload)
+            self.cursor.run = number
+            self._describe(replica, record)
+            return
+        extra = record.extra or {}
+        if record.kind == LEAVE and extra["lane"] != self.name:
+            return
+        await self.flush()
+        if self.counts.disabled:
+            return
+        self._advance(number, replica)
+        await self.finish(extra.get("status", "finished"), record.time)
+        self.cursor.finished = not self.counts.disabled
+
+    def _describe(self, replica: Replica, record: Record) -> None:
+        description = replica.describe(record)
+        if self.tracker is not None:
+            self.tracker.describe(description)
+
+    async def _restore(self) -> Replica:
+        """Bring the replica, and the tracker, to where the cursor is."""
+        cursor = self.cursor
+        replica = Replica(cursor.values, keep_history=self._keep_history)
+        if cursor.attributes and hasattr(self.callback, "restore"):
+            self.callback.restore(cursor.attributes)
+        if cursor.run is not None:
+            async with aiofiles.open(self._run_path(cursor.run), "rb") as file:
+                self._describe(replica, decode(await file.read()))
+        if cursor.position < self.first:
+            cursor.position = self.first
+        if self._keep_history and cursor.position > self.first:
+            await self._reread(replica)
+        return replica
+
+    async def _reread(self, replica: Replica) -> None:
+        """Build the log history again from the records before the cursor."""
+        reader = JournalReader(self.directory / "journal", self.first)
+        while records := await reader.read(self.cursor.position, GROUP):
+            for _, payload in records:
+                record = decode(payload)
+                if record.kind not in _ABOUT_RUN:
+                    replica.apply(record)
+        await reader.close()
+
+    async def _commit(self, *, force: bool) -> None:
+        """Write the cursor down, if it is due and has moved."""
+        now = time.monotonic()
+        if not force and (now - self._committed < _COMMIT or self._saved == self.position):
+            return
+        await save_cursor(self._cursor_path, self.cursor)
+        self._committed = now
+        self._saved = self.position
+
+    _saved: int = -1
+
+    def _run_path(self, number: int) -> Path:
+        return self.directory / "runs" / f"{number}.record"

@@ -1,0 +1,102 @@
+"""
+Delivering an old journal: what `asynccb sync` does.
+
+Promises: the same lanes as in the companion read the same journal, so that a server ends up with
+what it would have had; safe beside a live run, which holds the lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from asynccb._callback import find_hooks
+from asynccb._companion._journal_lane import Bell, JournalLane
+from asynccb._companion._run_folder import RunFolder, StoredLane
+from asynccb._exceptions import JournalError
+
+logger = logging.getLogger("asynccb")
+
+
+@dataclass(frozen=True)
+class Synced:
+    """Say what became of one tracker's records."""
+
+    delivered: int
+    pending: int
+    address: str | None
+
+
+async def sync_run(
+    path: Path, timeout: float | None, on_progress: Callable[[int, int], None]
+) -> dict[str, Synced]:
+    """
+    Deliver what is left in a run's folder, for at most `timeout` seconds.
+
+    `on_progress` gets the number of records that are delivered and of all that there are, over all
+    trackers. Raises `JournalError` for a folder that holds no run or is being delivered already.
+    """
+    folder = RunFolder(path)
+    stored = folder.description().lanes
+    await folder.open()
+    try:
+        await folder.record_crash_unless_ended()
+        lanes = [lane for spec in stored if (lane := _make_lane(folder, spec)) is not None]
+        total = folder.journal.next
+        started = {lane.name: lane.position for lane in lanes}
+        with anyio.move_on_after(timeout):
+            async with anyio.create_task_group() as group:
+                for lane in lanes:
+                    lane.hurry(total)
+                    group.start_soon(lane.run)
+                while not all(lane.done for lane in lanes):
+                    on_progress(sum(lane.position for lane in lanes), total * len(lanes))
+                    await anyio.sleep(0.05)
+        on_progress(sum(lane.position for lane in lanes), total * len(lanes))
+        return {
+            lane.name: Synced(
+                lane.position - started[lane.name],
+                0 if lane.cursor.finished else max(1, total - lane.position),
+                lane.counts.address,
+            )
+            for lane in lanes
+        }
+    finally:
+        await folder.close()
+
+
+def _make_lane(folder: RunFolder, spec: StoredLane) -> JournalLane | None:
+    if spec.state is None:
+        logger.warning("%s exports no state and cannot be made again; it is left out", spec.name)
+        return None
+    callback = _load(spec.path).from_state(spec.state)
+    lane = JournalLane(
+        spec.name,
+        callback,
+        find_hooks(callback).asynchronous,
+        lambda error: None,
+        directory=folder.path,
+        journaled=lambda: folder.journal.next,
+        grown=Bell(),
+        first=spec.first,
+    )
+    return None if lane.cursor.finished else lane
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise JournalError(
+            f"the journal's callback {path} cannot be imported ({error}); run this where it can"
+        ) from None
+    return found
