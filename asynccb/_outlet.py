@@ -1,0 +1,120 @@
+"""
+The training thread's end of the ring, with what happens when the ring is full.
+
+Promises: `put` costs a few microseconds while the companion keeps up; an event that begins, ends or
+steers a run is waited for, never dropped; after the companion's last death everything is dropped
+and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asynccb._callback import Overflow
+from asynccb._companion._parent import Companion
+from asynccb._events import EVENTS, TERMINAL
+from asynccb._exceptions import MailboxFullError
+from asynccb._record import END, HISTORY, LEAVE, RUN
+from asynccb.staging import Staging
+
+logger = logging.getLogger("asynccb")
+
+_NEVER_DROPPED: Final = frozenset(
+    {EVENTS.index(event) for event in TERMINAL} | {RUN, END, HISTORY, LEAVE}
+)
+
+
+class Outlet:
+    """Write records into a companion's ring."""
+
+    def __init__(
+        self, companion: Companion, staging: Staging, overflow: Overflow, capacity: int
+    ) -> None:
+        """Take the policy, and how many records `"drop_oldest"` keeps beside a full ring."""
+        self._companion = companion
+        self._write = companion.ring.write
+        self._encode = msgspec.msgpack.Encoder(enc_hook=staging.plain_object).encode
+        self._plain = staging.plain
+        self._overflow = overflow
+        self._capacity = capacity
+        self._kept: deque[tuple[int, bytes]] = deque()
+        self._complained = False
+        self.dropped = 0
+        self.blocked = 0.0
+        """Seconds for which the training thread waited for room."""
+
+    def put(self, record: tuple[Any, ...]) -> None:
+        """Write a record, or do what the policy says, which may raise `MailboxFullError`."""
+        try:
+            payload = self._encode(record)
+            if not self._kept and self._write(payload):
+                return
+        except (ValueError, OverflowError, TypeError) as error:
+            self._put_anew(record, error)
+        else:
+            self._put_slowly(record[0], payload)
+
+    def _put_anew(self, record: tuple[Any, ...], error: Exception) -> None:
+        """Write a record that MessagePack or the ring refused, with its values made plain."""
+        plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
+        payload = self._encode(plain)
+        if len(payload) > self._companion.ring.largest:
+            self._drop(f"a record of {len(payload)} bytes is too large ({error})")
+        else:
+            self._put_slowly(record[0], payload)
+
+    def settle(self) -> None:
+        """Write what `"drop_oldest"` has kept, waiting for room."""
+        while self._kept:
+            self._wait(self._kept.popleft()[1])
+
+    def _put_slowly(self, kind: int, payload: bytes) -> None:
+        policy = self._overflow
+        while self._kept and self._write(self._kept[0][1]):
+            self._kept.popleft()
+        if not self._kept and self._write(payload):
+            return
+        if policy == "drop_oldest":
+            self._keep(kind, payload)
+        elif policy == "block" or kind in _NEVER_DROPPED:
+            self._wait(payload)
+        else:
+            self._drop("the ring is full: the companion is behind")
+            if policy == "raise":
+                raise MailboxFullError(
+                    "the companion is behind and its ring is full; log less often or choose "
+                    "another overflow policy than 'raise'"
+                )
+
+    def _keep(self, kind: int, payload: bytes) -> None:
+        self._kept.append((kind, payload))
+        if len(self._kept) > self._capacity:
+            for place, (kept, _) in enumerate(self._kept):
+                if kept not in _NEVER_DROPPED:
+                    del self._kept[place]
+                    self._drop("the ring is full: the companion is behind")
+                    return
+
+    def _wait(self, payload: bytes) -> None:
+        if self._companion.alive:
+            self._complain("the ring is full: training waits for the companion")
+        begin = time.monotonic()
+        written = self._companion.wait_for_room(lambda: self._write(payload))
+        self.blocked += time.monotonic() - begin
+        if not written:
+            self._drop("there is no companion to take them any more")
+
+    def _drop(self, why: str) -> None:
+        self.dropped += 1
+        self._complain(f"events for the trackers are dropped: {why}")
+
+    def _complain(self, what: str) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("%s (said once; statistics() counts it)", what)

@@ -1,0 +1,63 @@
+"""What a dispatcher has counted, and the line that sums it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asynccb._lane import LaneCounts
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Hold what `CallbackDispatcher.statistics()` counted."""
+
+    events: int
+    """Events that some callback listened to."""
+    steps: int
+    """Update steps of the run so far."""
+    seconds: float
+    """Time that the training thread spent emitting, its inline hooks included."""
+    dropped: int
+    """Events that no lane in the companion got, because its ring was full or it was gone."""
+    blocked: float
+    """Seconds for which the training thread waited for room in the ring."""
+    odd: int
+    """Logged values that were no number, text, or short list of numbers."""
+    callbacks: dict[str, LaneCounts]
+    """Counts of the callbacks that have async hooks."""
+
+    @property
+    def delivered(self) -> int:
+        """Hook calls that returned, over all callbacks."""
+        return sum(counts.delivered for counts in self.callbacks.values())
+
+    @property
+    def microseconds_per_step(self) -> float:
+        """Microseconds of the training thread's time for each step."""
+        return 1e6 * self.seconds / max(1, self.steps)
+
+    def summary(self, pending: dict[str, int]) -> str:
+        """Return the run in one line; `pending` holds what is left, by callback."""
+        parts = [
+            f"{self.steps} steps, {self.events} events, "
+            f"{self.microseconds_per_step:.0f} us of training time a step"
+        ]
+        if self.dropped:
+            parts.append(f"{self.dropped} events dropped")
+        for name, counts in self.callbacks.items():
+            parts.append(f"{name}: {_describe(counts, pending.get(name, 0))}")
+        return "asynccb: " + "; ".join(parts)
+
+
+def _describe(counts: LaneCounts, pending: int) -> str:
+    words = [f"{counts.delivered} delivered"]
+    for name in ("failed", "timed_out", "dropped", "rejected", "retried", "stalled"):
+        if count := getattr(counts, name):
+            words.append(f"{count} {name.replace('_', ' ')}")
+    if counts.blocked >= 0.001:
+        words.append(f"made training wait {counts.blocked:.2f} s")
+    if pending:
+        words.append(f"{pending} NOT delivered")
+    if counts.disabled:
+        words.append("gave up")
+    return ", ".join(words) + (f" -> {counts.address}" if counts.address else "")

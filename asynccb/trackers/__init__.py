@@ -1,0 +1,1 @@
+"""Experiment trackers: the contract, the payload rules, and one file per tracker."""
