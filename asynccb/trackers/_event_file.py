@@ -1,0 +1,146 @@
+"""
+TensorBoard's event files: the framing of records, the names of files, writing at an offset.
+
+Knows nothing of what is in a record. Promises: what `write_at` has written is whole when it
+returns, and calling it again with the same arguments, after any failure in between, leaves the same
+file.
+
+Format (TFRecord, TensorBoard 2.21), little endian: u64 length, u32 masked CRC-32C of those 8 bytes,
+data, u32 masked CRC-32C of the data. A reader stops at a torn last record and goes on when it is
+completed, but gives a file up whose records stand behind a torn one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import aiofiles
+import aiofiles.os
+
+from asynccb._exceptions import AccessError, DeliveryError, TransientError
+
+_LENGTH: Final = struct.Struct("<Q")
+_CHECKSUM: Final = struct.Struct("<I")
+_POLYNOMIAL: Final = 0x82F63B78
+"""Castagnoli's, with its bits reversed."""
+_MASK: Final = 0xA282EAD8
+
+_PERMANENT: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EFBIG,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+"""Errors that waiting does not mend; a full disk or a network file system that is away may pass."""
+
+
+class ShortFileError(Exception):
+    """Signal a file that ends before the offset: something else has cut or removed it."""
+
+
+def frame(data: bytes) -> bytes:
+    """Return one record: the data with its length and both checksums."""
+    length = _LENGTH.pack(len(data))
+    return b"".join(
+        (length, _CHECKSUM.pack(masked_crc32c(length)), data, _CHECKSUM.pack(masked_crc32c(data)))
+    )
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Return the CRC-32C of the data as event files store it: rotated, plus a constant."""
+    crc = _crc32c()(data)
+    return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
+
+
+def file_name(seconds: int, host: str, key: str, count: int) -> str:
+    """
+    Return the name of a run's event file, the `count`-th of it.
+
+    A reader takes the files of a directory in the order of their names, hence the time in front.
+    """
+    host = "".join(c if c.isalnum() or c in "-_." else "_" for c in host) or "localhost"
+    return f"events.out.tfevents.{seconds:010d}.{host[:64]}.{key[:8]}.{count}"
+
+
+async def write_at(path: Path, offset: int, data: bytes) -> None:
+    """
+    Make the file hold `data` from `offset` on, and nothing behind it.
+
+    Bytes that an earlier try left there are overwritten, not cut off first: they are the same ones,
+    and a reader that has already seen them is not disturbed. The file and its directory are made
+    where the offset is 0. Raises `ShortFileError` where the file ends before the offset,
+    `TransientError` where trying again may help (no space left, an input or output error), and
+    `AccessError` where it will not.
+    """
+    try:
+        if offset == 0:
+            await aiofiles.os.makedirs(path.parent, exist_ok=True)
+        opener = _open_or_create if offset == 0 else None
+        async with aiofiles.open(path, "r+b", opener=opener) as file:
+            if await file.seek(0, os.SEEK_END) < offset:
+                raise ShortFileError
+            await file.seek(offset)
+            await file.write(data)
+            await file.truncate()
+    except OSError as error:
+        if offset > 0 and error.errno == errno.ENOENT:
+            raise ShortFileError from None
+        raise _classified(path, error) from error
+
+
+def _open_or_create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _classified(path: Path, error: OSError) -> DeliveryError:
+    if error.errno in _PERMANENT:
+        return AccessError(
+            f"cannot write {path}: {error.strerror}; give a directory that can be made and written "
+            "as logging_dir or in TENSORBOARD_LOGGING_DIR"
+        )
+    return TransientError(f"cannot write {path} at the moment: {error.strerror}")
+
+
+@cache
+def _crc32c() -> Callable[[bytes], int]:
+    """Return the C implementation where it is installed (0.2 us a record instead of 5)."""
+    try:
+        from google_crc32c import value
+    except ImportError:
+        return _table_crc32c
+    checksum: Callable[[bytes], int] = value
+    return checksum
+
+
+def _table_crc32c(data: bytes) -> int:
+    table = _table()
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+@cache
+def _table() -> tuple[int, ...]:
+    return tuple(_table_entry(byte) for byte in range(256))
+
+
+def _table_entry(crc: int) -> int:
+    for _ in range(8):
+        crc = crc >> 1 ^ (_POLYNOMIAL if crc & 1 else 0)
+    return crc
