@@ -1,0 +1,32 @@
+"""Logs as plain lines, for where there is no progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from asynccb._callback import TrainerCallback
+from asynccb._control import TrainerControl
+from asynccb._state import TrainerState
+from asynccb.arguments import TrainingArguments
+from asynccb.callbacks._display import readable
+
+
+class PrinterCallback(TrainerCallback):
+    """
+    Print each log, once per machine, with floats to four digits and without `total_flos`.
+
+    Different from transformers, the logs are left as they are for others, and may be None.
+    """
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print the logs on each machine's first process."""
+        if logs is not None and state.is_local_process_zero:
+            print(readable(logs))
