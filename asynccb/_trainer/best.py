@@ -1,0 +1,90 @@
+"""
+The best model of a run: which evaluation it is from, and where it lies.
+
+Promises: better means strictly better, so that the earliest of equals stays; a checkpoint counts
+as the best only if it was saved at the step of the best evaluation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from asynccb import checkpoint, distributed
+from asynccb._exceptions import ConfigurationError
+from asynccb._state import TrainerState
+from asynccb._trainer.weights import load_weights
+from asynccb.arguments import SaveStrategy, TrainingArguments
+
+logger = logging.getLogger("asynccb")
+
+
+def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any]) -> bool:
+    """
+    Compare an evaluation with the best so far, write it into the state, and return whether it is
+    better.
+
+    Raises `ConfigurationError` where the metric is not among those of the evaluation.
+    """
+    if args.metric_for_best_model is None:
+        return False
+    given = args.metric_for_best_model
+    name = given if given.startswith("eval_") else f"eval_{given}"
+    if name not in metrics:
+        raise ConfigurationError(
+            f"metric_for_best_model is {given!r}, and the evaluation gave no {name!r}; "
+            f"it gave {', '.join(sorted(metrics))}"
+        )
+    value = metrics[name]
+    if state.best_metric is None:
+        state.best_metric = float("-inf") if args.greater_is_better else float("inf")
+    better = value > state.best_metric if args.greater_is_better else value < state.best_metric
+    if better:
+        state.best_metric = value
+        if args.save_strategy != SaveStrategy.NO:
+            state.best_global_step = state.global_step
+    return bool(better)
+
+
+def note_best_checkpoint(state: TrainerState, saving: Path) -> None:
+    """Write into the state where the best model lies, if it was saved or is being saved now."""
+    if state.best_global_step is None:
+        return
+    best = checkpoint.checkpoint_path(saving.parent, state.best_global_step)
+    if best == saving or best.is_dir():
+        state.best_model_checkpoint = str(best)
+
+
+def forget_lost_checkpoint(state: TrainerState) -> None:
+    """Take out of the state a best checkpoint that is not there, with a warning."""
+    best = state.best_model_checkpoint
+    if best is not None and not Path(best).is_dir():
+        logger.warning("the best checkpoint %s is gone; it cannot be loaded at the end", best)
+        state.best_model_checkpoint = None
+
+
+def load_best(args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
+    """
+    End a training with the best model, as the arguments say.
+
+    Loads it, and with `save_total_limit=1` deletes all other checkpoints. Where the best model
+    was never saved the last weights stay, with a warning.
+    """
+    best = state.best_model_checkpoint
+    if args.load_best_model_at_end and best is None:
+        logger.warning(
+            "load_best_model_at_end: nothing was saved at the best step (%s), so the model keeps "
+            "its last weights",
+            state.best_global_step,
+        )
+    if best is None:
+        return
+    if args.load_best_model_at_end:
+        load_weights(model, Path(best))
+    distributed.barrier()  # nobody reads any more
+    if args.should_save and args.save_total_limit == 1:
+        checkpoint.keep_only(Path(args.output_dir), Path(best))

@@ -1,0 +1,24 @@
+"""How fast a run, an evaluation or a prediction went, as metrics."""
+
+from __future__ import annotations
+
+
+def speed_metrics(
+    prefix: str,
+    seconds: float,
+    *,
+    samples: float | None = None,
+    steps: int | None = None,
+    tokens: int | None = None,
+) -> dict[str, float]:
+    """
+    Return `<prefix>_runtime` in seconds, and what is done per second.
+
+    Rounded to 4 and 3 places, as in transformers; no rate for no time.
+    """
+    metrics = {f"{prefix}_runtime": round(seconds, 4)}
+    if seconds > 0:
+        for name, count in (("samples", samples), ("steps", steps), ("tokens", tokens)):
+            if count is not None:
+                metrics[f"{prefix}_{name}_per_second"] = round(count / seconds, 3)
+    return metrics

@@ -1,0 +1,124 @@
+"""
+What exists for the time of one `Trainer.train()`: data, optimizer, wrapped model, sums and
+position.
+
+Promises: `save` and `load` cover all of it, so that a resumed training goes on bit by bit as the
+interrupted one would have, wherever in an epoch, a logging window or an epoch's end it was saved.
+Not covered: random numbers drawn in loader workers.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asynccb import checkpoint, distributed
+from asynccb._trainer import random_state
+from asynccb._trainer.data import Epochs
+from asynccb._trainer.losses import Losses, Position
+from asynccb._trainer.optimization import Optimization
+from asynccb._trainer.usage import Usage
+from asynccb.arguments import TrainingArguments
+
+logger = logging.getLogger("asynccb")
+
+RANDOM_FILE = "rng_state.pth"
+LOOP_FILE = "loop.pt"
+
+
+class TrainedModel:
+    """Hold a model as the loop calls it: under DDP with several ranks, compiled if asked."""
+
+    def __init__(self, model: nn.Module, args: TrainingArguments, device: torch.device) -> None:
+        self._shared: DistributedDataParallel | None = None
+        if distributed.world_size() > 1:
+            model = self._shared = DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=bool(args.ddp_find_unused_parameters),
+                gradient_as_bucket_view=True,
+            )
+        if args.torch_compile:
+            model = torch.compile(model, mode=args.torch_compile_mode)  # type: ignore[assignment]
+        self.call = model
+
+    def exchanging(self, wanted: bool) -> AbstractContextManager[None]:
+        """Exchange gradients with the other ranks in the backward pass, or only add to them."""
+        if wanted or self._shared is None:
+            return nullcontext()
+        return self._shared.no_sync()
+
+
+@dataclass
+class Training:
+    """Hold the parts of a training under way."""
+
+    model: TrainedModel
+    epochs: Epochs
+    optimization: Optimization
+    losses: Losses
+    usage: Usage
+    position: Position = field(default_factory=Position)
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Norm of the gradient and learning rate of the last step, as they are logged."""
+    first_step: int = 0
+    first_tokens: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    _random: dict[str, Any] | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time since the training began, without what a resumed one did before."""
+        return time.perf_counter() - self.began
+
+    def save_own(self, folder: Path) -> None:
+        """Write what differs by rank; reads from the device."""
+        loop = {
+            "position": self.position.state(),
+            "losses": self.losses.state(),
+            "figures": self.figures,
+            "samples": self.epochs.samples,
+        }
+        checkpoint.save_part(loop, folder, checkpoint.of_rank(LOOP_FILE))
+        checkpoint.save_part(random_state.capture(), folder, checkpoint.of_rank(RANDOM_FILE))
+
+    def load(self, folder: Path, step: int) -> None:
+        """
+        Go on from a checkpoint; what it lacks (one of transformers has no `loop.pt`) starts anew,
+        with a warning.
+
+        Without the loop's file the position follows from the step, as if no epoch had ended early.
+        """
+        missing = self.optimization.load(folder)
+        if loop := checkpoint.load_part(folder, checkpoint.of_rank(LOOP_FILE)):
+            self.position = Position(**loop["position"])
+            # The batches of another size that hold the samples that were seen; the rest of one is
+            # seen again.
+            self.position.batches = self.position.batches * loop["samples"] // self.epochs.samples
+            self.losses.restore(loop["losses"])
+            self.figures = loop["figures"]
+        else:
+            missing.append(LOOP_FILE)
+            self.position = self.epochs.position_of(step)
+        self._random = checkpoint.load_part(folder, checkpoint.of_rank(RANDOM_FILE))
+        if self._random is None:
+            missing.append(RANDOM_FILE)
+        if missing:
+            logger.warning(
+                "%s lacks %s: the resumed run will differ from an uninterrupted one",
+                *(folder, ", ".join(missing)),
+            )
+
+    def restore_random(self) -> None:
+        """Set the random generators back to the checkpoint's, once; do nothing in a new run."""
+        if self._random is not None:
+            random_state.restore(self._random)
+            self._random = None

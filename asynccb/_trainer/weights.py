@@ -1,0 +1,88 @@
+"""
+A model's weights on disk.
+
+Promises: written as safetensors where that package is there, else with `torch.save`; read without
+running code from the file; a compiled or DDP-wrapped model's names never reach the disk, because
+only the bare model comes here; weights that are tied stay tied.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asynccb._exceptions import ConfigurationError
+
+SAFE = "model.safetensors"
+SAFE_INDEX = "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
+    if callable(save_pretrained := getattr(model, "save_pretrained", None)):
+        save_pretrained(str(folder))
+    elif importlib.util.find_spec("safetensors"):
+        from safetensors.torch import save_model
+
+        save_model(model, str(folder / SAFE))
+    else:
+        torch.save(model.state_dict(), folder / PICKLED)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """
+    Put the weights of a folder into the model, in place, on whatever device it is.
+
+    Raises `ConfigurationError` where the folder holds no weights, or those of another model.
+    """
+    state = _read(folder)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ConfigurationError(f"the weights in {folder} do not fit the model: {error}") from None
+    absent = _not_tied(model, set(missing))
+    if absent or unexpected:
+        raise ConfigurationError(
+            f"the weights in {folder} are those of another model: "
+            f"missing {sorted(absent)}, unexpected {sorted(unexpected)}"
+        )
+    model.to(device)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    if (folder / SAFE).is_file():
+        return _read_safe(folder / SAFE)
+    if (folder / SAFE_INDEX).is_file():
+        shards = json.loads((folder / SAFE_INDEX).read_text("utf-8"))["weight_map"].values()
+        state: dict[str, Any] = {}
+        for name in sorted(set(shards)):
+            state.update(_read_safe(folder / name))
+        return state
+    if (folder / PICKLED).is_file():
+        pickled: dict[str, Any] = torch.load(
+            folder / PICKLED, map_location="cpu", weights_only=True
+        )
+        return pickled
+    raise ConfigurationError(f"{folder} holds no weights: neither {SAFE} nor {PICKLED} is there")
+
+
+def _read_safe(path: Path) -> dict[str, Any]:
+    if not importlib.util.find_spec("safetensors"):
+        raise ConfigurationError(f"reading {path} needs the package safetensors: pip install it")
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def _not_tied(model: nn.Module, missing: set[str]) -> set[str]:
+    """Return the names that share no memory with a loaded one: tied weights are stored once."""
+    state = model.state_dict()
+    present = {t.data_ptr() for name, t in state.items() if name not in missing and t.numel()}
+    return {name for name in missing if state[name].data_ptr() not in present}

@@ -1,0 +1,193 @@
+"""
+Checkpoints: folders `checkpoint-<step>` that are whole or not there.
+
+    checkpoint-500/
+        model.safetensors           weights (`save_pretrained` decides where the model has it)
+        optimizer.pt scheduler.pt scaler.pt rng_state.pth               random generators;
+        rng_state_<rank>.pth where there are several ranks loop.pt                     place in
+        the data and loss sums; loop_<rank>.pt likewise training_args.json          the arguments,
+        without secrets, to be read by people trainer_state.json          written last
+
+Promises: a folder gets its name when everything in it is written, so that a reader, or a run
+killed in the middle of a save, never sees half of one; everything is read with
+`weights_only=True`. Not promised: surviving a power cut, because nothing is forced to the disk,
+which would cost the training thread seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asynccb import distributed
+from asynccb._exceptions import ConfigurationError
+
+logger = logging.getLogger("asynccb")
+
+STATE_FILE = "trainer_state.json"
+ARGUMENTS_FILE = "training_args.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return directory / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """Return the step that a checkpoint's name gives, or None for another name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints in a directory, oldest step first; none where it does not exist."""
+    if not directory.is_dir():
+        return []
+    steps = {step: path for path in directory.iterdir() if (step := step_of(path)) is not None}
+    return [steps[step] for step in sorted(steps) if steps[step].is_dir()]
+
+
+def last_checkpoint(directory: str | os.PathLike[str]) -> Path | None:
+    """Return the checkpoint with the highest step, or None."""
+    return next(reversed(list_checkpoints(Path(directory))), None)
+
+
+def find_checkpoint(
+    resume_from: str | os.PathLike[str] | bool | None, directory: Path
+) -> Path | None:
+    """
+    Return the checkpoint that `resume_from_checkpoint` means.
+
+    None and False: none. True: the last one in `directory`. A path: that one. Raises
+    `ConfigurationError` where there is no such checkpoint.
+    """
+    if resume_from is None or resume_from is False:
+        return None
+    if resume_from is True:
+        found = last_checkpoint(directory)
+        if found is None:
+            raise ConfigurationError(
+                f"resume_from_checkpoint=True, but {directory} holds no checkpoint-<step> folder; "
+                "leave it out to start anew"
+            )
+        return found
+    path = Path(resume_from).expanduser()
+    if not path.is_dir():
+        raise ConfigurationError(
+            f"resume_from_checkpoint={str(resume_from)!r} is no directory; "
+            "give a checkpoint-<step> folder"
+        )
+    return path
+
+
+@contextlib.contextmanager
+def writing(checkpoint: Path, *, owner: bool) -> Iterator[Path]:
+    """
+    Give every rank one hidden folder to write into, and name it `checkpoint` when all have written.
+
+    `owner` is the rank that names the folder. After an error nothing is left. Ranks meet before and
+    after the writing.
+    """
+    folder = checkpoint.with_name(f".{checkpoint.name}.incomplete")
+    if owner:
+        for left_by_a_killed_run in checkpoint.parent.glob(".checkpoint-*.incomplete"):
+            shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
+    distributed.barrier()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    distributed.barrier()
+    if owner:
+        _replace(folder, checkpoint)
+    distributed.barrier()
+    shutil.rmtree(folder, ignore_errors=True)  # a machine that shares no directory with the owner's
+
+
+def _replace(folder: Path, checkpoint: Path) -> None:
+    """Give a folder its name; a second save of one step takes the place of the first."""
+    replaced = checkpoint.with_name(f".{checkpoint.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if checkpoint.exists():
+        checkpoint.rename(replaced)
+    folder.rename(checkpoint)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def save_part(part: Any, folder: Path, name: str) -> None:
+    """Write one part: tensors and plain values only, or it cannot be read again."""
+    torch.save(part, folder / name)
+
+
+def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> Any:
+    """
+    Return one part, or None where it is missing or holds more than tensors and plain values.
+
+    Raises `ConfigurationError` for a file that is damaged.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        logger.warning("%s is not read, because it may run code: %s", path, error)
+        return None
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ConfigurationError(
+            f"{path} is damaged ({error}); resume from an earlier checkpoint"
+        ) from error
+
+
+def of_rank(name: str) -> str:
+    """Return the name of this rank's own file: `loop.pt`, or `loop_3.pt` among several."""
+    if distributed.world_size() == 1:
+        return name
+    stem, dot, ending = name.partition(".")
+    return f"{stem}_{distributed.rank()}{dot}{ending}"
+
+
+def rotate(directory: Path, limit: int | None, best: str | None) -> None:
+    """
+    Delete the oldest checkpoints beyond `limit`.
+
+    The newest, from which a run resumes, and the best are always kept, so that a limit of 1 may
+    keep two. `limit` None or 0 keeps all.
+    """
+    if not limit:
+        return
+    checkpoints = list_checkpoints(directory)
+    keep = _kept(checkpoints, limit, Path(best) if best else None)
+    for checkpoint in checkpoints:
+        if checkpoint not in keep:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def keep_only(directory: Path, best: Path) -> None:
+    """Delete all checkpoints but one; none where that one is not among them."""
+    checkpoints = list_checkpoints(directory)
+    if best.resolve() in {path.resolve() for path in checkpoints}:
+        for path in checkpoints:
+            if path.resolve() != best.resolve():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _kept(checkpoints: list[Path], limit: int, best: Path | None) -> set[Path]:
+    keep = {path for path in checkpoints if best is not None and path.resolve() == best.resolve()}
+    for newest in reversed(checkpoints):
+        if len(keep) >= max(limit, 1) and newest != checkpoints[-1]:
+            break
+        keep.add(newest)
+    return keep

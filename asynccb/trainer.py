@@ -1,0 +1,294 @@
+"""
+The training loop, top to bottom, with every event in its place.
+
+Promises: between the first step and the last the loop waits for the device only to evaluate, to
+save and, with fp16 and a given optimizer that is not fused, to unscale; each such place is marked
+"synchronises". Losses and norms are logged as tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asynccb import checkpoint, distributed
+from asynccb._events import Event
+from asynccb._state import TrainerState
+from asynccb._trainer import callback_states, random_state
+from asynccb._trainer.base import BaseTrainer, status_of
+from asynccb._trainer.best import forget_lost_checkpoint, load_best, note_best, note_best_checkpoint
+from asynccb._trainer.checks import check_train_dataset, length_of, warn_of_differences
+from asynccb._trainer.data import Epochs
+from asynccb._trainer.losses import Losses
+from asynccb._trainer.optimization import Optimization, make_optimizer, make_scheduler
+from asynccb._trainer.speed import speed_metrics
+from asynccb._trainer.training import TrainedModel, Training
+from asynccb._trainer.usage import Usage
+from asynccb._trainer.weights import load_weights
+from asynccb.arguments import SaveStrategy
+
+logger = logging.getLogger("asynccb")
+
+
+class TrainOutput(NamedTuple):
+    """Hold what `Trainer.train` returns; `training_loss` is the mean over all steps of the run."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, Any]
+
+
+class Trainer(BaseTrainer):
+    """
+    Train a model, with callbacks that steer and watch.
+
+    A batch that is a mapping is passed to the model as keywords, a tuple as positions. The model
+    computes the loss and returns it (a scalar, `.loss`, or first in a tuple), or
+    `compute_loss_func(outputs, labels)` does. `eval_dataset` may be a dict of datasets; the
+    metrics of each are then named `eval_<name>_...`. `compute_metrics` gets numpy arrays of all
+    predictions and labels. `optimizers` is a pair (optimizer, scheduler); where it holds None,
+    each `train()` makes AdamW and the schedule of the arguments anew.
+
+    The callbacks, in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
+    and the display. Under `torchrun` every rank makes a Trainer: gradients are averaged, data is
+    shared out, and the first rank saves. On a GPU the loop has a CUDA stream of its own. Trackers
+    go on delivering after `train()`; `close`, or leaving a `with`, waits for them, and so does
+    the end of the program. An exception in `train()` closes the dispatcher with the status
+    failed.
+
+    Raises `ConfigurationError` for arguments that do not go together.
+    """
+
+    def train(
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None
+    ) -> TrainOutput:
+        """
+        Train, and return the steps done, the mean loss and the figures of the run.
+
+        `resume_from_checkpoint` is a folder, or True for the last one in `args.output_dir`. The
+        run then goes on exactly as it would have without the interruption, from any step; a
+        resumed run has the checkpoint's history and best metric, but the intervals of the
+        arguments given now (a difference is a warning). Random numbers drawn in loader workers
+        are not restored.
+
+        Different from transformers, on purpose:
+
+        - a stop asked for at train begin, and `max_steps=0`, run no step, and a stop asked for at
+          epoch begin none of that epoch;
+        - gradients and losses of a group that a callback cut short are dropped, and never reach
+          the next step;
+        - a finished run that is resumed runs no further step;
+        - on resume the arguments' intervals win, not the checkpoint's, and `train_loss` is the
+          mean over the whole run;
+        - callback states are put back into the callbacks that are there, which keep their places;
+        - optimizer and schedule are made anew for each `train()`, unless given;
+        - the random generators are seeded at the start of each `train()`, with the rank added;
+        - a metric for the best model that no evaluation gave is a `ConfigurationError` that lists
+          those there are.
+
+        Raises `ConfigurationError` for a missing dataset or checkpoint, and whatever a `def` hook
+        or the model raises; the dispatcher is closed then, with the status failed.
+        """
+        check_train_dataset(self.train_dataset)
+        found = checkpoint.find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
+        try:
+            with self._own_stream():
+                training = self._prepare(found)
+                self._emit(Event.TRAIN_BEGIN)
+                if self.args.eval_on_start:
+                    self.evaluate()
+                going = True
+                while going and not self._is_over(training):
+                    going = self._train_epoch(training)
+                return self._finish(training)
+        except BaseException as error:
+            self.dispatcher.close(status=status_of(type(error)))
+            raise
+
+    def _is_over(self, training: Training) -> bool:
+        state, position = self.state, training.position
+        return (
+            self.control.should_training_stop
+            or position.epoch >= state.num_train_epochs
+            # An epoch that a checkpoint left after its last step is still to be ended.
+            or (state.global_step >= state.max_steps and position.batches == 0)
+        )
+
+    def _train_epoch(self, training: Training) -> bool:
+        """Run an epoch, or what is left of it; return whether the next one may begin."""
+        position = training.position
+        if position.batches == 0:
+            training.restore_random()
+        self._emit(Event.EPOCH_BEGIN)
+        groups = training.epochs.groups(position.epoch, position.batches)
+        training.restore_random()
+        exhausted = position.batches == training.epochs.batches
+        while not (position.cut or exhausted or self._leaves_epoch()):
+            if group := next(groups, None):
+                self._train_step(training, group)
+            exhausted = group is None or position.batches == training.epochs.batches
+        if exhausted and position.batches == 0:
+            logger.warning("the training data gave no batch: training stops")
+            self.control.should_training_stop = True
+        self._emit(Event.EPOCH_END)
+        done = exhausted or position.cut or self.control.should_epoch_stop
+        if done:
+            training.position = position.next_epoch()
+        self._log_evaluate_save(training)
+        return done
+
+    def _leaves_epoch(self) -> bool:
+        control, state = self.control, self.state
+        stop = control.should_epoch_stop or control.should_training_stop
+        return stop or state.global_step >= state.max_steps
+
+    def _train_step(self, training: Training, group: list[Any]) -> None:
+        state, optimization = self.state, training.optimization
+        self._emit(Event.STEP_BEGIN)
+        if not self.model.training:
+            self.model.train()
+        if not self._accumulate(training, group):
+            optimization.clear()
+            training.losses.discard()
+            return
+        grad_norm = optimization.clip()
+        self._emit(Event.PRE_OPTIMIZER_STEP)
+        optimization.update()
+        self._emit(Event.OPTIMIZER_STEP)
+        training.figures = {"grad_norm": grad_norm, "learning_rate": optimization.learning_rate()}
+        optimization.advance()
+        optimization.clear()
+        training.losses.commit()
+        training.position.batches += len(group)
+        state.global_step += 1
+        state.epoch = training.epochs.fraction(training.position, state.max_steps)
+        self._emit(Event.STEP_END)
+        self._log_evaluate_save(training)
+
+    def _accumulate(self, training: Training, group: list[Any]) -> bool:
+        """Add up the gradients of a group; return False where a callback cut it short."""
+        for number, batch in enumerate(group, 1):
+            training.usage.add(batch, self.state)
+            last = number == len(group)
+            with training.model.exchanging(last):
+                loss = self._forward.loss(training.model.call, batch)
+                if len(group) > 1:
+                    loss = loss / len(group)
+                training.optimization.backward(loss)
+            training.losses.add(loss, self.state.global_step)
+            if not last:
+                control = self._emit(Event.SUBSTEP_END)
+                if control.should_epoch_stop or control.should_training_stop:
+                    return False
+        return True
+
+    def _log_evaluate_save(self, training: Training) -> None:
+        step = self.state.global_step
+        if self.control.should_log and step > training.losses.last_logged:
+            logs = {"loss": training.losses.take(step), **training.figures}
+            self._log(logs, training)
+        if self.control.should_evaluate:
+            improved = note_best(self.args, self.state, self.evaluate())
+            if self.args.save_strategy == SaveStrategy.BEST:
+                self.control.should_save = improved
+        if self.control.should_save:
+            self._save_checkpoint(training)
+            self._emit(Event.SAVE)
+
+    def _finish(self, training: Training) -> TrainOutput:
+        state = self.state
+        loss = training.losses.finish(state.global_step)  # synchronises
+        metrics: dict[str, Any] = speed_metrics(
+            "train",
+            training.seconds,
+            samples=training.usage.samples,
+            steps=state.global_step - training.first_step,
+        )
+        metrics |= {"total_flos": float(state.total_flos), "train_loss": loss}
+        self.log(metrics)
+        load_best(self.args, state, self.model)
+        self._emit(Event.TRAIN_END)
+        return TrainOutput(state.global_step, loss, metrics)
+
+    # Its set-up, and its checkpoints
+
+    def _prepare(self, found: Path | None) -> Training:
+        """Make everything that lives as long as one training."""
+        args, dataset = self.args, self.train_dataset
+        assert dataset is not None
+        loader = self._loader(dataset, training=True)
+        epochs = Epochs(loader, dataset, args)
+        max_steps, num_epochs = length_of(epochs, args)
+        state = self.dispatcher.state = self._new_state(found, max_steps, num_epochs)
+        random_state.seed_all(args.seed + distributed.rank())
+        if found is not None:
+            load_weights(self.model, found)
+        optimizer, scheduler = self._optimizers
+        optimizer = make_optimizer(self.model, args) if optimizer is None else optimizer
+        if scheduler is None:
+            scheduler = make_scheduler(optimizer, args, max_steps)
+        training = Training(
+            model=TrainedModel(self.model, args, self.device),
+            epochs=epochs,
+            optimization=Optimization(self.model, optimizer, scheduler, args, self.device),
+            losses=Losses(
+                self.device, filter_nonfinite=args.logging_nan_inf_filter, step=state.global_step
+            ),
+            usage=Usage(self.model, str(args.include_num_input_tokens_seen)),
+            first_step=state.global_step,
+            first_tokens=state.num_input_tokens_seen,
+        )
+        if found is not None:
+            training.load(found, state.global_step)
+            if args.ignore_data_skip:
+                training.position.batches = 0
+        training.optimization.clear()
+        self.dispatcher.optimizer, self.dispatcher.lr_scheduler = optimizer, scheduler
+        self.dispatcher.train_dataloader = loader
+        return training
+
+    def _new_state(self, found: Path | None, max_steps: int, num_epochs: int) -> TrainerState:
+        args = self.args
+        state = TrainerState()
+        state.compute_steps(args, max_steps)
+        if found is not None and (found / checkpoint.STATE_FILE).is_file():
+            stored = TrainerState.load_from_json(str(found / checkpoint.STATE_FILE))
+            warn_of_differences(args, state, stored)
+            stored.compute_steps(args, max_steps)
+            if args.restore_callback_states_from_checkpoint:
+                callback_states.restore(self._stateful(), stored.stateful_callbacks)
+            state = stored
+        elif found is not None:
+            logger.warning(
+                "%s holds no %s: training starts at step 0", found, checkpoint.STATE_FILE
+            )
+        forget_lost_checkpoint(state)
+        state.train_batch_size = args.train_batch_size
+        state.is_hyper_param_search = False
+        state.init_training_references(self, max_steps, num_epochs)
+        return state
+
+    def _save_checkpoint(self, training: Training) -> None:
+        """Write a checkpoint; synchronises, and the ranks wait for one another."""
+        args, state = self.args, self.state
+        directory = Path(args.output_dir)
+        path = checkpoint.checkpoint_path(directory, state.global_step)
+        note_best_checkpoint(state, path)
+        if training.position.batches:
+            training.position.cut = self.control.should_epoch_stop
+        state.stateful_callbacks = callback_states.capture(self._stateful())
+        with checkpoint.writing(path, owner=args.should_save) as folder:
+            if not args.save_only_model:
+                training.save_own(folder)
+            if args.should_save:
+                self.save_model(folder)
+                if not args.save_only_model:
+                    training.optimization.save(folder)
+                state.save_to_json(str(folder / checkpoint.STATE_FILE))
+        if args.should_save:
+            checkpoint.rotate(directory, args.save_total_limit, state.best_model_checkpoint)
+
+    def _stateful(self) -> list[Any]:
+        return [*self.dispatcher.callbacks, self.control]

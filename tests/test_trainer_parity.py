@@ -1,0 +1,110 @@
+"""The same run in `transformers.Trainer` and in ours: the same events and the same numbers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from regression import SPEED, Line, Model, Recorder, train, weights
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what transformers imports
+    import transformers
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+
+class Same(transformers.TrainerCallback):
+    """Write down what our `Recorder` writes down."""
+
+    def __init__(self) -> None:
+        self.recorder = Recorder()
+        for event in dir(Recorder):
+            if event.startswith("on_"):
+                setattr(self, event, getattr(self.recorder, event))
+
+
+def theirs(directory: Path, **settings: Any) -> tuple[Recorder, transformers.Trainer]:
+    same = Same()
+    trainer = transformers.Trainer(
+        Model(),
+        transformers.TrainingArguments(
+            str(directory),
+            report_to="none",
+            use_cpu=True,
+            learning_rate=0.1,
+            disable_tqdm=True,
+            label_names=["labels"],
+            dataloader_pin_memory=False,
+            **settings,
+        ),
+        train_dataset=Line(),
+        eval_dataset=Line(16, seed=1),
+        callbacks=[same],
+    )
+    trainer.train()
+    return same.recorder, trainer
+
+
+def comparable(entries: list[dict[str, Any]]) -> list[Any]:
+    """The entries without what depends on the clock, as something that `approx` takes."""
+    ignored = (*SPEED, "preparation_time")
+    return [
+        {
+            name: pytest.approx(value, rel=1e-5)
+            for name, value in entry.items()
+            if not name.endswith(ignored)
+        }
+        for entry in entries
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"logging_steps": 3, "eval_strategy": "steps", "eval_steps": 5, "save_steps": 7},
+        {"logging_strategy": "epoch", "eval_strategy": "epoch", "save_strategy": "epoch"},
+        {
+            "gradient_accumulation_steps": 3,
+            "logging_steps": 2,
+            "logging_first_step": True,
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 2,
+            "max_grad_norm": 0.5,
+        },
+    ],
+    ids=["default", "steps", "epochs", "accumulation"],
+)
+def test_events_flags_and_numbers_are_those_of_transformers(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    expected, reference = theirs(tmp_path / "theirs", **settings)
+    recorder = Recorder()
+    ours = train(tmp_path / "ours", recorder, **settings)
+    assert recorder.events == expected.events
+    assert recorder.steps == expected.steps
+    assert recorder.flags == expected.flags
+    names = [list(entry) for entry in expected.logs]
+    assert [list(entry) for entry in recorder.logs] == names
+    entries = [
+        {name: value for name, value in entry.items() if not name.endswith(SPEED)}
+        for entry in ours.state.log_history
+    ]
+    assert entries == comparable(reference.state.log_history)
+    for name, value in weights(ours).items():
+        assert float(value) == pytest.approx(float(reference.model.state_dict()[name]), rel=1e-5)
+
+
+def test_a_checkpoint_of_transformers_is_resumed_with_the_same_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"save_steps": 12, "lr_scheduler_type": "constant"}
+    _, reference = theirs(tmp_path, **settings)
+    ours = train(tmp_path / "ours", resume=tmp_path / "checkpoint-12", **settings)
+    assert ours.state.global_step == 24
+    for name, value in weights(ours).items():
+        assert float(value) == pytest.approx(float(reference.model.state_dict()[name]), rel=1e-5)
+    assert "lacks loop.pt" in caplog.text
