@@ -1,0 +1,67 @@
+"""The examples run as their docstrings say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from servers.mlflow_server import RealMLflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(name: str, directory: Path, *options: str) -> str:
+    """Run an example in a directory of its own, and return what it printed."""
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__"]
+    command += [str(ROOT / "examples" / name), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def logged_steps(directory: Path, tag: str) -> list[int]:
+    reader = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    reader.Reload()
+    return [event.step for event in reader.Scalars(tag)]
+
+
+def test_the_quick_start_trains_logs_every_step_and_says_where_to_look(
+    tmp_path: Path, mlflow_server: RealMLflow
+) -> None:
+    printed = run("quickstart.py", tmp_path, "--steps", "12", "--mlflow", mlflow_server.uri)
+    assert "12 steps of at most 12" in printed
+    assert "tensorboard --logdir quickstart/tensorboard" in printed
+    assert "us of the training thread for callbacks a step" in printed
+    tensorboard = tmp_path / "quickstart" / "tensorboard"
+    assert logged_steps(tensorboard, "train/loss") == list(range(1, 13))
+    experiment = mlflow_server.call(
+        "GET", "experiments/get-by-name", params={"experiment_name": "quickstart"}
+    )["experiment"]["experiment_id"]
+    (found,) = mlflow_server.call("POST", "runs/search", json={"experiment_ids": [experiment]})[
+        "runs"
+    ]
+    assert found["info"]["status"] == "FINISHED"
+    points = mlflow_server.points(found["info"]["run_id"], "loss")
+    assert [step for step, _, _ in points] == list(range(1, 13))
+
+
+def test_the_hand_written_loop_logs_every_step(tmp_path: Path) -> None:
+    printed = run("custom_loop.py", tmp_path, "--steps", "60")
+    assert printed.startswith("60 steps, ")
+    assert logged_steps(tmp_path / "custom_loop" / "tensorboard", "train/loss") == list(
+        range(1, 61)
+    )
+    assert "after 50 steps" in (tmp_path / "custom_loop" / "diary.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "custom_loop.py"])
+def test_an_example_says_what_it_is_for(name: str, tmp_path: Path) -> None:
+    assert "--steps" in run(name, tmp_path, "--help")
