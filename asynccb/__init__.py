@@ -1,0 +1,127 @@
+"""
+Async callbacks for training loops: events never wait, trackers never lose a step.
+
+Importing this loads neither torch nor httpx; each name below is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from asynccb._callback import TrainerCallback
+    from asynccb._control import TrainerControl
+    from asynccb._dispatcher import CallbackDispatcher
+    from asynccb._events import Event
+    from asynccb._exceptions import (
+        AccessError,
+        AsyncCCBError,
+        CallbackError,
+        ClosedError,
+        ConfigurationError,
+        DefinitionError,
+        DeliveryError,
+        ForkedError,
+        FrozenError,
+        HookReturnError,
+        JournalError,
+        MailboxFullError,
+        RejectedError,
+        StateFileError,
+        TransientError,
+        UndecidedError,
+        UnknownEventError,
+    )
+    from asynccb._state import ExportableState, TrainerState
+    from asynccb.arguments import TrainingArguments
+    from asynccb.callbacks.default_flow import DefaultFlowCallback
+    from asynccb.callbacks.early_stopping import EarlyStoppingCallback
+    from asynccb.callbacks.printer import PrinterCallback
+    from asynccb.callbacks.progress import ProgressCallback
+    from asynccb.trackers.mlflow import MLflowCallback
+    from asynccb.trackers.tensorboard import TensorBoardCallback
+    from asynccb.trainer import Trainer
+
+_HOMES: Final = {
+    "AccessError": "_exceptions",
+    "AsyncCCBError": "_exceptions",
+    "CallbackDispatcher": "_dispatcher",
+    "CallbackError": "_exceptions",
+    "ClosedError": "_exceptions",
+    "ConfigurationError": "_exceptions",
+    "DefaultFlowCallback": "callbacks.default_flow",
+    "DefinitionError": "_exceptions",
+    "DeliveryError": "_exceptions",
+    "EarlyStoppingCallback": "callbacks.early_stopping",
+    "Event": "_events",
+    "ExportableState": "_state",
+    "ForkedError": "_exceptions",
+    "FrozenError": "_exceptions",
+    "HookReturnError": "_exceptions",
+    "JournalError": "_exceptions",
+    "MLflowCallback": "trackers.mlflow",
+    "MailboxFullError": "_exceptions",
+    "PrinterCallback": "callbacks.printer",
+    "ProgressCallback": "callbacks.progress",
+    "RejectedError": "_exceptions",
+    "StateFileError": "_exceptions",
+    "TensorBoardCallback": "trackers.tensorboard",
+    "Trainer": "trainer",
+    "TrainerCallback": "_callback",
+    "TrainerControl": "_control",
+    "TrainerState": "_state",
+    "TrainingArguments": "arguments",
+    "TransientError": "_exceptions",
+    "UndecidedError": "_exceptions",
+    "UnknownEventError": "_exceptions",
+}
+"""Where each public name is defined."""
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AccessError",
+    "AsyncCCBError",
+    "CallbackDispatcher",
+    "CallbackError",
+    "ClosedError",
+    "ConfigurationError",
+    "DefaultFlowCallback",
+    "DefinitionError",
+    "DeliveryError",
+    "EarlyStoppingCallback",
+    "Event",
+    "ExportableState",
+    "ForkedError",
+    "FrozenError",
+    "HookReturnError",
+    "JournalError",
+    "MLflowCallback",
+    "MailboxFullError",
+    "PrinterCallback",
+    "ProgressCallback",
+    "RejectedError",
+    "StateFileError",
+    "TensorBoardCallback",
+    "Trainer",
+    "TrainerCallback",
+    "TrainerControl",
+    "TrainerState",
+    "TrainingArguments",
+    "TransientError",
+    "UndecidedError",
+    "UnknownEventError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'asynccb' has no attribute {name!r}") from None
+    return getattr(import_module(f"asynccb.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
