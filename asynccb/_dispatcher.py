@@ -18,7 +18,6 @@ from asynccb._callback import Overflow
 from asynccb._control import TrainerControl
 from asynccb._events import Event, parse_event
 from asynccb._exceptions import (
-    CallbackError,
     ClosedError,
     ForkedError,
 )
@@ -29,10 +28,10 @@ from asynccb._publisher import Publisher
 from asynccb._record import HISTORY_BIT
 from asynccb._roster import Refusing, Roster, Route
 from asynccb._run import RunStatus
+from asynccb._staged_logs import StagedLogs
 from asynccb._state import TrainerState
 from asynccb._statistics import Statistics
 from asynccb.arguments import TrainingArguments
-from asynccb.staging import Staging
 
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
@@ -99,12 +98,10 @@ class CallbackDispatcher:
         self._busy = 0
         self._closed = False
         self._training = False
-        self._staging = Staging()
         self._roster = Roster()
         folder = Path(self.args.output_dir, "asynccb") if directory is None else Path(directory)
-        self._publisher = Publisher(
-            folder.expanduser().absolute(), self._staging, overflow, capacity
-        )
+        self._publisher = Publisher(folder.expanduser().absolute(), overflow, capacity)
+        self._staging = self._publisher.staging
         self._faults = self._publisher.faults
         self._routes: Mapping[str, Route | None] = self._roster.routes
         in_forked_children(self._after_fork)
@@ -128,8 +125,12 @@ class CallbackDispatcher:
     def log(self, logs: Mapping[str, Any]) -> TrainerControl:
         """Append the logs, with the step, to the state's log history, and emit `on_log`."""
         check_mapping("logs", logs)
-        plain = self._staging.plain(logs)
-        self.state.log_history.append({**plain, "step": self.state.global_step})
+        staging = self._staging
+        plain = staging.plain(logs)
+        entry = {**plain, "step": self.state.global_step}
+        if type(plain) is StagedLogs and staging.device is not None:
+            staging.device.watch(entry)  # puts the numbers in when they land
+        self.state.log_history.append(entry)
         return self._emit("on_log", {"logs": plain}, HISTORY_BIT)
 
     def step(
@@ -186,7 +187,7 @@ class CallbackDispatcher:
         self._events += 1
         self._busy += _clock() - begin
         if self._faults:
-            self._raise_fault()
+            self._publisher.raise_fault()
         return self.control  # type: ignore[no-any-return]
 
     def _publish(self, route: Route, extra: dict[str, Any], history: int, now: int) -> None:
@@ -199,14 +200,10 @@ class CallbackDispatcher:
                 for key, value in extra.items()
             }
             publisher.post(route, now, self.state, self.control, self.args, self._objects, copies)
+        if self._staging.device is not None:
+            self._staging.device.tick(now)
         if publisher.late:
             self._start_late_lanes()
-
-    def _raise_fault(self) -> None:
-        name, error = self._faults.pop(0)
-        if isinstance(error, str):
-            raise CallbackError(f"{name} failed in the companion: {error}")
-        raise CallbackError(f"{name} failed: {type(error).__name__}: {error}") from error
 
     def _mark_training(self, begins: bool) -> None:
         self._training = begins
@@ -217,6 +214,11 @@ class CallbackDispatcher:
         for member in list(self._publisher.late):
             self._publisher.start_lane(member, self.args, self.model)
         self._update_routes()
+
+    def settle(self) -> None:
+        """Wait until the log history holds numbers only; waits for the device, if there is one."""
+        if self._staging.device is not None:
+            self._staging.device.finish(float("inf"))
 
     # -- callbacks ---------------------------------------------------------------------------------
 

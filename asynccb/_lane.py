@@ -24,10 +24,13 @@ from asynccb._events import Event
 from asynccb._exceptions import AccessError, HookReturnError, TransientError
 from asynccb._mailbox import Letter
 from asynccb._run import RunDescription, RunStatus
+from asynccb._slots import Staged
 from asynccb.delivery.retry import until_acknowledged
 
 logger = logging.getLogger("asynccb")
 
+_LANDING: Final = 0.002
+"""Seconds between two looks whether a value from a device has landed."""
 _CAUSES: Final = 100
 """Distinct causes that a lane logs; later ones are only counted."""
 
@@ -102,7 +105,7 @@ class Lane:
             return
         control = FrozenControl(letter.flags)
         keywords = {
-            key: dict(value) if type(value) is dict else value
+            key: await arrived(value) if type(value) is dict else value
             for key, value in letter.keywords.items()
         }
         if self.tracker is not None:
@@ -223,3 +226,14 @@ def _nonsense(name: str, event: Event, returned: object) -> HookReturnError:
     return HookReturnError(
         f"{name}.{event} returned {type(returned).__name__}; a hook returns None, or a control"
     )
+
+
+async def arrived(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of the values with numbers for those that were on their way."""
+    copy = dict(values)
+    for key, value in values.items():
+        if type(value) is Staged:
+            while not value.landed:
+                await anyio.sleep(_LANDING)
+            copy[key] = value.value()
+    return copy

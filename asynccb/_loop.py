@@ -34,7 +34,9 @@ _IDLE_TICKS: Final = 50
 class LoopThread:
     """Run lanes on an event loop in a daemon thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Take what is to be called at every look at the mailboxes."""
+        self._on_tick = on_tick
         self._lanes: list[ThreadLane] = []
         self._unstarted: deque[ThreadLane] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,6 +142,7 @@ class LoopThread:
             with anyio.move_on_after(STALL / 4):
                 await self._bell.wait()
             watch.beat()
+            self._on_tick()
         else:
             watch.rest()
             await self._bell.wait()
@@ -157,6 +160,7 @@ class LoopThread:
                 group.start_soon(lane.run)
             idle = 0 if self._ring_lanes() else idle + 1
             watch.beat()
+            self._on_tick()
             await anyio.sleep(TICK)
         # Asleep first, then one more look: an event put in between is seen by one of the two.
         self._awake = False

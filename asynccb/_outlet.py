@@ -40,10 +40,11 @@ class Outlet:
         self._companion = companion
         self._write = companion.ring.write
         self._encode = msgspec.msgpack.Encoder(enc_hook=staging.plain_object).encode
+        self._staging = staging
         self._plain = staging.plain
         self._overflow = overflow
         self._capacity = capacity
-        self._kept: deque[tuple[int, bytes]] = deque()
+        self._kept: deque[tuple[int, bytes, bool]] = deque()
         self._complained = False
         self.dropped = 0
         self.blocked = 0.0
@@ -53,37 +54,40 @@ class Outlet:
         """Write a record, or do what the policy says, which may raise `MailboxFullError`."""
         try:
             payload = self._encode(record)
-            if not self._kept and self._write(payload):
+            staged = self._staging.was_referenced()
+            if not self._kept and self._write(payload, staged=staged):
                 return
         except (ValueError, OverflowError, TypeError) as error:
             self._put_anew(record, error)
         else:
-            self._put_slowly(record[0], payload)
+            self._put_slowly(record[0], payload, staged)
 
     def _put_anew(self, record: tuple[Any, ...], error: Exception) -> None:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
         payload = self._encode(plain)
+        staged = self._staging.was_referenced()
         if len(payload) > self._companion.ring.largest:
             self._drop(f"a record of {len(payload)} bytes is too large ({error})")
         else:
-            self._put_slowly(record[0], payload)
+            self._put_slowly(record[0], payload, staged)
 
     def settle(self) -> None:
         """Write what `"drop_oldest"` has kept, waiting for room."""
         while self._kept:
-            self._wait(self._kept.popleft()[1])
+            _, payload, staged = self._kept.popleft()
+            self._wait(payload, staged)
 
-    def _put_slowly(self, kind: int, payload: bytes) -> None:
+    def _put_slowly(self, kind: int, payload: bytes, staged: bool) -> None:
         policy = self._overflow
-        while self._kept and self._write(self._kept[0][1]):
+        while self._kept and self._write(self._kept[0][1], staged=self._kept[0][2]):
             self._kept.popleft()
-        if not self._kept and self._write(payload):
+        if not self._kept and self._write(payload, staged=staged):
             return
         if policy == "drop_oldest":
-            self._keep(kind, payload)
+            self._keep(kind, payload, staged)
         elif policy == "block" or kind in _NEVER_DROPPED:
-            self._wait(payload)
+            self._wait(payload, staged)
         else:
             self._drop("the ring is full: the companion is behind")
             if policy == "raise":
@@ -92,20 +96,20 @@ class Outlet:
                     "another overflow policy than 'raise'"
                 )
 
-    def _keep(self, kind: int, payload: bytes) -> None:
-        self._kept.append((kind, payload))
+    def _keep(self, kind: int, payload: bytes, staged: bool) -> None:
+        self._kept.append((kind, payload, staged))
         if len(self._kept) > self._capacity:
-            for place, (kept, _) in enumerate(self._kept):
+            for place, (kept, _, _) in enumerate(self._kept):
                 if kept not in _NEVER_DROPPED:
                     del self._kept[place]
                     self._drop("the ring is full: the companion is behind")
                     return
 
-    def _wait(self, payload: bytes) -> None:
+    def _wait(self, payload: bytes, staged: bool) -> None:
         if self._companion.alive:
             self._complain("the ring is full: training waits for the companion")
         begin = time.monotonic()
-        written = self._companion.wait_for_room(lambda: self._write(payload))
+        written = self._companion.wait_for_room(lambda: self._write(payload, staged=staged))
         self.blocked += time.monotonic() - begin
         if not written:
             self._drop("there is no companion to take them any more")

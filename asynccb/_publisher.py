@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import mmap
 import pickle
 import secrets
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,7 @@ from asynccb._companion._parent import Companion
 from asynccb._control import pack_flags
 from asynccb._describe import describe_run
 from asynccb._events import EVENTS
-from asynccb._exceptions import MailboxFullError
+from asynccb._exceptions import CallbackError, MailboxFullError
 from asynccb._lane import LaneCounts
 from asynccb._loop import LoopThread
 from asynccb._mailbox import Letter, Mailbox, weigh
@@ -29,6 +31,7 @@ from asynccb._outlet import Outlet
 from asynccb._record import END, HISTORY, LEAVE, RUN
 from asynccb._roster import Member, Route
 from asynccb._run import RunDescription, RunStatus
+from asynccb._slots import SIZE, Slots
 from asynccb._state import ChangeTracker, TrainerState, snapshot
 from asynccb._thread_lane import ThreadLane
 from asynccb.staging import Staging
@@ -45,19 +48,17 @@ _HISTORY_PART: Final = 1000
 class Publisher:
     """Own the lanes of one dispatcher."""
 
-    def __init__(
-        self, directory: Path, staging: Staging, overflow: Overflow, capacity: int
-    ) -> None:
-        """Take where run directories go, what reads tensors, and the limits of the mailboxes."""
+    def __init__(self, directory: Path, overflow: Overflow, capacity: int) -> None:
+        """Take where run directories go, and the limits of the mailboxes."""
         self.key = secrets.token_hex(16)
         self.faults: list[tuple[str, BaseException | str]] = []
         """Errors to raise on the training thread: callback's name, and the error or its text."""
-        self.loop = LoopThread()
+        self.staging = Staging(self._find_slots, self._slots_read, overflow)
+        self.loop = LoopThread(self._settle)
         self.companion: Companion | None = None
         self.outlet: Outlet | None = None
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self.directory = directory / f"{stamp}-{self.key[:8]}"
-        self._staging = staging
         self._overflow = overflow
         self._capacity = capacity
         self._changes = ChangeTracker()
@@ -116,11 +117,14 @@ class Publisher:
         changes = self._changes.changes(state)
         head = (number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history)
         if "logs" in extra and len(extra) == 1:  # nearly always
-            logs = extra["logs"]
+            logs = self.staging.for_record(extra["logs"])
             self.outlet.put((*head, logs) if changes is None else (*head, logs, changes))
         else:
             rest = dict(extra)
-            logs, metrics = rest.pop("logs", None), rest.pop("metrics", None)
+            logs, metrics = (
+                self.staging.for_record(rest.pop("logs", None)),
+                rest.pop("metrics", None),
+            )
             self.outlet.put((*head, logs, changes, metrics, rest or None))
         if now >= self._next_poll:
             self._next_poll = now + _POLL_NS
@@ -175,19 +179,41 @@ class Publisher:
         if self.companion is not None:
             self.companion.poll()
 
+    def raise_fault(self) -> None:
+        """Raise the oldest error of a callback that wants its errors raised."""
+        name, error = self.faults.pop(0)
+        if isinstance(error, str):
+            raise CallbackError(f"{name} failed in the companion: {error}")
+        raise CallbackError(f"{name} failed: {type(error).__name__}: {error}") from error
+
+    def _find_slots(self) -> Slots:
+        """Return the companion's slots, or without one our own."""
+        if self.companion is not None:
+            return self.companion.ring.slots
+        return Slots(memoryview(mmap.mmap(-1, SIZE)))
+
+    def _slots_read(self) -> int:
+        return self.companion.slots_read if self.companion is not None else sys.maxsize
+
+    def _settle(self) -> None:
+        if self.staging.device is not None:
+            self.staging.device.settle()
+
     # -- the end -----------------------------------------------------------------------------------
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything published is delivered; return False at the deadline."""
-        delivered = True
+        delivered = self.staging.device is None or self.staging.device.finish(deadline)
         if self.companion is not None and self.outlet is not None:
             self.outlet.settle()
-            delivered = self.companion.flush(deadline)
+            delivered = self.companion.flush(deadline) and delivered
         return self.loop.wait(lambda lane: lane.idle or lane.done, deadline) and delivered
 
     def close(self, status: RunStatus, deadline: float, on_wait: Any) -> dict[str, int]:
         """End every lane by the deadline; return the events that are left, by callback."""
         pending: dict[str, int] = {}
+        if self.staging.device is not None:
+            self.staging.device.finish(deadline)
         if self.companion is not None and self.outlet is not None:
             self.outlet.settle()
             self.outlet.put((END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": status}))
@@ -196,7 +222,10 @@ class Publisher:
         return {name: count for name, count in pending.items() if count}
 
     def release(self) -> None:
-        """Let go of the companion, which ends by itself."""
+        """Let go of the companion, which ends by itself, and of the device."""
+        if self.staging.device is not None:
+            self.staging.device.close()
+            self.staging.device = None
         if self.companion is not None:
             self.companion.release()
 
@@ -261,13 +290,17 @@ class Publisher:
 
     def _start_companion(self) -> None:
         if self.companion is None:
+            if self.staging.device is not None:  # its slots were not the companion's
+                self.staging.device.finish(float("inf"))
+                self.staging.device.close()
+                self.staging.device = None
             self.companion = Companion(
                 self.directory,
                 self.key,
                 on_fault=lambda name, text: self.faults.append((name, text)),
                 on_lane_failed=self._lane_failed,
             )
-            self.outlet = Outlet(self.companion, self._staging, self._overflow, self._capacity)
+            self.outlet = Outlet(self.companion, self.staging, self._overflow, self._capacity)
 
     def _lane_failed(self, name: str, reason: str) -> None:
         logger.warning(

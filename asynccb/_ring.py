@@ -5,7 +5,8 @@ Promises: `write` never waits and makes no system call; a record is visible to t
 not at all; what was written survives the writer's death; the reader takes nothing out until it says
 so, so that a reader that dies loses nothing either.
 
-Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames. A frame is
+Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the slots that
+devices write to (`_slots.py`). A frame is
 `<IIQ`: payload length, CRC-32, record id; then the payload, padded to 8 bytes. Frames do not wrap:
 a length of `_SKIP` sends the reader back to the start. The journal holds the same frames, so
 draining is one copy. The CRC makes a frame whose bytes have not all arrived yet (a machine that
@@ -14,13 +15,16 @@ reorders stores) look unfinished, never wrong.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from collections.abc import Callable
 from struct import Struct
-from typing import Final
+from typing import Final, TypeAlias
 from zlib import crc32
 
 from asynccb._exceptions import JournalError
+from asynccb._slots import SIZE, Slots
 
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
@@ -29,7 +33,9 @@ _MAGIC: Final = 0x31_42_43_43_4E_59_53_41
 _PAGE: Final = 4096
 _SKIP: Final = 0xFFFFFFFF
 _SKIP_WORD: Final = Struct("<I")
-_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_NEXT = range(5)
+_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ = range(5)
+_STAGED: Final = 1 << 31
+"""Set in the length of a frame some of whose values are on their way through the slots."""
 
 
 def frame_size(length: int) -> int:
@@ -42,6 +48,16 @@ def checksum(payload: bytes | memoryview, record: int) -> int:
     return crc32(payload, record & 0xFFFFFFFF)
 
 
+def frame(payload: bytes, record: int) -> bytes:
+    """Return a payload as a frame."""
+    header = HEADER.pack(len(payload), checksum(payload, record), record)
+    return (header + payload).ljust(frame_size(len(payload)), b"\0")
+
+
+Resolve: TypeAlias = Callable[[bytes], tuple[bytes, int] | None]
+"""Puts landed values into a payload; returns it and the end of its slots, None if it is early."""
+
+
 class _Ring:
     """Map the ring; both ends share this."""
 
@@ -49,13 +65,17 @@ class _Ring:
         self.fd = fd
         self._map = mmap.mmap(fd, size, flags)
         self._words = memoryview(self._map)[:_PAGE].cast("Q")
-        self.capacity = size - _PAGE
+        self.capacity = size - _PAGE - SIZE
+        self.slots = Slots(memoryview(self._map)[_PAGE + self.capacity :])
 
     def close(self) -> None:
         """Unmap the memory and close the descriptor."""
         if self.fd >= 0:
             self._words.release()
-            self._map.close()
+            self.slots.release()
+            # A device's view of the slots keeps the mapping, in a forked child above all.
+            with contextlib.suppress(BufferError):
+                self._map.close()
             os.close(self.fd)
             self.fd = -1
 
@@ -75,9 +95,9 @@ class RingWriter(_Ring):
         if capacity % _PAGE or capacity < _PAGE:
             raise ValueError(f"a ring's capacity is a multiple of {_PAGE} bytes, not {capacity}")
         fd = os.memfd_create("asynccb-ring", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _PAGE + capacity)
+        os.ftruncate(fd, _PAGE + capacity + SIZE)
         # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
-        super().__init__(fd, _PAGE + capacity, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        super().__init__(fd, _PAGE + capacity + SIZE, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
@@ -90,13 +110,20 @@ class RingWriter(_Ring):
         return (self.capacity >> 1) - HEADER.size
 
     @property
+    def slots_read(self) -> int:
+        """Position below which the reader has done with the slots."""
+        return int(self._words[_WORD_SLOTS_READ])
+
+    @property
     def written(self) -> int:
         """Number of records written so far, which is the id of the next one."""
         return self._next
 
-    def write(self, payload: bytes) -> bool:
+    def write(self, payload: bytes, *, staged: bool = False) -> bool:
         """
         Append a record; return False, with nothing written, where there is no room for it.
+
+        `staged` says that some of its values are on their way through the slots.
 
         Raises ValueError for a payload of more than half the ring, which could wait for ever.
         """
@@ -118,7 +145,9 @@ class RingWriter(_Ring):
             place = 0
         record = self._next
         start = _PAGE + place + 16
-        HEADER.pack_into(self._map, start - 16, length, crc32(payload, record & 0xFFFFFFFF), record)
+        crc = crc32(payload, record & 0xFFFFFFFF)
+        size = length | _STAGED if staged else length
+        HEADER.pack_into(self._map, start - 16, size, crc, record)
         self._map[start : start + length] = payload
         self._next = record + 1
         # The head goes last: what lies before it is complete.
@@ -134,7 +163,8 @@ class RingReader(_Ring):
         super().__init__(fd, os.fstat(fd).st_size)
         if self._words[_WORD_MAGIC] != _MAGIC or self._words[_WORD_CAPACITY] != self.capacity:
             raise JournalError(f"descriptor {fd} holds no asynccb ring")
-        self._data = memoryview(self._map)[_PAGE:]
+        self._data = memoryview(self._map)[_PAGE : _PAGE + self.capacity]
+        self._slots_read = self._words[_WORD_SLOTS_READ]
         self._seen = self._words[_WORD_TAIL]
 
     def close(self) -> None:
@@ -143,11 +173,12 @@ class RingReader(_Ring):
             self._data.release()
         super().close()
 
-    def read(self) -> tuple[bytes, int, int]:
+    def read(self, resolve: Resolve | None = None) -> tuple[bytes, int, int]:
         """
         Return all whole frames since the last call as one string, with the first and the last id.
 
-        The frames stay in the ring until `release`. Without any the string is empty.
+        A record with staged values is resolved, or ends what is returned where they have not
+        landed. The frames stay in the ring until `release`. Without any the string is empty.
         """
         head = self._words[_WORD_HEAD]
         parts: list[bytes] = []
@@ -157,19 +188,25 @@ class RingReader(_Ring):
             if _SKIP_WORD.unpack_from(self._data, place)[0] == _SKIP:
                 self._seen += self.capacity - place
                 continue
-            length, crc, record = HEADER.unpack_from(self._data, place)
+            size, crc, record = HEADER.unpack_from(self._data, place)
+            length = size & ~_STAGED
             end = place + frame_size(length)
-            if (
-                end > self.capacity
-                or checksum(self._data[place + 16 : place + 16 + length], record) != crc
-            ):
+            payload = self._data[place + 16 : place + 16 + length]
+            if end > self.capacity or checksum(payload, record) != crc:
                 break  # not all of its bytes have arrived; the next call finds them
-            parts.append(bytes(self._data[place:end]))
+            if size == length:
+                parts.append(bytes(self._data[place:end]))
+            elif resolve is not None and (resolved := resolve(bytes(payload))) is not None:
+                parts.append(frame(resolved[0], record))
+                self._slots_read = resolved[1]
+            else:
+                break
             first = record if first < 0 else first
             last = record
             self._seen += end - place
         return b"".join(parts), first, last
 
     def release(self) -> None:
-        """Give back the room of all frames that `read` has returned."""
+        """Give back the room, and the slots, of all frames that `read` has returned."""
+        self._words[_WORD_SLOTS_READ] = self._slots_read
         self._words[_WORD_TAIL] = self._seen

@@ -2,22 +2,33 @@
 From what is logged to plain values, without the training thread waiting where that can be helped.
 
 Promises: nothing else in asynccb reads a tensor. A tensor in the host's memory is read at once,
-which costs about a microsecond; one on a device is read together with all others of the same log,
-in one transfer, for which the training thread waits.
+which costs about a microsecond; one on a CUDA device is staged (`_device_staging.py`), which waits
+for nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from asynccb._callback import Overflow
+from asynccb._slots import EXTENSION, Slots, Staged, StagedLog
+from asynccb._staged_logs import LogPacker, StagedLogs
+
+if TYPE_CHECKING:
+    from asynccb._device_staging import DeviceStaging
 
 logger = logging.getLogger("asynccb")
 
 LONGEST: Final = 4096
 """Elements of the longest 1-d tensor that is taken; longer ones are no metric."""
 
+_NO_SLOT: Final = object()
+"""Stands for a value that an overflow policy has dropped."""
 _PLAIN: Final = frozenset({float, int, str, bool, type(None)})
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
@@ -27,7 +38,22 @@ _MOST: Final = (1 << 64) - 1
 class Staging:
     """Turn logs into values that a record can hold."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, find_slots: Callable[[], Slots], consumed: Callable[[], int], overflow: Overflow
+    ) -> None:
+        """
+        Take what a device needs, once there is one.
+
+        `find_slots` returns the slots to write to, `consumed` the position below which the
+        companion has read them; `overflow` says what happens where all are taken.
+        """
+        self._find_slots = find_slots
+        self._consumed = consumed
+        self._overflow = overflow
+        self._referenced = False
+        self._packer = LogPacker(msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode)
+        self.device: DeviceStaging | None = None
+        """What stages values of CUDA devices; made with the first one."""
         self._odd: set[tuple[str, type]] = set()
         self.odd = 0
         """Values that were no number, text, list or dict and went on as text."""
@@ -49,45 +75,75 @@ class Staging:
                 break
         else:
             return values if type(values) is dict else dict(values)
-        fetched = self._fetch(values)
-        return {str(key): self._plain(str(key), fetched.get(key, v)) for key, v in values.items()}
+        log, staged = self._stage(values)
+        plain = {
+            str(key): staged[key] if key in staged else self._plain(str(key), value)
+            for key, value in values.items()
+            if staged.get(key) is not _NO_SLOT
+        }
+        return plain if log is None else StagedLogs(plain, log)
 
     def plain_object(self, value: Any) -> Any:
         """
         Return a tensor in the host's memory, or an array, as numbers; for an encoder's hook.
 
-        Raises TypeError for anything else: it takes `plain`, which sees all values and their keys.
+        A value on its way becomes a reference to its slot. Raises TypeError for anything else: it
+        takes `plain`, which sees all values and their keys.
         """
+        if type(value) is Staged:
+            if value.landed:
+                return value.value()
+            self._referenced = True
+            return msgspec.msgpack.Ext(EXTENSION, value.reference())
         device = getattr(value, "device", None)
         on_host = device is None or getattr(device, "type", "cpu") == "cpu"
         if on_host and hasattr(value, "tolist") and hasattr(value, "ndim") and _is_short(value):
             return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
 
-    def _fetch(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the scalars that lie on devices, all of one device in one transfer."""
+    def for_record(self, logs: Any) -> Any:
+        """Return logs as a record holds them; only those with values on their way are changed."""
+        if type(logs) is StagedLogs and logs.log.values is None and logs.is_whole:
+            self._referenced = True
+            return self._packer.pack(logs)
+        return logs
+
+    def was_referenced(self) -> bool:
+        """Tell whether the encoder has met a value on its way since the last call."""
+        referenced, self._referenced = self._referenced, False
+        return referenced
+
+    def _stage(self, values: Mapping[str, Any]) -> tuple[StagedLog | None, dict[str, Any]]:
+        """Start the values that lie on a CUDA device on their way; read those of other devices."""
         torch = sys.modules.get("torch")
         if torch is None:
-            return {}
-        by_device: dict[Any, list[str]] = {}
+            return None, {}
+        tensor_type = torch.Tensor
+        tensors: dict[str, Any] = {}
+        elsewhere: dict[str, Any] = {}
         for key, value in values.items():
-            if (
-                isinstance(value, torch.Tensor)
-                and value.device.type != "cpu"
-                and value.numel() == 1
-            ):
-                by_device.setdefault(value.device, []).append(key)
-        fetched: dict[str, Any] = {}
-        for keys in by_device.values():
-            stacked = torch.stack([values[key].detach().reshape(()).double() for key in keys])
-            fetched.update(zip(keys, stacked.tolist(), strict=True))
-        return fetched
+            if isinstance(value, tensor_type) and not value.is_cpu and _is_short(value):
+                if value.is_cuda and (value.ndim == 0 or value.numel()):
+                    tensors[key] = value
+                else:
+                    elsewhere[key] = _numbers(value.cpu())  # waits: there is no ring for these
+        if not tensors:
+            return None, elsewhere
+        if self.device is None:
+            from asynccb._device_staging import DeviceStaging
+
+            self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
+        log = self.device.stage(tensors)
+        if log is None:
+            return None, {**dict.fromkeys(tensors, _NO_SLOT), **elsewhere}
+        staged = {key: Staged(log, index) for index, key in enumerate(log.keys)}
+        return log, {**staged, **elsewhere} if elsewhere else staged
 
     def _plain(self, key: str, value: Any) -> Any:
         kind = type(value)
         if kind is int and not _LEAST <= value <= _MOST:
             return float(value) if abs(value) < 1 << 1023 else str(value)
-        if kind in _PLAIN:
+        if kind in _PLAIN or kind is Staged:
             return value
         if isinstance(value, Mapping):
             return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}
@@ -124,8 +180,10 @@ class Staging:
 
 def _is_short(array: Any) -> bool:
     """Tell whether a tensor or an array is one number, or a short row of them."""
+    if array.ndim == 0:
+        return True
     size = array.numel() if hasattr(array, "numel") else array.size
-    return bool(array.ndim == 0 or (array.ndim == 1 and size <= LONGEST) or size == 1)
+    return bool((array.ndim == 1 and size <= LONGEST) or size == 1)
 
 
 def _numbers(array: Any) -> Any:

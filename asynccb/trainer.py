@@ -286,6 +286,7 @@ class Trainer(BaseTrainer):
                 self.save_model(folder)
                 if not args.save_only_model:
                     training.optimization.save(folder)
+                self.dispatcher.settle()  # synchronises
                 state.save_to_json(str(folder / checkpoint.STATE_FILE))
         if args.should_save:
             checkpoint.rotate(directory, args.save_total_limit, state.best_model_checkpoint)

@@ -33,6 +33,8 @@ LAYERS: list[set[str]] = [
     },
     {
         "_schedule",
+        "_slots",
+        "_staged_logs",
         "_ring",
         "_mailbox",
         "_stall",
@@ -45,6 +47,8 @@ LAYERS: list[set[str]] = [
     {
         "_companion",
         "_describe",
+        "_device_ring",
+        "_device_staging",
         "_given",
         "_inline",
         "_lifetime",

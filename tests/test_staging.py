@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from asynccb._slots import Slots
 from asynccb.staging import LONGEST, Staging
 
 
 @pytest.fixture
 def staging() -> Staging:
-    return Staging()
+    return Staging(Slots, lambda: 0, "block")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

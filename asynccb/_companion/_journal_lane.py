@@ -67,6 +67,7 @@ class JournalLane(Lane):
         super().__post_init__()
         self._cursor_path = self.directory / "cursors" / f"{self.name}.cursor"
         self.cursor = load_cursor(self._cursor_path)
+        self.counts.delivered = self.cursor.delivered
         self._urgent = Bell()
         self.hurried = 0
         """Records below this id are delivered without gathering."""
@@ -155,6 +156,7 @@ class JournalLane(Lane):
         """Move the cursor; what it says of the tracker is of the same moment as its position."""
         self.cursor.position = position
         self.cursor.values = replica.saved_values()
+        self.cursor.delivered = self.counts.delivered
         if self.tracker is not None:
             self.cursor.attributes = self.callback.state()["attributes"]
 

@@ -85,6 +85,13 @@ class Companion:
         self._specs[spec.name] = spec
         self._send(AddLane(spec))
 
+    @property
+    def slots_read(self) -> int:
+        """Position below which slots may be used again; all of them without a companion."""
+        if not self.alive:
+            self.poll()
+        return self.ring.slots_read if self.alive else sys.maxsize
+
     # -- watching ----------------------------------------------------------------------------------
 
     def poll(self) -> None:

@@ -25,8 +25,9 @@ import msgspec
 from asynccb._companion._replica import decode
 from asynccb._exceptions import JournalError
 from asynccb._record import END
+from asynccb._ring import frame
 from asynccb.delivery.cursor import replace
-from asynccb.delivery.journal import JournalReader, JournalWriter, frame
+from asynccb.delivery.journal import JournalReader, JournalWriter
 
 FORMAT: Final = 1
 

@@ -23,6 +23,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from asynccb._callback import find_hooks
+from asynccb._companion._arrivals import Arrivals
 from asynccb._companion._journal_lane import Bell, JournalLane
 from asynccb._companion._messages import (
     AddLane,
@@ -50,6 +51,8 @@ logger = logging.getLogger("asynccb")
 POLL: Final = 0.005
 """Seconds between two looks at the ring while records come."""
 _IDLE_POLL: Final = 0.02
+_LAST_LANDING: Final = 0.05
+"""Seconds for which values that a dying training has sent from the device are waited for."""
 _REPORT: Final = 0.5
 """Seconds between two reports of the counts."""
 _FAREWELL: Final = 0.3
@@ -87,6 +90,7 @@ class Service:
     def __init__(self, ring: RingReader, conversation: Conversation, hello: Hello) -> None:
         """Take the ring, the socket, and the first message that came through it."""
         self._ring = ring
+        self._arrivals = Arrivals(ring.slots)
         self._conversation = conversation
         self._hello = hello
         self._folder = RunFolder(Path(hello.directory))
@@ -135,7 +139,7 @@ class Service:
             leaving = self._orphaned or self._closing
             if await self._drain_once():
                 last_busy = time.monotonic()
-            elif leaving:
+            elif leaving and await self._is_drained():
                 break
             self._watch.beat()
             idle = time.monotonic() - last_busy > 1.0
@@ -146,8 +150,20 @@ class Service:
         self._watch.rest()
         self._drained.set()
 
+    async def _is_drained(self) -> bool:
+        """Tell whether the ring is empty; values of a dead training get a moment to land."""
+        if self._ring.used and self._orphaned and not self._arrivals.over:
+            await anyio.sleep(_LAST_LANDING)
+            self._arrivals.over = True
+            return False
+        if self._arrivals.lost:
+            logger.warning(
+                "%d values were still on the device when the training died", self._arrivals.lost
+            )
+        return not self._ring.used
+
     async def _drain_once(self) -> bool:
-        frames, first, last = self._ring.read()
+        frames, first, last = self._ring.read(self._arrivals)
         if not frames:
             return False
         await self._append(frames, first, last)

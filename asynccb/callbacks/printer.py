@@ -9,15 +9,19 @@ from asynccb._callback import TrainerCallback
 from asynccb._control import TrainerControl
 from asynccb._state import TrainerState
 from asynccb.arguments import TrainingArguments
-from asynccb.callbacks._display import readable
+from asynccb.callbacks._display import Arriving, readable
 
 
 class PrinterCallback(TrainerCallback):
     """
     Print each log, once per machine, with floats to four digits and without `total_flos`.
 
-    Different from transformers, the logs are left as they are for others, and may be None.
+    Different from transformers, the logs are left as they are for others, and may be None. A log
+    whose numbers are still on the GPU is printed with a later one, at the latest at train end.
     """
+
+    def __init__(self) -> None:
+        self._arriving = Arriving()
 
     def on_log(
         self,
@@ -29,4 +33,17 @@ class PrinterCallback(TrainerCallback):
     ) -> None:
         """Print the logs on each machine's first process."""
         if logs is not None and state.is_local_process_zero:
-            print(readable(logs))
+            self._arriving.add(logs)
+            for each in self._arriving.here():
+                print(readable(each))
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Print what was on its way."""
+        for each in self._arriving.all():
+            print(readable(each))

@@ -12,7 +12,7 @@ from asynccb._control import TrainerControl
 from asynccb._exceptions import ConfigurationError
 from asynccb._state import TrainerState
 from asynccb.arguments import TrainingArguments
-from asynccb.callbacks._display import readable
+from asynccb.callbacks._display import Arriving, readable
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -41,6 +41,7 @@ class ProgressCallback(TrainerCallback):
         self.prediction_bar: tqdm[Any] | None = None
         self.current_step = 0
         self._draw_at = 0.0
+        self._arriving = Arriving()
 
     def on_train_begin(
         self,
@@ -123,8 +124,9 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Write the logs above the bar; outside of a training nothing is written."""
         if self.training_bar is not None and logs is not None:
-            shown = {name: self._shorten(value) for name, value in readable(logs).items()}
-            self.training_bar.write(str(shown))
+            self._arriving.add(logs)
+            for each in self._arriving.here():
+                self._write(each)
 
     def on_train_end(
         self,
@@ -133,7 +135,9 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Show the last step and close the bars."""
+        """Show the last step, and the logs that were on their way, and close the bars."""
+        for each in self._arriving.all():
+            self._write(each)
         self._advance(state.global_step)
         self._close()
 
@@ -141,6 +145,11 @@ class ProgressCallback(TrainerCallback):
         if self.training_bar is not None and step > self.current_step:
             self.training_bar.update(step - self.current_step)
             self.current_step = step
+
+    def _write(self, logs: Mapping[str, Any]) -> None:
+        if self.training_bar is not None:
+            shown = {name: self._shorten(value) for name, value in readable(logs).items()}
+            self.training_bar.write(str(shown))
 
     def _shorten(self, value: Any) -> Any:
         if not isinstance(value, str) or len(value) <= self.max_str_len:

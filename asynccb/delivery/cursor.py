@@ -31,6 +31,8 @@ class Cursor(msgspec.Struct):
     """The tracker's own, such as run ids and offsets."""
     finished: bool = False
     """Whether the run's end was delivered."""
+    delivered: int = 0
+    """Hook calls that were acknowledged, over all companions that served the lane."""
 
 
 _decoder = msgspec.msgpack.Decoder(Cursor)

@@ -51,12 +51,6 @@ def split_frames(
         start = end
 
 
-def frame(payload: bytes, record: int) -> bytes:
-    """Return a payload as a frame."""
-    header = HEADER.pack(len(payload), checksum(payload, record), record)
-    return (header + payload).ljust(frame_size(len(payload)), b"\0")
-
-
 class JournalWriter:
     """Append frames to the newest segment; there is one writer at a time."""
 

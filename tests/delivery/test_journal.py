@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynccb._exceptions import JournalError
-from asynccb._ring import frame_size
-from asynccb.delivery.journal import JournalReader, JournalWriter, frame, segments
+from asynccb._ring import frame, frame_size
+from asynccb.delivery.journal import JournalReader, JournalWriter, segments
 
 SEGMENT_HEADER = 16
 

@@ -1,0 +1,190 @@
+"""
+Numbers on their way from a device: slots in shared memory that the device writes and anyone reads.
+
+Promises: reading looks at memory only, so that no thread but the training's ever makes a call to
+the device; a slot is empty (a NaN of a reserved bit pattern) until its value has landed; it is not
+used again before both the training process and the companion have read it. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+COUNT: Final = 1 << 16
+"""Slots of 8 bytes; at 20 scalars a step they last for 3,276 steps that nobody has read."""
+SIZE: Final = COUNT * 8
+EMPTY: Final = 0x7FF8_A5CC_B0DE_5107
+"""What a slot holds until its value lands."""
+EXTENSION: Final = 1
+"""MessagePack extension type of a value that is still on its way."""
+
+_REFERENCE: Final = Struct("<QBxH")
+_EMPTY_SLOTS: Final = EMPTY.to_bytes(8, "little") * 4096
+
+
+class Kind(IntEnum):
+    """Say how the 8 bytes of a slot are to be read."""
+
+    FLOAT = 0
+    INTEGER = 1
+    BOOLEAN = 2
+
+
+class Part(NamedTuple):
+    """Say how one value of a log lies in the slots."""
+
+    kind: Kind
+    length: int
+    """Length of a list; 0 for a number, which takes one slot."""
+
+
+class Slots:
+    """View the slots; made on both sides."""
+
+    def __init__(self, memory: memoryview) -> None:
+        """Take the writable memory, `SIZE` bytes."""
+        self._bits = memory.cast("Q")
+        self._floats = memory.cast("d")
+        self._integers = memory.cast("q")
+        self.memory = memory
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        for view in (self._bits, self._floats, self._integers, self.memory):
+            view.release()
+
+    def clear(self, position: int, count: int) -> None:
+        """Empty the slots from a position on; they must not run over the end."""
+        begin, end = position % COUNT * 8, (position % COUNT + count) * 8
+        for start in range(begin, end, len(_EMPTY_SLOTS)):
+            stop = min(end, start + len(_EMPTY_SLOTS))
+            self.memory[start:stop] = _EMPTY_SLOTS[: stop - start]
+
+    def landed(self, position: int, count: int) -> bool:
+        """Tell whether all of these values have landed."""
+        place = position % COUNT
+        # The last one first: it is the likeliest to be missing.
+        if self._bits[place + count - 1] == EMPTY:
+            return False
+        return EMPTY not in self._bits[place : place + count].tolist()
+
+    def read(self, position: int, kind: int, count: int) -> Any:
+        """Return the number, or for `count` above 0 the list of that many."""
+        values = self.row(position, kind, count or 1)
+        return values if count else values[0]
+
+    def row(self, position: int, kind: int, count: int) -> list[Any]:
+        """Return the numbers of one kind from a position on."""
+        place = position % COUNT
+        view = self._floats if kind == Kind.FLOAT else self._integers
+        values: list[Any] = view[place : place + count].tolist()
+        return [bool(value) for value in values] if kind == Kind.BOOLEAN else values
+
+
+class StagedLog:
+    """Hold the values of one log, which land together."""
+
+    __slots__ = ("arrive", "count", "keys", "parts", "position", "values")
+
+    def __init__(
+        self,
+        position: int,
+        parts: Mapping[str, Part],
+        arrive: Callable[[StagedLog], None],
+    ) -> None:
+        """Take where and how the values lie, and what waits until they have landed."""
+        self.position = position
+        self.keys = tuple(parts)
+        """Names of the values, in the order of their slots."""
+        self.parts = tuple(parts.values())
+        self.count = sum(part.length or 1 for part in self.parts)
+        """Slots that the values take."""
+        self.arrive = arrive
+        self.values: list[Any] | None = None
+        """The numbers, once they have landed."""
+
+    def take_in(self, slots: Slots) -> bool:
+        """Read the values if they have landed; tell whether they have."""
+        if self.values is None and slots.landed(self.position, self.count):
+            parts = self.parts
+            if len(parts) == self.count and len({part.kind for part in parts}) == 1:
+                self.values = slots.row(self.position, parts[0].kind, self.count)
+            else:
+                self.values = [
+                    slots.read(self.place(index), *part) for index, part in enumerate(parts)
+                ]
+        return self.values is not None
+
+    def place(self, index: int) -> int:
+        """Return the position of one of the values."""
+        return self.position + sum(part.length or 1 for part in self.parts[:index])
+
+
+class Staged:
+    """
+    Stand for a number that is on its way from a device.
+
+    Anything that needs the number itself (`float`, `format`, a comparison) waits for it, which
+    costs the training thread a step or more; `landed` tells whether it would.
+    """
+
+    __slots__ = ("index", "log")
+
+    def __init__(self, log: StagedLog, index: int) -> None:
+        """Take the log that the number lands with, and its place there."""
+        self.log = log
+        self.index = index
+
+    @property
+    def landed(self) -> bool:
+        """Whether the number is here."""
+        return self.log.values is not None
+
+    def value(self) -> Any:
+        """Return the number, or the list of numbers; waits for it."""
+        log = self.log
+        if log.values is None:
+            log.arrive(log)
+            assert log.values is not None
+        return log.values[self.index]
+
+    def reference(self) -> bytes:
+        """Return the body of the MessagePack extension that stands for this in a record."""
+        kind, count = self.log.parts[self.index]
+        return _REFERENCE.pack(self.log.place(self.index), kind, count)
+
+    def __float__(self) -> float:
+        return float(self.value())
+
+    def __int__(self) -> int:
+        return int(self.value())
+
+    def __bool__(self) -> bool:
+        return bool(self.value())
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value() == (other.value() if isinstance(other, Staged) else other))
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(float(self) < float(other))
+
+    def __gt__(self, other: Any) -> bool:
+        return bool(float(self) > float(other))
+
+    def __hash__(self) -> int:
+        return hash(self.value())
+
+    def __format__(self, specification: str) -> str:
+        return format(self.value(), specification)
+
+    def __repr__(self) -> str:
+        return repr(self.value()) if self.landed else "<on its way from the device>"
+
+
+def parse_reference(body: bytes | memoryview) -> tuple[int, int, int]:
+    """Return position, kind and count of what `Staged.reference` returned."""
+    position, kind, count = _REFERENCE.unpack(body)
+    return position, kind, count

@@ -1,0 +1,302 @@
+"""Staging on a real CUDA device; CI has none, so these run on one before a change to it lands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from device_lanes import InCompanion, OnThread
+from launching import environment
+from waiting import eventually
+
+import asynccb
+from asynccb.testing import no_sync
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+DTYPES = (
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.float64,
+    torch.int64,
+    torch.int32,
+    torch.bool,
+)
+
+
+@contextmanager
+def two_lanes(
+    path: Path, **options: Any
+) -> Iterator[tuple[asynccb.CallbackDispatcher, InCompanion, OnThread]]:
+    (path / "arrived").touch()
+    companion, thread = InCompanion(path / "arrived"), OnThread()
+    run = asynccb.CallbackDispatcher([companion, thread], directory=path / "journal", **options)
+    try:
+        yield run, companion, thread
+    finally:
+        run.close(timeout=20)
+
+
+def arrived(lane: InCompanion) -> list[dict[str, Any]]:
+    return [{key: value for key, value in logs.items() if key != "at"} for logs in lane.read()]
+
+
+def test_every_value_of_every_dtype_arrives_bit_for_bit_without_a_synchronisation(
+    tmp_path: Path,
+) -> None:
+    steps = 3000
+    source = torch.randn(steps, len(DTYPES), device="cuda", dtype=torch.float64) * 100
+    rows = torch.rand(steps, 5, device="cuda")
+    static = torch.zeros((), device="cuda")
+    with two_lanes(tmp_path) as (run, companion, thread):
+        run.step(logs={"loss": static})
+        with no_sync():
+            for step in range(steps):
+                static.copy_(source[step, 0])
+                values = {str(t): source[step, i].to(t) for i, t in enumerate(DTYPES)}
+                run.step(logs={"static": static, **values, "row": rows[step], "host": step})
+                static.fill_(-1.0)  # what comes after must not be seen
+        assert run.flush(30)
+        history = [{k: v for k, v in e.items() if k != "step"} for e in run.state.log_history]
+
+    host = source.cpu()
+    expected = [
+        {
+            "static": host[step, 0].float().item(),
+            **{str(t): host[step, i].to(t).item() for i, t in enumerate(DTYPES)},
+            "row": rows[step].tolist(),
+            "host": step,
+        }
+        for step in range(steps)
+    ]
+    assert arrived(companion)[1:] == expected
+    assert thread.seen[1:] == expected
+    assert history[1:] == expected
+
+
+def test_slots_are_used_again_only_when_they_were_read(tmp_path: Path) -> None:
+    steps, width = 12_000, 20  # more than three laps of the slots
+    source = torch.rand(steps, width, device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        for step in range(steps):
+            run.step(logs={f"m{i}": source[step, i] for i in range(width)})
+        assert run.flush(60)
+    expected = source.double().cpu().tolist()
+    assert [list(logs.values()) for logs in arrived(companion)] == expected
+
+
+def test_device_memory_stays_as_it_is(tmp_path: Path) -> None:
+    value = torch.rand((), device="cuda")
+    with two_lanes(tmp_path) as (run, _, _):
+        for _ in range(10):
+            run.step(logs={"loss": value})
+        run.flush(10)
+        before = torch.cuda.memory_allocated()
+        for _ in range(20_000):
+            run.step(logs={"loss": value})
+        assert torch.cuda.memory_allocated() == before
+        assert torch.cuda.memory_reserved() <= before + (64 << 20)
+
+
+def test_a_cuda_graph_is_captured_and_replayed_while_events_are_emitted(tmp_path: Path) -> None:
+    x = torch.zeros((), device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        run.step(logs={"loss": x})
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            x.add_(1.0)
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        x.zero_()
+        graph = torch.cuda.CUDAGraph()
+        run.step(logs={"host": 1.0})
+        with torch.cuda.graph(graph):
+            x.add_(1.0)
+            run.emit("on_substep_end")  # an event without values of the device is fine
+        with no_sync():
+            for _ in range(2000):
+                graph.replay()
+                run.step(logs={"loss": x})
+        assert run.flush(30)
+    assert [logs["loss"] for logs in arrived(companion)[2:]] == [float(n) for n in range(1, 2001)]
+
+
+def test_logging_a_value_of_the_device_during_a_capture_is_refused(tmp_path: Path) -> None:
+    x = torch.zeros((), device="cuda")
+    with two_lanes(tmp_path) as (run, _, _):
+        run.step(logs={"loss": x})
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            x.add_(1.0)
+            with pytest.raises(asynccb.ConfigurationError, match="while a CUDA graph is captured"):
+                run.step(logs={"loss": x})
+
+
+def test_values_of_several_streams_keep_their_order(tmp_path: Path) -> None:
+    with two_lanes(tmp_path) as (run, companion, _):
+        streams = [torch.cuda.Stream() for _ in range(3)]
+        for step in range(300):
+            with torch.cuda.stream(streams[step % 3]):
+                run.step(logs={"loss": torch.full((), float(step), device="cuda")})
+        assert run.flush(20)
+    assert [logs["loss"] for logs in arrived(companion)] == [float(n) for n in range(300)]
+
+
+def test_a_companion_that_is_killed_loses_no_value(tmp_path: Path) -> None:
+    source = torch.rand(4000, device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        for step in range(2000):
+            run.step(logs={"loss": source[step]})
+        assert run._publisher.companion is not None
+        os.kill(run._publisher.companion._process.pid, signal.SIGKILL)
+        for step in range(2000, 4000):
+            run.step(logs={"loss": source[step]})
+        assert run.flush(30)
+    seen = dict.fromkeys(logs["loss"] for logs in arrived(companion))
+    assert list(seen) == list(dict.fromkeys(source.double().tolist()))
+
+
+def paths() -> dict[str, str]:
+    return {**environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+import torch, asynccb
+from device_lanes import InCompanion
+folder = Path(sys.argv[1])
+run = asynccb.CallbackDispatcher([InCompanion(folder / "arrived")], directory=folder / "journal")
+values = torch.arange(5000, device="cuda", dtype=torch.float32)
+run.emit("on_train_begin")
+for step in range(5000):
+    run.step(logs={"loss": values[step], "host": step})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_training_that_is_killed_loses_at_most_what_was_on_the_device(tmp_path: Path) -> None:
+    (tmp_path / "arrived").touch()
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    assert subprocess.run(command, env=paths(), check=False).returncode == -signal.SIGKILL
+    lane = InCompanion(tmp_path / "arrived")
+    eventually(lambda: len(lane.read()) == 5000, 30.0)
+    found = arrived(lane)
+    assert [logs["host"] for logs in found] == list(range(5000))
+    landed = [logs["loss"] for logs in found if "loss" in logs]
+    assert landed == [float(n) for n in range(len(landed))]
+    assert len(landed) > 4000
+
+
+def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from asynccb import _device_ring
+
+    monkeypatch.setattr(_device_ring, "_register", lambda address: False)
+    source = torch.rand(500, device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        for value in source:
+            run.step(logs={"loss": value})
+        assert run.flush(20)
+    assert [logs["loss"] for logs in arrived(companion)] == source.double().tolist()
+
+
+def test_pinning_that_fails_leaves_no_cuda_error_behind(tmp_path: Path) -> None:
+    from asynccb import _device_ring
+
+    assert not _device_ring._register(0)
+    torch.ones(4, device="cuda").sum().item()
+    torch.cuda.synchronize()
+
+
+def test_a_number_that_an_inline_hook_asks_for_is_the_one_that_was_logged(tmp_path: Path) -> None:
+    class Reads(asynccb.TrainerCallback):
+        def __init__(self) -> None:
+            self.seen: list[float] = []
+
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            self.seen.append(float(logs["loss"]))
+
+    reads = Reads()
+    run = asynccb.CallbackDispatcher([reads], directory=tmp_path)
+    x = torch.zeros((), device="cuda")
+    for _ in range(50):
+        x.add_(0.5)
+        run.step(logs={"loss": x})
+    run.close()
+    assert reads.seen == [0.5 * n for n in range(1, 51)]
+
+
+def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(256)]
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 1)
+
+        def forward(self, x, labels):
+            return {"loss": torch.nn.functional.mse_loss(self.layer(x), labels)}
+
+    class Strict(asynccb.TrainerCallback):
+        def __init__(self) -> None:
+            self.strict = no_sync()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                self.strict.__enter__()
+
+        def on_epoch_end(self, args, state, control, **kwargs):
+            self.strict.__exit__(None, None, None)
+
+    thread = OnThread()
+    args = asynccb.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=["tensorboard"],
+        disable_tqdm=True,
+    )
+    callbacks = [Strict(), thread]
+    with asynccb.Trainer(Model(), args, train_dataset=data, callbacks=callbacks) as trainer:
+        trainer.train()
+        assert trainer.dispatcher.flush(20)
+        history = trainer.state.log_history
+    assert len(history) == 65
+    assert all(type(entry["loss"]) is float for entry in history[:-1])
+    assert [logs["loss"] for logs in thread.seen[:-1]] == [e["loss"] for e in history[:-1]]
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.item(),
+        lambda x: x.cpu(),
+        lambda x: bool(x),
+        lambda x: torch.cuda.synchronize(),
+        lambda x: torch.cuda.current_stream().synchronize(),
+    ],
+)
+def test_no_sync_fails_at_whatever_waits_and_is_over_afterwards(wait: Any) -> None:
+    x = torch.ones((), device="cuda")
+    with pytest.raises((RuntimeError, AssertionError)), no_sync():
+        wait(x)
+    wait(x)

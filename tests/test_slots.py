@@ -1,0 +1,172 @@
+"""Values on their way from a device, as both processes see them; no device is needed."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from asynccb._companion._arrivals import Arrivals
+from asynccb._ring import HEADER, RingReader, RingWriter
+from asynccb._slots import COUNT, EXTENSION, Kind, Part, Staged, StagedLog
+from asynccb.delivery.journal import split_frames
+
+
+@contextmanager
+def both_ends() -> Iterator[tuple[RingWriter, RingReader]]:
+    writer = RingWriter(4096)
+    reader = RingReader(os.dup(writer.fd))
+    try:
+        yield writer, reader
+    finally:
+        reader.close()
+        writer.close()
+
+
+def land(writer: RingWriter, position: int, form: str, *values: object) -> None:
+    """Write values as a device would."""
+    place = position % COUNT * 8
+    packed = struct.pack(f"{len(values)}{form}", *values)
+    writer.slots.memory[place : place + len(packed)] = packed
+
+
+def staged(position: int, *parts: Part) -> StagedLog:
+    return StagedLog(position, {str(n): part for n, part in enumerate(parts)}, _never)
+
+
+def _never(log: StagedLog) -> None:
+    raise AssertionError("nothing here waits for a device")
+
+
+def record(log: StagedLog, *keys: str) -> bytes:
+    """Return a record whose logs hold, beside a number, stand-ins for the values of `log`."""
+    values = {key: Staged(log, index) for index, key in enumerate(keys)}
+    encoder = msgspec.msgpack.Encoder(
+        enc_hook=lambda value: msgspec.msgpack.Ext(EXTENSION, value.reference())
+    )
+    return encoder.encode((13, 5, 7, 0.5, 0, {"host": 1.5, **values}))
+
+
+def logs(frames: bytes) -> list[dict[str, object]]:
+    found = []
+    for _, start, _ in split_frames(frames):
+        length = HEADER.unpack_from(frames, start - HEADER.size)[0]
+        found.append(msgspec.msgpack.decode(frames[start : start + length])[5])
+    return found
+
+
+FLOAT, INTEGER, BOOLEAN = Part(Kind.FLOAT, 0), Part(Kind.INTEGER, 0), Part(Kind.BOOLEAN, 0)
+
+
+def test_a_record_waits_in_the_ring_until_its_values_have_landed() -> None:
+    with both_ends() as (writer, reader):
+        arrivals = Arrivals(reader.slots)
+        writer.slots.clear(0, 2)
+        writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
+        writer.write(msgspec.msgpack.encode((13, 5, 8, 0.5, 0, {"later": 1})))
+        assert reader.read(arrivals) == (b"", -1, -1)
+
+        land(writer, 0, "d", 0.25)
+        assert reader.read(arrivals)[0] == b""
+        land(writer, 1, "d", -3.0)
+
+        frames, first, last = reader.read(arrivals)
+        assert logs(frames) == [{"host": 1.5, "loss": 0.25, "norm": -3.0}, {"later": 1}]
+        assert (first, last) == (0, 1)
+
+
+def test_the_slots_of_a_record_are_given_back_with_its_room_in_the_ring() -> None:
+    with both_ends() as (writer, reader):
+        writer.slots.clear(10, 1)
+        writer.write(record(staged(10, FLOAT), "loss"), staged=True)
+        land(writer, 10, "d", 1.0)
+        reader.read(Arrivals(reader.slots))
+        assert writer.slots_read == 0
+
+        reader.release()
+
+        assert writer.slots_read == 11
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 5e-324, -0.0, 1.7e308])
+def test_a_float_arrives_bit_for_bit(value: float) -> None:
+    with both_ends() as (writer, _):
+        writer.slots.clear(3, 1)
+        land(writer, 3, "d", value)
+        log = staged(3, FLOAT)
+        assert log.take_in(writer.slots)
+        assert struct.pack("d", Staged(log, 0).value()) == struct.pack("d", value)
+
+
+def test_integers_truth_values_and_rows_arrive_as_what_they_were() -> None:
+    with both_ends() as (writer, _):
+        log = staged(0, INTEGER, BOOLEAN, Part(Kind.FLOAT, 3), BOOLEAN)
+        writer.slots.clear(0, log.count)
+        land(writer, 0, "q", -(2**62), 1)
+        land(writer, 2, "d", 1.0, 2.0, 3.0)
+        assert not log.take_in(writer.slots)
+        land(writer, 5, "q", 0)
+        assert log.take_in(writer.slots)
+        values = [Staged(log, index).value() for index in range(4)]
+        assert values == [-(2**62), True, [1.0, 2.0, 3.0], False]
+        assert [type(value) for value in values] == [int, bool, list, bool]
+
+
+def test_values_that_a_dead_training_left_on_the_device_are_left_out_and_counted() -> None:
+    with both_ends() as (writer, reader):
+        arrivals = Arrivals(reader.slots)
+        writer.slots.clear(0, 2)
+        writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
+        land(writer, 0, "d", 0.5)
+        assert reader.read(arrivals)[0] == b""
+
+        arrivals.over = True
+
+        assert logs(reader.read(arrivals)[0]) == [{"host": 1.5, "loss": 0.5}]
+        assert arrivals.lost == 1
+
+
+def test_a_reader_that_died_before_the_release_leaves_the_values_to_the_next_one() -> None:
+    with both_ends() as (writer, reader):
+        writer.slots.clear(0, 1)
+        writer.write(record(staged(0, FLOAT), "loss"), staged=True)
+        land(writer, 0, "d", 0.5)
+        reader.read(Arrivals(reader.slots))
+        after = RingReader(os.dup(writer.fd))
+        assert logs(after.read(Arrivals(after.slots))[0]) == [{"host": 1.5, "loss": 0.5}]
+        after.close()
+
+
+def test_a_stand_in_behaves_as_its_number_once_that_is_here() -> None:
+    with both_ends() as (writer, _):
+        log = staged(0, FLOAT, INTEGER)
+        writer.slots.clear(0, 2)
+        number, integer = Staged(log, 0), Staged(log, 1)
+        assert not number.landed
+        assert "on its way" in repr(number)
+        land(writer, 0, "d", 0.125)
+        land(writer, 1, "q", 3)
+        log.take_in(writer.slots)
+        assert number.landed
+        assert (float(number), int(integer), bool(number)) == (0.125, 3, True)
+        assert number < 0.5
+        assert integer > number
+        assert number == 0.125
+        assert f"{number:.4g}" == "0.125"
+        assert repr(number) == "0.125"
+
+
+def test_a_stand_in_waits_for_its_number_when_that_is_asked_for() -> None:
+    with both_ends() as (writer, _):
+
+        def arrive(log: StagedLog) -> None:
+            land(writer, 0, "d", 2.5)
+            log.take_in(writer.slots)
+
+        writer.slots.clear(0, 1)
+        assert float(Staged(StagedLog(0, {"loss": FLOAT}, arrive), 0)) == 2.5

@@ -1,0 +1,76 @@
+"""The form that logs with values on their way have in a record."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asynccb._ring import RingWriter
+from asynccb._slots import COUNT, Kind, Part, Slots, Staged, StagedLog
+from asynccb._staged_logs import LogPacker, LogUnpacker, StagedLogs
+
+values = st.one_of(
+    st.tuples(st.just("f"), st.floats(allow_nan=False)),
+    st.tuples(st.just("i"), st.integers(-(2**63), 2**63 - 1)),
+    st.tuples(st.just("b"), st.booleans()),
+    st.tuples(st.just("row"), st.lists(st.floats(allow_nan=False), min_size=2, max_size=5)),
+    st.tuples(st.just("plain"), st.one_of(st.integers(-5, 5), st.text(max_size=3), st.none())),
+)
+
+
+def never(*args: Any) -> Any:
+    raise AssertionError("everything has landed")
+
+
+def part_of(kind: str, value: Any) -> Part:
+    if kind == "row":
+        return Part(Kind.FLOAT, len(value))
+    return Part({"f": Kind.FLOAT, "i": Kind.INTEGER, "b": Kind.BOOLEAN}[kind], 0)
+
+
+def land(slots: Slots, log: StagedLog, logs: dict[str, tuple[str, Any]]) -> None:
+    for index, key in enumerate(log.keys):
+        kind, value = logs[key]
+        numbers = value if kind == "row" else [int(value) if kind == "b" else value]
+        form = "q" if kind in "ib" else "d"
+        place = log.place(index) % COUNT * 8
+        packed = struct.pack(f"{len(numbers)}{form}", *numbers)
+        slots.memory[place : place + len(packed)] = packed
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=4), values, min_size=1), max_size=4), st.data())
+def test_what_is_packed_is_unpacked_with_keys_in_order_and_each_value_in_its_place(
+    run: list[dict[str, tuple[str, Any]]], data: st.DataObject
+) -> None:
+    ring = RingWriter(4096)
+    packer, unpacker = LogPacker(msgspec.msgpack.encode), LogUnpacker(ring.slots)
+    position = data.draw(st.integers(0, COUNT * 3).filter(lambda p: p % COUNT < COUNT - 500))
+    for logs in run * 2:  # the second time the layouts are known
+        staged = [key for key, (kind, _) in logs.items() if kind != "plain"]
+        if not staged:
+            continue
+        order = data.draw(st.permutations(staged))  # slots are in the order of the dtypes
+        log = StagedLog(position, {key: part_of(*logs[key]) for key in order}, never)
+        stand_ins = {key: Staged(log, index) for index, key in enumerate(log.keys)}
+        given_logs = {key: stand_ins.get(key, value) for key, (_, value) in logs.items()}
+        ring.slots.clear(position, log.count)
+        land(ring.slots, log, logs)
+
+        body = packer.pack(StagedLogs(given_logs, log)).data
+        found, end = unpacker.unpack(memoryview(body), never)
+
+        assert list(found.items()) == [(key, value) for key, (_, value) in logs.items()]
+        assert end == position + log.count
+    ring.close()
+
+
+def test_logs_that_a_hook_has_taken_a_value_from_are_not_whole() -> None:
+    log = StagedLog(0, {"a": Part(Kind.FLOAT, 0), "b": Part(Kind.FLOAT, 0)}, never)
+    logs = StagedLogs({"a": Staged(log, 0), "b": Staged(log, 1)}, log)
+    assert logs.is_whole
+    del logs["a"]
+    assert not logs.is_whole
