@@ -1,16 +1,18 @@
 """
-The quick start's model in a hand-written loop: no `Trainer`, three lines for the callbacks.
+The quick start's model in a hand-written loop: no `Trainer`, three places for callbacks.
 
     python examples/custom_loop.py
 
 What it shows: `CallbackDispatcher` as a context manager around a loop, `step` with the tensors as
-they are, and the control that it returns. The lines that make the difference are marked.
+they are, and the control that it returns. The three places are marked.
 """
 
 from __future__ import annotations
 
 import argparse
 import pydoc_data.topics
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -35,8 +37,9 @@ def main() -> None:
     model = GPT(len(vocabulary)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     options.output.mkdir(parents=True, exist_ok=True)
+    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run: TensorBoard compares them
     callbacks = [
-        TensorBoardCallback(logging_dir=options.output / "tensorboard"),
+        TensorBoardCallback(logging_dir=options.output / "tensorboard" / started),
         Diary(options.output / "diary.txt"),
     ]
 
@@ -46,9 +49,9 @@ def main() -> None:
         return loss
 
     with CallbackDispatcher(  # 1: hand over the callbacks
-        callbacks, max_steps=options.steps, model=model, directory=options.output
+        callbacks, max_steps=options.steps, model=model, directory=options.output / "asynccb"
     ) as run:
-        for number, batch in enumerate(batches, 1):
+        for number, batch in enumerate(endlessly(batches), 1):
             loss = loss_of(batch)
             torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -57,7 +60,7 @@ def main() -> None:
             metrics = None
             if number % 50 == 0:
                 with torch.no_grad():
-                    metrics = {"eval_loss": float(loss_of(evaluation))}
+                    metrics = {"eval_loss": loss_of(evaluation)}
             control = run.step(  # 2: say what happened
                 logs={"loss": loss.detach(), "grad_norm": norm}, metrics=metrics
             )
@@ -68,6 +71,12 @@ def main() -> None:
     print(f"{statistics.steps} steps, {statistics.delivered} events delivered, ", end="")
     print(f"{statistics.microseconds_per_step:.0f} us of the training thread for callbacks a step")
     print(f"Look at it:  tensorboard --logdir {options.output / 'tensorboard'}")
+
+
+def endlessly(batches: DataLoader[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    """Begin again when the data is over: `max_steps` ends the training."""
+    while True:
+        yield from batches
 
 
 def read_options() -> argparse.Namespace:

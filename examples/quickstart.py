@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import pydoc_data.topics
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,9 @@ def main() -> None:
     split = len(text) * 9 // 10
     train, held_back = text[:split], text[split : split + 200 * CONTEXT]
 
+    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run: TensorBoard compares them
     callbacks: list[TrainerCallback] = [
-        TensorBoardCallback(logging_dir=options.output / "tensorboard"),
+        TensorBoardCallback(logging_dir=options.output / "tensorboard" / started),
         Diary(options.output / "diary.txt"),
         GoodEnough(loss=2.0),
     ]
@@ -195,7 +197,7 @@ def main() -> None:
     ) as trainer:
         trainer.remove_callback(ProgressCallback)  # it would print every step
         result = trainer.train()
-        loss = trainer.evaluate()["eval_loss"]
+    loss = next(e["eval_loss"] for e in reversed(trainer.state.log_history) if "eval_loss" in e)
     statistics = trainer.dispatcher.statistics()
 
     characters = list(vocabulary)

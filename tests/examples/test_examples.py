@@ -28,7 +28,8 @@ def run(name: str, directory: Path, *options: str) -> str:
 
 
 def logged_steps(directory: Path, tag: str) -> list[int]:
-    reader = EventAccumulator(str(directory), size_guidance={"scalars": 0})
+    (folder,) = directory.iterdir()  # one for the run
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     reader.Reload()
     return [event.step for event in reader.Scalars(tag)]
 
