@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).parents[2]
+CONTAINED_CONTENDERS = ("nothing", "all three")
 EMIT_CONTENDERS = (
     "nothing",
     "asynccb, 4 lanes",
@@ -37,6 +39,8 @@ STEP_CONTENDERS = (
 sys.path.insert(0, str(ROOT / "bench"))  # scripts find their neighbours in the same way
 
 import _measure  # noqa: E402
+import contained  # noqa: E402
+from _contenders import make_values  # noqa: E402
 
 
 def run_bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -111,7 +115,56 @@ def test_step_prints_and_writes_every_contender_in_its_layout(tmp_path: Path) ->
         assert_figures(list(figures.values()))
 
 
-@pytest.mark.parametrize("bench", ["emit", "step"])
+def test_contained_prints_and_writes_each_contender_and_names_the_culprits(tmp_path: Path) -> None:
+    path = tmp_path / "contained.json"
+    sizes = ("--rounds", "1", "--pairs", "2", "--steps", "6", "--lead-in", "2")
+    brief = ("--milliseconds", "1", "--sleep", "1.5")
+
+    done = run_bench(
+        "contained", *sizes, *brief, "--json", str(path), "--contenders", *CONTAINED_CONTENDERS
+    )
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert_described(result, "contained")
+    expected = [("nothing", "running"), ("all three", "running"), ("all three", "blocked")]
+    assert [(row["contender"], row["loop"]) for row in result["rows"]] == expected
+    assert [tuple(cells[:2]) for cells in table(done.stdout)] == expected
+    assert [row["pairs"] for row in result["rows"]] == [2, 1, 1]
+    for row in result["rows"]:
+        assert_figures([figure for figure in row.values() if isinstance(figure, dict)])
+        assert row["ratio"]["median"] > 0
+        assert row["points"] == 2 * 2 * (6 + 2) * 5  # sides, pairs, steps, values
+    closing = result["rows"][-1]["closing"]
+    assert closing in done.stdout
+    assert "Raising: 0 delivered, 16 failed" in closing
+    assert "Blocking: 1 delivered, 1 stalled" in closing
+
+
+def write_events(folder: Path, steps: list[int]) -> None:
+    with SummaryWriter(str(folder)) as writer:
+        for step in steps:
+            for name, value in make_values(step).items():
+                writer.add_scalar(f"train/{name}", value, step)
+
+
+def test_contained_counts_the_points_of_a_complete_run(tmp_path: Path) -> None:
+    write_events(tmp_path, [1, 2, 3])
+
+    assert contained.count_points(tmp_path, 3) == 3 * 5
+
+
+@pytest.mark.parametrize("steps", [[1, 3], [1, 2], [1, 2, 2, 3], [1, 2, 3, 4], [1, 3, 2]])
+def test_contained_stops_at_points_that_are_not_those_emitted(
+    steps: list[int], tmp_path: Path
+) -> None:
+    write_events(tmp_path, steps)
+
+    with pytest.raises(RuntimeError, match=f"has {5 * len(steps)} points, .* the 15 that"):
+        contained.count_points(tmp_path, 3)
+
+
+@pytest.mark.parametrize("bench", ["emit", "step", "contained"])
 def test_a_bench_refuses_zero_rounds_and_says_so(bench: str) -> None:
     done = run_bench(bench, "--rounds", "0")
 
