@@ -17,7 +17,7 @@ COUNT: Final = 1 << 16
 """Slots of 8 bytes; at 20 scalars a step they last for 3,276 steps that nobody has read."""
 SIZE: Final = COUNT * 8
 EMPTY: Final = 0x7FF8_A5CC_B0DE_5107
-"""What a slot holds until its value lands."""
+"""What a slot holds until its value lands; as an integer it is the one that cannot be logged."""
 EXTENSION: Final = 1
 """MessagePack extension type of a value that is still on its way."""
 

@@ -1,0 +1,210 @@
+"""
+What the GPU benches share: blocks of steps, turns in processes that stay, and who ran them.
+
+A block begins and ends with the device idle, so that its duration is that of the work, whichever of
+processor and device was the slower. The time of single steps is taken twice:
+
+* on the host, from the end of one step's launches and log to the next, in every block. Where the
+  device is the slower one the host runs ahead and its steps are short until the launch queue is
+  full: compare them, with and without logging, but do not take them for the time of a step;
+* on the device, from one step's end to the next, by CUDA events in blocks of their own, since
+  recording one costs the host some microseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, ParamSpec, TypeVar
+
+import torch
+from _gpu_loggers import Log, Servers, missing_for
+from _gpu_sinks import sink_server
+from _gpu_work import Workload
+from _measure import describe_machine, write_result
+from _server import mlflow_server
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+LONGEST_BLOCK: Final = 3.0
+"""Seconds after which a block ends before its last step, so that slow peers do not take all day."""
+
+_PACKAGES: Final = ("wandb", "msgspec", "httpx")
+_clock = time.perf_counter
+
+
+@dataclass(frozen=True)
+class Block:
+    """Hold what a block of steps took, in seconds."""
+
+    seconds: float
+    host: list[float]
+    """Of each step, on the host."""
+    device: list[float]
+    """Of each step but the first, on the device; empty where that was not asked for."""
+
+    @property
+    def rate(self) -> float:
+        """Steps a second."""
+        return len(self.host) / self.seconds
+
+
+def run_block(
+    work: Workload, log: Log | None, first: int, count: int, *, on_device: bool = False
+) -> Block:
+    """Run steps from number `first` on and log each, unless `log` is None."""
+    marks = [_make_event() for _ in range(count)] if on_device else []
+    gc.collect()
+    work.synchronize()
+    host = []
+    begin = last = _clock()
+    deadline = begin + LONGEST_BLOCK
+    for number in range(count):
+        scalars = work.step()
+        if log is not None:
+            log(first + number, scalars)
+        if on_device:
+            marks[number].record()
+        now = _clock()
+        host.append(now - last)
+        last = now
+        if now > deadline:
+            break
+    work.synchronize()
+    seconds = _clock() - begin
+    gaps = [a.elapsed_time(b) / 1000 for a, b in pairwise(marks[: len(host)])]
+    return Block(seconds, host, gaps)
+
+
+def _make_event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+class Processes(AbstractContextManager["Processes"]):
+    """
+    Run calls in the main threads of processes that stay, one process a name.
+
+    A process that a call has killed is replaced at the next one.
+    """
+
+    def __init__(self) -> None:
+        self._pools: dict[str, ProcessPoolExecutor] = {}
+
+    def call(
+        self,
+        name: str,
+        function: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Future[Result]:
+        """Return the call's outcome, a result or an exception, when it is there."""
+        if name not in self._pools:
+            spawn = multiprocessing.get_context("spawn")
+            self._pools[name] = ProcessPoolExecutor(1, mp_context=spawn)
+        outcome = self._pools[name].submit(function, *args, **kwargs)
+        if outcome.exception() is not None:
+            self._pools.pop(name).shutdown()
+        return outcome
+
+    def __exit__(self, *error: object) -> None:
+        for pool in self._pools.values():
+            pool.shutdown()
+
+
+@contextmanager
+def servers_for(loggers: Iterable[str], folder: Path, fetch: str) -> Iterator[Servers]:
+    """Run the servers that the loggers need, and yield their addresses."""
+    wanted = {"asynccb", "MLflow asynchronous"} & set(loggers)
+    with ExitStack() as stack:
+        mlflow = None
+        if wanted and missing_for("MLflow asynchronous") is None:
+            mlflow = stack.enter_context(mlflow_server(folder / "mlflow"))
+        sink = stack.enter_context(sink_server()) if "asynccb" in wanted else ""
+        yield Servers(folder, mlflow, sink, fetch)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device; raises SystemExit, with what to do, where there is no CUDA."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("there is no CUDA device; `--device cpu` only tries the script out")
+    return device
+
+
+def describe_gpu(device: torch.device) -> dict[str, Any]:
+    """Return what `describe_machine` does, and the device."""
+    about = describe_machine()
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package):
+            about["versions"][package] = importlib.metadata.version(package)
+    about["machine"]["device"] = str(device)
+    if device.type == "cuda":
+        about["machine"]["device"] = torch.cuda.get_device_name(device)
+        about["versions"]["cuda"] = torch.version.cuda
+    return about
+
+
+def make_gpu_parser(about: str | None, bench: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all GPU benches have."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result = Path(__file__).parent / "results" / f"{bench}.json"
+    parser.add_argument("--json", type=Path, default=result, help="where to write the result")
+    parser.add_argument("--add", action="store_true", help="keep the file's rows of other cells")
+    parser.add_argument("--quick", action="store_true", help="a first look, in a minute or two")
+    parser.add_argument("--device", default="cuda", help="`cpu` tries the script out")
+    parser.add_argument("--scale", type=float, default=1.0, help="times the number of layers")
+    return parser
+
+
+def parse_quick(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, quick: Mapping[str, Any]
+) -> argparse.Namespace:
+    """Parse; `--quick` changes the defaults, not what was asked for."""
+    if parser.parse_args(arguments).quick:
+        parser.set_defaults(**quick)
+    options = parser.parse_args(arguments)
+    if options.scale <= 0:
+        parser.error(f"--scale is above 0, not {options.scale}")
+    return options
+
+
+class Results:
+    """Write the result file again with each row, so that a run that is cut short leaves some."""
+
+    def __init__(
+        self, options: argparse.Namespace, bench: str, about: Mapping[str, Any], keys: Sequence[str]
+    ) -> None:
+        """Take what `write_result` does; `keys` tell one row from another."""
+        self._options = options
+        self._bench = bench
+        self._about = about
+        self._keys = keys
+        self.rows: list[Mapping[str, Any]] = []
+        self._kept: list[Mapping[str, Any]] = []
+        if options.add and options.json.exists():
+            self._kept = json.loads(options.json.read_text())["rows"]
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add a row, in the place of an older one of the same cell."""
+        self.rows.append(row)
+        name = [row.get(key) for key in self._keys]
+        self._kept = [old for old in self._kept if [old.get(key) for key in self._keys] != name]
+        self._kept.append(row)
+        settings = {key: value for key, value in vars(self._options).items() if key != "json"}
+        with redirect_stdout(sys.stderr):
+            write_result(self._options.json, self._bench, self._about, settings, self._kept)
