@@ -78,7 +78,8 @@ class TestWhatHooksGet:
         assert (keywords["model"], keywords["optimizer"]) == (model, optimizer)
 
     def test_tensors_in_logs_arrive_as_numbers(self) -> None:
-        torch = pytest.importorskip("torch")
+        import torch
+
         logs = Logs()
         with running(logs) as run:
             run.step(logs={"loss": torch.tensor(0.5), "counts": torch.tensor([1, 2])})
