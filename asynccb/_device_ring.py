@@ -38,11 +38,6 @@ class PinnedSlots:
             own = (ctypes.c_char * SIZE).from_address(self.tensor.data_ptr())
             self._bytes = memoryview(own).cast("B")
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether devices write straight into the shared memory."""
-        return self._shared is None
-
     def clear(self, place: int, count: int) -> None:
         """Empty the pinned copy as the shared slots were."""
         if self._shared is not None:
@@ -78,11 +73,6 @@ class DeviceRing:
         self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._stream = -1
         self._dirty: list[list[int]] = []
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether there are values that were not copied out."""
-        return bool(self._dirty)
 
     def put(self, place: int, tensors: Sequence[torch.Tensor], *, floating: bool) -> None:
         """Copy scalars of one dtype into the slots from `place` on; one launch."""

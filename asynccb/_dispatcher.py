@@ -149,7 +149,7 @@ class CallbackDispatcher:
             if values is not None:
                 check_mapping(name, values)
         control = self.control
-        control.should_save = control.should_evaluate = control.should_log = False
+        control._new_step()
         self.state.global_step += 1
         if self._max_steps and self.state.global_step >= self._max_steps:
             control.should_training_stop = True
