@@ -11,11 +11,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-import aiofiles
-import aiofiles.os
 import msgspec
+from anyio import to_thread
 
 from asynccb._exceptions import JournalError
+from asynccb.delivery.segments import open_private
 
 
 class Cursor(msgspec.Struct):
@@ -33,6 +33,10 @@ class Cursor(msgspec.Struct):
     """Whether the run's end was delivered."""
     delivered: int = 0
     """Hook calls that were acknowledged, over all companions that served the lane."""
+    rejected: int = 0
+    """Records that can never be delivered, over all companions."""
+    lost: int = 0
+    """Records below the position that the journal did not have any more."""
 
 
 _decoder = msgspec.msgpack.Decoder(Cursor)
@@ -54,13 +58,25 @@ async def save_cursor(path: Path, cursor: Cursor) -> None:
 
 
 async def replace(path: Path, data: bytes) -> None:
-    """Write a file anew and rename it into place: a reader sees the old one or all of it."""
+    """Do as `replace_now`, on a thread."""
+    await to_thread.run_sync(replace_now, path, data)
+
+
+def replace_now(path: Path, data: bytes) -> None:
+    """
+    Write a file anew and rename it into place: a reader sees the old one or all of it.
+
+    It is synced first, so that a power cut cannot leave an empty one under the name. Raises OSError
+    where the disk refuses; the old one is there then, and nothing beside it.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
-    async with aiofiles.open(temporary, "wb", opener=_private) as file:
-        await file.write(data)
-    await aiofiles.os.replace(temporary, path)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    try:
+        with open(temporary, "wb", opener=open_private) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,97 +1,103 @@
 """
-The durable log of a run: segments of framed records on disk.
+The durable log of a run: segments of framed records on disk, and the one who writes them.
 
-Promises: what `append` returned from survives the death of every process; ids are consecutive; a
-tail torn by a crash is cut when the journal is next opened for writing, and never read. Format
-version 1: a segment is named after its first record's id and holds a 16-byte header, then frames as
-the ring has them (`_ring.HEADER`, payload, padding to 8). The folder is private to its owner.
+Promises: what `append` returned from survives the death of every process, and a power cut once it
+is synced; ids only grow; a tail torn by a crash is cut when the journal is next opened; beyond its
+limit the oldest records that may be dropped make room. Folder and files are private to their owner.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
 import aiofiles
-from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
+import anyio
+from aiofiles.threadpool.binary import AsyncFileIO
+from anyio import to_thread
 
-from asynccb._exceptions import JournalError
-from asynccb._ring import HEADER, checksum, frame_size
+from asynccb._ring import HEADER
+from asynccb.delivery.cursor import replace_now
+from asynccb.delivery.segments import (
+    SEGMENT_HEADER,
+    check_header,
+    frames_after,
+    open_private,
+    segment_header,
+    segment_path,
+    segments,
+    split_frames,
+)
+from asynccb.delivery.thinning import thin
 
 logger = logging.getLogger("asynccb")
 
-SEGMENT_SIZE: Final = 64 << 20
-_SEGMENT_HEADER: Final = Struct("<8sQ")
-_MAGIC: Final = b"asynccb\x01"
-_SUFFIX: Final = ".segment"
-_CHUNK: Final = 1 << 20
-
-
-def segments(folder: Path) -> list[tuple[int, Path]]:
-    """Return the journal's segments with the ids of their first records, oldest first."""
-    return sorted((int(path.stem), path) for path in folder.glob(f"*{_SUFFIX}"))
-
-
-def split_frames(
-    data: bytes | bytearray | memoryview, start: int = 0
-) -> Iterator[tuple[int, int, int]]:
-    """Yield (id, payload's start, frame's end) of each frame, up to the first that is not whole."""
-    view = memoryview(data)
-    while start + HEADER.size <= len(view):
-        length, crc, record = HEADER.unpack_from(view, start)
-        payload, end = start + HEADER.size, start + frame_size(length)
-        if end > len(view) or checksum(view[payload : payload + length], record) != crc:
-            return
-        yield record, payload, end
-        start = end
+SEGMENT_SIZE: Final = 16 << 20
+_NEAR: Final = 0.8
+"""Share of the limit from which on it is said to be near."""
 
 
 class JournalWriter:
     """Append frames to the newest segment; there is one writer at a time."""
 
-    def __init__(self, folder: Path, segment_size: int = SEGMENT_SIZE) -> None:
-        """Take the folder, which need not exist, and the size at which a new segment is begun."""
+    def __init__(
+        self,
+        folder: Path,
+        segment_size: int = SEGMENT_SIZE,
+        *,
+        limit: float = math.inf,
+        fsync: float = math.inf,
+    ) -> None:
+        """
+        Take the folder, which need not exist, and the bytes at which a new segment is begun.
+
+        `limit` is in bytes, kept to within a segment and a batch. `fsync` is 0 for after every
+        append, infinity for never, and otherwise the seconds between the syncs of `keep_synced`.
+        """
         self._folder = folder
         self._segment_size = segment_size
+        self._limit = limit
+        self._fsync = fsync
         self._file: AsyncFileIO | None = None
         self._size = 0
+        self._unsynced = False
+        self._thinned = 0  # id below which no segment can get smaller
+        self._said: set[str] = set()
         self.next = 0
         """Id of the record that comes next, which is the number of records so far."""
 
-    async def open(self) -> None:
-        """Find the end of the journal, cutting a torn tail."""
+    async def open(self, least: int = 0) -> None:
+        """Find the end of the journal, cutting a torn tail; no id below `least` is used again."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self._folder.glob("*.new"):
+            left.unlink()
         existing = segments(self._folder)
         if existing:
             self.next, path = existing[-1]
-            if path.stat().st_size < _SEGMENT_HEADER.size:
+            if path.stat().st_size < SEGMENT_HEADER.size:
                 path.unlink()  # torn while it was begun; the next append begins it anew
-                return
-            self._cut_tail(path)
-            self._file = await aiofiles.open(path, "ab", buffering=0, opener=_private)
-            self._size = path.stat().st_size
+            else:
+                await to_thread.run_sync(self._cut_tail, path)
+                self._file = await aiofiles.open(path, "ab", buffering=0, opener=open_private)
+                self._size = path.stat().st_size
+        self.next = max(self.next, least)
 
     async def append(self, frames: bytes, first: int, last: int) -> None:
         """
-        Append whole frames with the ids `first` to `last`; those that are there already are left
-        out.
+        Append whole frames with ids from `first` to `last`; those that are there already are left
+        out. Ids may be missing: readers count them as lost.
 
         Raises OSError where the disk refuses; nothing has been appended then.
         """
         if last < self.next:
             return
         if first < self.next:
-            start = next(start for record, start, _ in split_frames(frames) if record == self.next)
-            frames = frames[start - HEADER.size :]
-        if first > self.next:
-            raise JournalError(
-                f"records {self.next} to {first - 1} are missing before record {first}"
-            )
+            later = (start for record, start, _ in split_frames(frames) if record >= self.next)
+            frames = frames[next(later) - HEADER.size :]
         if self._file is None or self._size >= self._segment_size:
             await self._begin_segment()
         assert self._file is not None
@@ -99,12 +105,31 @@ class JournalWriter:
         self._size += len(frames)
         self.next = last + 1
 
+    async def keep_synced(self) -> None:
+        """Sync every `fsync` seconds until cancelled; return at once if that is 0 or infinite."""
+        while 0 < self._fsync < math.inf:
+            await anyio.sleep(self._fsync)
+            if self._file is not None:
+                await self._try_to_sync(self._file)
+
+    async def _sync(self, file: AsyncFileIO) -> None:
+        if self._unsynced and self._fsync < math.inf:
+            descriptor = os.dup(file.fileno())  # the segment may end while the disk is at it
+            self._unsynced = False
+            await to_thread.run_sync(_sync_and_close, descriptor, abandon_on_cancel=True)
+
+    async def _try_to_sync(self, file: AsyncFileIO) -> None:
+        try:
+            await self._sync(file)
+        except OSError as error:
+            self._say_once("the journal in %s cannot be synced to the disk: %s", error)
+
     async def close(self) -> None:
-        """Write everything to the disk and let go of it."""
+        """Let go of the journal, synced unless that is switched off."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
-            await self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            await self._try_to_sync(file)
+            await file.close()
 
     async def remove_below(self, record: int) -> None:
         """Delete the segments all of whose records have ids below `record`."""
@@ -118,18 +143,24 @@ class JournalWriter:
         try:
             while written < len(frames):
                 written += await file.write(frames[written:])
+            self._unsynced = True
+            if self._fsync <= 0:
+                await self._sync(file)
         except OSError:
             os.ftruncate(file.fileno(), self._size)
             raise
 
     async def _begin_segment(self) -> None:
         await self.close()
-        path = self._folder / f"{self.next:020d}{_SUFFIX}"
-        self._file = await aiofiles.open(path, "ab", buffering=0, opener=_private)
-        header = _SEGMENT_HEADER.pack(_MAGIC, self.next)
+        await self._make_room()
+        path = segment_path(self._folder, self.next)
+        self._file = await aiofiles.open(path, "ab", buffering=0, opener=open_private)
+        header = segment_header(self.next)
         self._size = 0
         try:
             await self._write(self._file, header)
+            if self._fsync < math.inf:  # the segment's name is to outlive a power cut, too
+                await to_thread.run_sync(_sync_and_close, os.open(self._folder, os.O_RDONLY))
         except OSError:
             await self._file.close()
             self._file = None
@@ -137,99 +168,60 @@ class JournalWriter:
             raise
         self._size = len(header)
 
+    async def _make_room(self) -> None:
+        """Keep the journal, with one more segment, below its limit."""
+        if self._limit == math.inf:
+            return
+        sizes = {path: path.stat().st_size for _, path in segments(self._folder)}
+        excess = sum(sizes.values()) + self._segment_size - self._limit
+        if excess > -(1 - _NEAR) * self._limit:
+            self._say_once(
+                "the journal in %s is at %.0f %% of its %.0f MiB (ASYNCCB_JOURNAL_LIMIT), because "
+                "a tracker is behind; beyond that the oldest events make room for new ones",
+                100 * _NEAR,
+                self._limit / (1 << 20),
+            )
+        for first, path in segments(self._folder):
+            if excess <= 0:
+                return
+            if first >= self._thinned:
+                self._say_once(
+                    "the journal in %s is full (%.0f %% of its %.0f MiB, ASYNCCB_JOURNAL_LIMIT): "
+                    "the oldest events that a tracker has not got are dropped; each tracker counts "
+                    "what it misses",
+                    100,
+                    self._limit / (1 << 20),
+                )
+                excess -= sizes[path] - await to_thread.run_sync(_thin_segment, path, first)
+                self._thinned = first + 1
+
+    def _say_once(self, text: str, *values: object) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            logger.warning(text, self._folder, *values)
+
     def _cut_tail(self, path: Path) -> None:
         data = path.read_bytes()
-        end = _SEGMENT_HEADER.size
-        _check_header(path, data)
-        for record, _, frame_end in split_frames(data, end):
+        end = SEGMENT_HEADER.size
+        check_header(path, data)
+        for record, _, frame_end in frames_after(self.next - 1, data, end):
             self.next, end = record + 1, frame_end
         if end < len(data):
             logger.warning("the journal's last %d bytes were torn and are cut", len(data) - end)
             os.truncate(path, end)
 
 
-class JournalReader:
-    """Read records in order, from any id that is still there."""
-
-    def __init__(self, folder: Path, position: int) -> None:
-        """Take the journal's folder and the id of the first record to read."""
-        self._folder = folder
-        self.position = position
-        """Id of the record that comes next."""
-        self._file: AsyncBufferedIOBase | None = None
-        self._path: Path | None = None
-        self._buffer = bytearray()
-
-    async def read(self, end: int, most: int) -> list[tuple[int, bytes]]:
-        """
-        Return up to `most` records below the id `end`, each with its id; none at the end.
-
-        Raises `JournalError` where a record below `end` is missing or damaged.
-        """
-        records: list[tuple[int, bytes]] = []
-        while len(records) < most and self.position < end:
-            found = self._take(end, most - len(records), records)
-            if not found and not await self._fill():
-                raise JournalError(
-                    f"record {self.position} is missing or damaged in {self._folder}"
-                )
-        return records
-
-    async def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            await self._file.close()
-            self._file = None
-        self._buffer.clear()
-
-    def _take(self, end: int, most: int, records: list[tuple[int, bytes]]) -> bool:
-        """Move whole frames from the buffer to `records`; tell whether the position moved."""
-        before, used = self.position, 0
-        for record, payload, frame_end in split_frames(self._buffer):
-            if record >= end or most <= 0:
-                break
-            used = frame_end
-            if record < self.position:
-                continue
-            if record > self.position:
-                break
-            length = HEADER.unpack_from(self._buffer, payload - HEADER.size)[0]
-            records.append((record, bytes(self._buffer[payload : payload + length])))
-            self.position += 1
-            most -= 1
-        del self._buffer[:used]
-        return self.position > before
-
-    async def _fill(self) -> bool:
-        """Read on, in the next segment where one has ended; tell whether there was anything."""
-        if self._file is not None:
-            data = await self._file.read(_CHUNK)
-            if data:
-                self._buffer += data
-                return True
-            await self.close()
-        path = self._segment_of(self.position)
-        if path is None or path == self._path:
-            return False
-        self._path = path
-        self._file = await aiofiles.open(path, "rb")
-        header = await self._file.read(_SEGMENT_HEADER.size)
-        _check_header(path, header)
-        self._buffer += await self._file.read(_CHUNK)
-        return bool(self._buffer)
-
-    def _segment_of(self, record: int) -> Path | None:
-        """Return the segment that holds a record, or where it will be."""
-        candidates = [path for first, path in segments(self._folder) if first <= record]
-        return candidates[-1] if candidates else None
+def _thin_segment(path: Path, first: int) -> int:
+    """Rewrite a segment with what may not be dropped; return its size in bytes."""
+    data = path.read_bytes()
+    frames = data[SEGMENT_HEADER.size :]
+    thinned = data[: SEGMENT_HEADER.size] + thin(frames, first - 1)[0]
+    replace_now(path, thinned)
+    return len(thinned)
 
 
-def _check_header(path: Path, data: bytes) -> None:
-    if len(data) < _SEGMENT_HEADER.size or not data.startswith(_MAGIC[:7]):
-        raise JournalError(f"{path} is no segment of a journal")
-    if data[7] != _MAGIC[7]:
-        raise JournalError(f"{path} has format {data[7]}; this version of asynccb reads format 1")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _sync_and_close(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from asynccb._exceptions import AccessError, ConfigurationError
-from asynccb.delivery.client import Client, Transport
+from asynccb.delivery.client import Client
+from asynccb.delivery.transport import Transport
 from asynccb.trackers._environment import switch
 from asynccb.trackers._mlflow_settings import without_userinfo
 

@@ -2,16 +2,14 @@
 The MLflow REST protocol 2.0: experiments, runs and batches, over one `Client`.
 
 Facts are those of MLflow 3.17. Promises: asking twice does what asking once does, so that every
-call may be made again after a `TransientError`; a batch that the server refuses is narrowed down to
-the records that it does not take, and the others are stored. Knows nothing of callbacks; a hosted
-MLflow with other limits takes other `Limits`.
+call may be made again after a `TransientError`. Knows nothing of callbacks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -72,20 +70,13 @@ class _ExperimentAnswer(msgspec.Struct):
 
 
 Entity: TypeAlias = Point | Pair
-E = TypeVar("E", Point, Pair)
+Kind: TypeAlias = Literal["metrics", "params", "tags"]
 T = TypeVar("T")
-
-
-class Refusal(NamedTuple):
-    """Hold a record that the server does not take, and why."""
-
-    entity: Entity
-    why: str
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Say how much one request may hold (MLflow 3.17)."""
+    """Say how much one request may hold (MLflow 3.17); a hosted MLflow may have others."""
 
     metrics: int = 1000
     pairs: int = 100
@@ -98,12 +89,11 @@ class MLflowServer:
     Talk to one server.
 
     Besides `TransientError`, calls raise `AccessError` where nothing can go on: no such server, run
-    or experiment, or one that was deleted. A refusal of single records is returned, not raised.
+    or experiment, or one that was deleted.
     """
 
-    def __init__(self, client: Client, limits: Limits = Limits()) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
-        self.limits = limits
 
     async def experiment(self, name: str) -> str:
         """Return the id of the experiment of that name, and create it where there is none."""
@@ -188,58 +178,16 @@ class MLflowServer:
         end = {} if end_time is None else {"end_time": end_time}
         await self._demand("runs/update", {"run_id": run_id, "status": state, **end})
 
-    async def log_metrics(self, run_id: str, points: Sequence[Point]) -> list[Refusal]:
+    async def log(self, run_id: str, kind: Kind, entities: Sequence[Entity]) -> None:
         """
-        Store at most `limits.metrics` points; return those that the server does not take.
+        Store points, parameters or tags, at most as many as `Limits` says.
 
+        Raises `RejectedError` where one of them is refused, and none is stored then: parameters
+        are written once, so that one that has another value already has its whole request refused.
         Sending a point again stores nothing (SQL stores: run, key, timestamp, step and value make
         the primary key).
         """
-        return await self._log(run_id, "metrics", points)
-
-    async def log_pairs(
-        self, run_id: str, kind: Literal["params", "tags"], items: Sequence[Pair]
-    ) -> list[Refusal]:
-        """
-        Store parameters or tags, in as many requests as the limits ask for.
-
-        Returns those that the server does not take, such as a parameter that has another value
-        already: parameters are written once. They go without metrics, because one refused parameter
-        has everything in its request refused.
-        """
-        refused: list[Refusal] = []
-        for batch in grouped(items, self.limits.pairs, self.limits.size, _pair_size):
-            refused += await self._log(run_id, kind, batch)
-        return refused
-
-    async def _log(self, run_id: str, kind: str, entities: Sequence[E]) -> list[Refusal]:
-        refusal = await self._offer(run_id, kind, entities)
-        if refusal is None:
-            return []
-        # A run that is gone refuses every record: tell it from a bad record before looking for one.
-        await self.run(run_id)
-        return await self._narrow(run_id, kind, entities, refusal)
-
-    async def _offer(self, run_id: str, kind: str, entities: Sequence[E]) -> RejectedError | None:
-        try:
-            await self.client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
-        except RejectedError as error:
-            return error
-        return None
-
-    async def _narrow(
-        self, run_id: str, kind: str, entities: Sequence[E], refusal: RejectedError
-    ) -> list[Refusal]:
-        """Store a refused batch by halves, down to the records that are refused alone."""
-        if len(entities) == 1:
-            return [Refusal(entities[0], str(refusal))]
-        middle = len(entities) // 2
-        refused: list[Refusal] = []
-        for half in (entities[:middle], entities[middle:]):
-            its_refusal = await self._offer(run_id, kind, half)
-            if its_refusal is not None:
-                refused += await self._narrow(run_id, kind, half, its_refusal)
-        return refused
+        await self.client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
 
     async def _demand(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post what nothing can go on without: a refusal is an `AccessError`."""
@@ -252,27 +200,6 @@ class MLflowServer:
 def pairs(values: Mapping[str, str]) -> list[Pair]:
     """Return a mapping as the server takes parameters and tags."""
     return [Pair(key, value) for key, value in values.items()]
-
-
-def grouped(
-    items: Iterable[Pair], count: int, size: int, measure: Callable[[Pair], int]
-) -> Iterator[list[Pair]]:
-    """Yield the items in groups of at most `count` and `size` bytes; a larger one goes alone."""
-    group: list[Pair] = []
-    total = 0
-    for item in items:
-        its_size = measure(item)
-        if group and (len(group) == count or total + its_size > size):
-            yield group
-            group, total = [], 0
-        group.append(item)
-        total += its_size
-    if group:
-        yield group
-
-
-def _pair_size(pair: Pair) -> int:
-    return len(msgspec.json.encode(pair)) + 1
 
 
 def _shaped(answer: Any, shape: type[T]) -> T:

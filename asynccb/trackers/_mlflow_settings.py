@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
@@ -46,10 +46,6 @@ class MLflowSettings:
                 "a nested MLflow run needs a parent: give its id as run_id= or MLFLOW_RUN_ID "
                 "(the run that is active in this process cannot be seen from the companion)"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as keyword arguments."""
-        return asdict(self)
 
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:

@@ -7,30 +7,45 @@ journal and, for a group of records at a time, calls
     describe(run)                 once, and again when a run record comes by (a resumed training)
     await on_log(...), ...        for each event: add to the outbox; no input or output here
     await flush()                 send the outbox; return when the server has acknowledged all of it
-    await finish(status)          once, after the last record, the outbox empty
+    await finish(status)          once, after the last record and upload, the outbox empty
 
 and then moves the cursor past the group, with `state()["attributes"]` beside it. After a crash the
 same records come again, to a new object with those attributes; a tracker therefore takes every
 timestamp, id and offset from the record and its attributes, never from the clock or the dice, and
-sends the same bytes again.
+sends the same bytes again. These calls never overlap, and with
 
-What `flush` and `finish` raise decides what happens next: `TransientError`, that they are called
-again later, for as long as it takes; `AccessError`, that this tracker gives up and its journal is
-kept for `asynccb sync`. A record that the server refuses is the tracker's to set aside, with
-`reject`. Anything else is a bug and is handled as the callback's `on_error` says.
+    await heartbeat()             every `beat` seconds, from the first flush until the end
+
+they do not either. Large files go another way, beside the calls above:
+
+    files(event, args, state)     as soon as an event is in the journal: what it wants uploaded
+    await upload(kept)            one folder at a time, until it returns; then the files are let go
+
+What `flush`, `finish` and `upload` raise decides what happens next: `TransientError`, that they are
+called again later, for as long as it takes; `AccessError`, that this tracker gives up and its
+journal is kept for `asynccb sync`. A record that the server refuses is the tracker's to set aside,
+with `reject`. Anything else is a bug and is handled as the callback's `on_error` says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Collection, Iterable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Final, Self
 
 from asynccb._callback import Placement, Ranks, TrainerCallback
-from asynccb._run import RunDescription, RunStatus
-from asynccb._state import ExportableState
+from asynccb._events import Event
+from asynccb._run import PlainArguments, RunDescription, RunStatus
+from asynccb._state import ExportableState, StateSnapshot
+from asynccb.delivery.rejected import Refusal
+from asynccb.delivery.uploads import Folder, Kept
+from asynccb.trackers.payload import scalars
 
 logger = logging.getLogger("asynccb")
+
+_CAUSES: Final = 100
+"""Distinct causes of a rejection that are said; later ones are only counted."""
 
 
 class Tracker(TrainerCallback, ExportableState):
@@ -49,8 +64,17 @@ class Tracker(TrainerCallback, ExportableState):
     name: ClassVar[str]
     """Name in `report_to`."""
 
+    local: ClassVar[bool] = False
+    """Whether it only writes files, so that `ASYNCCB_OFFLINE` need not hold it back."""
+
     interval: ClassVar[float] = 1.0
     """Seconds for which events are gathered before they are sent together."""
+
+    beat: float | None = None
+    """Seconds between two heartbeats; None where the server wants none. May change at any time."""
+
+    uploads: Collection[Event] = ()
+    """Events that `files` is asked for; as others, they are in the journal if they have a hook."""
 
     run: RunDescription
     """The run whose events come; set before the first hook."""
@@ -77,8 +101,29 @@ class Tracker(TrainerCallback, ExportableState):
         """Send the outbox and return when it is acknowledged; called again after a failure."""
         raise NotImplementedError
 
+    async def heartbeat(self) -> None:
+        """Tell the server that the run lives; after a failure, called at the next beat."""
+        raise NotImplementedError
+
     async def finish(self, status: RunStatus) -> None:
         """Mark the run as ended; may be called again after a failure."""
+        raise NotImplementedError
+
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """
+        Return the folder that an event wants uploaded, if any.
+
+        Called ahead of the hooks, which may lag behind an outage, so it may look at nothing but its
+        arguments and the settings. The files are linked, or copied, at once.
+        """
+        raise NotImplementedError
+
+    async def upload(self, kept: Kept) -> None:
+        """
+        Store a folder's files and tell `kept` of each; called again for the rest after a failure.
+
+        Runs beside `flush`, so that metrics do not wait for it.
+        """
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -100,10 +145,47 @@ class Tracker(TrainerCallback, ExportableState):
         for name, value in attributes.items():
             setattr(self, name, value)
 
-    def reject(self, what: str, why: str) -> None:
-        """Count a record that can never be delivered, and say so."""
+    def numbers(self, values: Mapping[str, Any] | None) -> dict[str, float]:
+        """Return the numbers among logged values; the others are rejected, by name."""
+        numbers, others = scalars(values or {})
+        for name in others:
+            self.reject(f"the metric {name!r}", "it is no number")
+        return numbers
+
+    def reject(self, what: str, why: str, *, cause: str | None = None, record: Any = None) -> None:
+        """
+        Count a record that can never be delivered, and say so once per cause.
+
+        The cause is `what` with `why`, unless it is named. The record, as it would have been sent,
+        is set aside in a file of the run's folder by the lane; None sets nothing aside.
+        """
         self.rejected += 1
-        logger.warning("%s cannot deliver %s: %s", type(self).__name__, what, why)
+        if record is not None:
+            self._refusals.append(Refusal(type(self).__name__, what, why, self.time, record))
+        told = cause if cause is not None else f"{what}: {why}"
+        if told in self._told or len(self._told) >= _CAUSES:
+            return
+        self._told.add(told)
+        logger.warning(
+            "%s cannot deliver %s: %s (said once; statistics() counts it)",
+            type(self).__name__,
+            what,
+            why,
+        )
+
+    def take_refusals(self) -> Iterable[Refusal]:
+        """Return what is to be set aside, and forget it."""
+        taken = tuple(self._refusals)
+        self._refusals.clear()
+        return taken
+
+    @cached_property
+    def _refusals(self) -> list[Refusal]:
+        return []
+
+    @cached_property
+    def _told(self) -> set[str]:
+        return set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address or ''}>"

@@ -12,23 +12,26 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import anyio.to_thread
 import msgspec
 
-from asynccb._run import RunStatus
+from asynccb._events import Event
+from asynccb._run import PlainArguments, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.delivery.uploads import Folder, Kept, KeptFile
 from asynccb.trackers._environment import switch
 from asynccb.trackers._mlflow_access import open_client, transport
+from asynccb.trackers._mlflow_artifacts import find_store
 from asynccb.trackers._mlflow_names import PARAMETER_LENGTH, entity_key, text_value
 from asynccb.trackers._mlflow_outbox import Outbox
-from asynccb.trackers._mlflow_rest import MLflowServer, RunInfo, RunState
+from asynccb.trackers._mlflow_rest import Limits, MLflowServer, RunInfo, RunState
 from asynccb.trackers._mlflow_settings import MLflowSettings, resolve
-from asynccb.trackers.base import Tracker
-from asynccb.trackers.payload import flatten, run_config, scalars
+from asynccb.trackers.payload import flatten, run_config
+from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
-    from asynccb._state import TrainerState
+    from asynccb._state import StateSnapshot, TrainerState
 
 logger = logging.getLogger("asynccb")
 
@@ -42,7 +45,7 @@ _EXPERIMENT: Final = "Default"
 """The experiment that every MLflow server starts with."""
 
 
-class MLflowCallback(Tracker):
+class MLflowCallback(ServerTracker):
     """
     Log a run to an MLflow server: parameters, tags, metrics, checkpoints and how it ended.
 
@@ -72,6 +75,9 @@ class MLflowCallback(Tracker):
     """
 
     name: ClassVar[str] = "mlflow"
+    settings_type = MLflowSettings
+    settings: MLflowSettings
+    limits: ClassVar[Limits] = Limits()
 
     def __init__(
         self,
@@ -96,15 +102,16 @@ class MLflowCallback(Tracker):
             "log_artifacts": log_artifacts,
         }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self._set_up(resolve(given, os.environ))
+        self.set_up(resolve(given, os.environ))
 
-    def _set_up(self, settings: MLflowSettings) -> None:
-        self.settings = settings
-        self._outbox = Outbox()
+    def set_up(self, settings: MLflowSettings) -> None:
+        """Take the settings."""
+        super().set_up(settings)
+        self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
+        self._outbox = Outbox(self.limits)
         self._server: MLflowServer | None = None
         self._run: RunInfo | None = None
         self._introduced = False
-        self._dropped: set[str] = set()
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -142,15 +149,7 @@ class MLflowCallback(Tracker):
         self._queue_metrics(metrics, state.global_step)
 
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Queue the checkpoint's files, if they are wanted."""
-        if not self.settings.log_artifacts:
-            return
-        name = f"checkpoint-{state.global_step}"
-        folder = getattr(self.run.args, "output_dir", None)
-        if folder is None:
-            self.reject(name, "the training arguments have no output_dir to find it in")
-        else:
-            self._outbox.add_directory(Path(folder) / name, name)
+        """Have the event in the journal; `files` says what is uploaded."""
 
     async def on_train_end(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
@@ -158,13 +157,41 @@ class MLflowCallback(Tracker):
         """Queue the end of the run; the server takes what is logged after it all the same."""
         self._outbox.set_state("FINISHED", _milliseconds(self.time))
 
-    async def flush(self) -> None:
-        """Send what is queued; the first time, find or create experiment and run."""
-        if not self._outbox:
-            return
-        server = await self._connect()
-        run = self._run or self._adopt(await self._find_run(server))
-        await self._outbox.send(server, run, self.reject)
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """Return the checkpoint's folder."""
+        folder = getattr(args, "output_dir", None)
+        name = f"checkpoint-{state.global_step}"
+        if folder is None:
+            self.reject(name, "the training arguments have no output_dir to find it in")
+            return None
+        return Folder(Path(folder) / name, name)
+
+    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+        """Store a file below its checkpoint's name."""
+        assert self._run is not None  # or the run has not begun
+        store = find_store(client, self._run.artifact_uri)
+        await store.put(file.path, f"{kept.name}/{file.name}")
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._outbox)
+
+    def connect(self) -> Client:
+        """Look up the credentials, which may be in a file, and make the client."""
+        return open_client(self.settings.tracking_uri, os.environ)
+
+    async def begin(self, client: Client) -> None:
+        """Find or create the experiment and the run."""
+        self._server = MLflowServer(client)
+        if self._run is None:
+            self._adopt(await self._find_run(self._server))
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued."""
+        assert self._server is not None
+        assert self._run is not None  # or the run has not begun
+        await self._outbox.send(self._server, self._run, self.reject)
 
     async def finish(self, status: RunStatus) -> None:
         """Set the run's final state, unless nothing ever happened in it."""
@@ -173,23 +200,9 @@ class MLflowCallback(Tracker):
         self._outbox.set_state(_STATES[status], _milliseconds(self.time))
         await self.flush()
 
-    async def close(self) -> None:
-        """Close the connection."""
-        if self._server is not None:
-            await self._server.client.close()
-
-    def state(self) -> dict[str, Any]:
-        """Return the resolved settings, and the run once the server has made it."""
-        run = None if self._run is None else msgspec.to_builtins(self._run)
-        return {"args": self.settings.to_dict(), "attributes": {"run_info": run}}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build a tracker from resolved settings; the environment may be another one by now."""
-        tracker = cls.__new__(cls)
-        tracker._set_up(MLflowSettings(**state["args"]))
-        tracker.restore(state["attributes"])
-        return tracker
+    def attributes(self) -> dict[str, Any]:
+        """Return the run, once the server has made it."""
+        return {"run_info": None if self._run is None else msgspec.to_builtins(self._run)}
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
         """Take back the run."""
@@ -224,21 +237,7 @@ class MLflowCallback(Tracker):
     def _queue_metrics(self, values: Mapping[str, Any] | None, step: int) -> None:
         if not self._introduced:
             self._introduce()
-        numbers, dropped = scalars(values or {})
-        self._outbox.add_metrics(numbers, _milliseconds(self.time), int(step))
-        for name in dropped:
-            if name not in self._dropped:
-                self._dropped.add(name)
-                self.reject(f"the metric {name!r}", "it is no number; this is said once per name")
-
-    async def _connect(self) -> MLflowServer:
-        if self._server is None:
-            # In a thread, because credentials may be read from a file.
-            client = await anyio.to_thread.run_sync(
-                open_client, self.settings.tracking_uri, os.environ
-            )
-            self._server = MLflowServer(client)
-        return self._server
+        self._outbox.add_metrics(self.numbers(values), _milliseconds(self.time), int(step))
 
     async def _find_run(self, server: MLflowServer) -> RunInfo:
         settings, tags = self.settings, self._source_tags()
@@ -269,13 +268,12 @@ class MLflowCallback(Tracker):
         tags = {"mlflow.user": self.run.user, "mlflow.source.name": self.run.script}
         return {"mlflow.source.type": "LOCAL", **{key: tag for key, tag in tags.items() if tag}}
 
-    def _adopt(self, run: RunInfo) -> RunInfo:
+    def _adopt(self, run: RunInfo) -> None:
         self._run = run
         self.address = (
             f"{self.settings.tracking_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
         )
         logger.info("MLflow run: %s", self.address)
-        return run
 
 
 def _milliseconds(nanoseconds: int) -> int:

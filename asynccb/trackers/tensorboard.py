@@ -74,6 +74,7 @@ class TensorBoardCallback(Tracker):
     """
 
     name: ClassVar[str] = "tensorboard"
+    local: ClassVar[bool] = True
 
     def __init__(
         self, tb_writer: Any = None, *, logging_dir: str | os.PathLike[str] | None = None
@@ -81,7 +82,6 @@ class TensorBoardCallback(Tracker):
         self._logging_dir = given_directory(tb_writer, logging_dir)
         self._position = self._acknowledged = _Position(origin=os.getcwd())
         self._writer = EventWriter()
-        self._refused: set[str] = set()
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -168,7 +168,8 @@ class TensorBoardCallback(Tracker):
         numbers, others = scalars(named)
         for name in others:
             if name not in texts:
-                self._refuse(name, named[name])
+                why = "and TensorBoard takes numbers and strings here"
+                self.reject(repr(name), f"it is a {type(named[name]).__name__}, {why}")
         if not numbers and not texts:
             return
         step = state.global_step
@@ -178,14 +179,6 @@ class TensorBoardCallback(Tracker):
             self._go_back(state)
         self._position = replace(self._position, step=step)
         self._add(records.values(self._seconds, step, numbers, texts))
-
-    def _refuse(self, name: str, value: Any) -> None:
-        if name in self._refused:
-            self.rejected += 1
-            return
-        self._refused.add(name)
-        why = f"it is a {type(value).__name__}, and TensorBoard takes numbers and strings here"
-        self.reject(f"{name!r}, now and later", why)
 
     def _go_back(self, state: TrainerState) -> None:
         """Begin a file where steps decrease: within one file, readers would drop either end."""

@@ -3,72 +3,34 @@
 from __future__ import annotations
 
 import os
-import resource
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import (
+    SEGMENT_HEADER,
+    append,
+    files_no_larger_than,
+    frames,
+    payloads,
+    read_all,
+    read_with_lost,
+    written,
+)
 
 from asynccb._exceptions import JournalError
-from asynccb._ring import frame, frame_size
-from asynccb.delivery.journal import JournalReader, JournalWriter, segments
-
-SEGMENT_HEADER = 16
-
-
-def frames(records: list[bytes], first: int) -> bytes:
-    return b"".join(frame(payload, first + place) for place, payload in enumerate(records))
-
-
-async def append(writer: JournalWriter, *records: bytes) -> None:
-    first = writer.next
-    await writer.append(frames(list(records), first), first, first + len(records) - 1)
-
-
-async def written(folder: Path, *records: bytes, segment_size: int = 1 << 20) -> None:
-    """Make a journal, one append for each record."""
-    writer = JournalWriter(folder, segment_size)
-    await writer.open()
-    for record in records:
-        await append(writer, record)
-    await writer.close()
-
-
-async def read_all(folder: Path, end: int, position: int = 0, most: int = 1000) -> list[bytes]:
-    reader = JournalReader(folder, position)
-    found: list[bytes] = []
-    with anyio.fail_after(10):
-        try:
-            while records := await reader.read(end, most):
-                assert [number for number, _ in records] == list(
-                    range(position, position + len(records))
-                )
-                position += len(records)
-                found += [payload for _, payload in records]
-        finally:
-            await reader.close()
-    return found
-
-
-@contextmanager
-def files_no_larger_than(size: int) -> Iterator[None]:
-    """Have this process's writes beyond a size fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+from asynccb._ring import frame_size
+from asynccb.delivery.journal import JournalWriter
+from asynccb.delivery.reader import JournalReader
+from asynccb.delivery.segments import segments
 
 
 @given(
-    batches=st.lists(st.lists(st.binary(max_size=60), min_size=1, max_size=6), max_size=12),
+    batches=st.lists(st.lists(payloads, min_size=1, max_size=6), max_size=12),
     segment_size=st.integers(1, 400),
     restarts=st.sets(st.integers(0, 11)),
     most=st.integers(1, 7),
@@ -165,21 +127,62 @@ class TestTornTails:
         await written(tmp_path, b"first", self.LAST)
         ((_, path),) = segments(tmp_path)
         os.truncate(path, path.stat().st_size - 1)
-        with pytest.raises(JournalError, match="record 1 is missing or damaged"):
-            await read_all(tmp_path, 2)
+        assert await read_with_lost(tmp_path, 2) == ({0: b"first"}, 1)
+
+    @pytest.mark.parametrize("zeros", [8, 16, 64, 4096])
+    async def test_zeros_that_a_power_cut_has_left_are_no_records(
+        self, tmp_path: Path, zeros: int
+    ) -> None:
+        await written(tmp_path, b"first")
+        ((_, path),) = segments(tmp_path)
+        os.truncate(path, SEGMENT_HEADER)  # the header was synced, the record was not
+        os.truncate(path, SEGMENT_HEADER + zeros)
+        assert await read_with_lost(tmp_path, 1) == ({}, 1)
+
+        writer = JournalWriter(tmp_path)
+        await writer.open()
+        assert writer.next == 0
+        await append(writer, b"first again")
+        await writer.close()
+        assert await read_all(tmp_path, 1) == [b"first again"]
+
+    async def test_whole_records_behind_a_damaged_one_are_not_cut(self, tmp_path: Path) -> None:
+        await written(tmp_path, b"first", b"second", b"third")
+        ((_, path),) = segments(tmp_path)
+        data = bytearray(path.read_bytes())
+        data[data.find(b"second")] ^= 1
+        path.write_bytes(data)
+
+        writer = JournalWriter(tmp_path)
+        await writer.open()
+        assert writer.next == 3
+        await append(writer, b"fourth")
+        await writer.close()
+        expected = {0: b"first", 2: b"third", 3: b"fourth"}
+        assert await read_with_lost(tmp_path, 4) == (expected, 1)
 
 
 class TestAppending:
-    async def test_a_gap_is_refused_by_name_and_nothing_is_written(self, tmp_path: Path) -> None:
+    async def test_ids_that_are_left_out_are_counted_by_readers(self, tmp_path: Path) -> None:
         await written(tmp_path, b"first")
         writer = JournalWriter(tmp_path)
         await writer.open()
-        with pytest.raises(JournalError, match="records 1 to 4 are missing before record 5"):
-            await writer.append(frames([b"late"], 5), 5, 5)
-        assert writer.next == 1
-        await append(writer, b"second")
+        await writer.append(frames([b"late"], 5), 5, 8)
+        assert writer.next == 9
+        await append(writer, b"later")
         await writer.close()
-        assert await read_all(tmp_path, 2) == [b"first", b"second"]
+        expected = {0: b"first", 5: b"late", 9: b"later"}
+        assert await read_with_lost(tmp_path, 10) == (expected, 7)
+
+    async def test_ids_that_were_used_before_a_power_cut_are_not_used_again(
+        self, tmp_path: Path
+    ) -> None:
+        await written(tmp_path, b"first")
+        writer = JournalWriter(tmp_path)
+        await writer.open(least=7)  # a cursor had come that far
+        await append(writer, b"after")
+        await writer.close()
+        assert await read_with_lost(tmp_path, 8) == ({0: b"first", 7: b"after"}, 6)
 
     async def test_what_a_full_disk_refused_can_be_appended_again(self, tmp_path: Path) -> None:
         writer = JournalWriter(tmp_path)
@@ -252,14 +255,13 @@ class TestRemoving:
         await reader.close()
         await writer.close()
 
-    async def test_a_position_that_was_removed_is_an_error(self, tmp_path: Path) -> None:
+    async def test_a_position_that_was_removed_is_lost_and_counted(self, tmp_path: Path) -> None:
         await written(tmp_path, b"first", b"second", segment_size=1)
         writer = JournalWriter(tmp_path)
         await writer.open()
         await writer.remove_below(1)
         await writer.close()
-        with pytest.raises(JournalError, match="record 0 is missing"):
-            await read_all(tmp_path, 2)
+        assert await read_with_lost(tmp_path, 2) == ({1: b"second"}, 1)
 
 
 class TestReading:
@@ -293,7 +295,7 @@ class TestReading:
 
     @pytest.mark.parametrize("segment_size", [1, 1 << 20], ids=["own segment", "same segment"])
     @pytest.mark.parametrize("byte", [0, 4, 8, 16, 20], ids=["length", "crc", "id", "data", "more"])
-    async def test_a_damaged_record_is_named_every_time_after_those_before_it(
+    async def test_a_damaged_record_is_skipped_and_counted_and_hides_none(
         self, tmp_path: Path, segment_size: int, byte: int
     ) -> None:
         await written(tmp_path, b"first", b"a second", b"third", segment_size=segment_size)
@@ -302,32 +304,37 @@ class TestReading:
         data[data.find(b"a second") - 16 + byte] ^= 1
         path.write_bytes(data)
 
-        reader = JournalReader(tmp_path, 0)
-        with anyio.fail_after(10):
-            assert await reader.read(3, 1) == [(0, b"first")]
-            for _ in range(3):
-                with pytest.raises(JournalError, match="record 1 is missing or damaged"):
-                    await reader.read(3, 10)
-        await reader.close()
+        assert await read_with_lost(tmp_path, 3) == ({0: b"first", 2: b"third"}, 1)
 
-    async def test_a_missing_segment_is_an_error(self, tmp_path: Path) -> None:
+    async def test_a_missing_segment_is_skipped_and_counted(self, tmp_path: Path) -> None:
         await written(tmp_path, b"first", b"second", b"third", segment_size=1)
         segments(tmp_path)[1][1].unlink()
-        with pytest.raises(JournalError, match="record 1 is missing or damaged"):
-            await read_all(tmp_path, 3)
+        assert await read_with_lost(tmp_path, 3) == ({0: b"first", 2: b"third"}, 1)
 
     async def test_an_empty_folder_has_no_records_and_misses_what_is_asked_for(
         self, tmp_path: Path
     ) -> None:
         assert await read_all(tmp_path, 0) == []
-        with pytest.raises(JournalError, match="record 0 is missing"):
-            await read_all(tmp_path, 1)
+        assert await read_with_lost(tmp_path, 1) == ({}, 1)
+
+    async def test_a_reader_that_found_nothing_sees_what_comes_later(self, tmp_path: Path) -> None:
+        await written(tmp_path, b"first")
+        reader = JournalReader(tmp_path, 0)
+        assert await reader.read(3, 10) == [(0, b"first")]  # two more were dropped, say
+        writer = JournalWriter(tmp_path)
+        await writer.open(least=3)
+        await append(writer, b"fourth")
+        await writer.close()
+        assert await reader.read(4, 10) == [(3, b"fourth")]
+        assert reader.lost == 2
+        await reader.close()
 
     @pytest.mark.parametrize(
         ("start", "complaint"),
         [
             (b"something else entirely", "is no segment of a journal"),
             (b"asynccb\x02" + bytes(8), "has format 2; this version of asynccb reads format 1"),
+            (b"asynccb\x01\x01" + bytes(7), "has another number than its name"),
         ],
     )
     async def test_a_file_that_is_no_segment_is_refused_by_reader_and_writer(

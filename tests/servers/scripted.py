@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ipaddress
+import queue
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -24,6 +29,12 @@ class Answer:
     status: int = 200
     body: bytes = b"{}"
     headers: dict[str, str] = field(default_factory=dict)
+    times: int = 1
+    """How often the body is repeated."""
+    pause: float = 0.0
+    """Seconds before each byte of the body."""
+    cut_after: int | None = None
+    """Bytes of the body after which the connection is cut."""
 
 
 class CutError(Exception):
@@ -40,6 +51,8 @@ class ScriptedServer:
         self.script = script
         self.requests: list[Request] = []
         self.url = ""
+        self.cut_bodies: list[int] = []
+        """For each of the next requests: bytes of its body after which the connection is cut."""
         self._connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,16 +66,28 @@ class ScriptedServer:
         writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await _read(reader)
+        request = await self._read(reader)
         self.requests.append(request)
         try:
             answer = await self.script(request)
         except CutError:
             raise ConnectionResetError from None
-        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        length = len(answer.body) * answer.times
+        headers = {"Content-Length": str(length), **answer.headers}
         lines = [f"HTTP/1.1 {answer.status} Scripted", *(f"{k}: {v}" for k, v in headers.items())]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + answer.body)
-        await writer.drain()
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        await _write_body(writer, answer)
+
+    async def _read(self, reader: asyncio.StreamReader) -> Request:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.rstrip().split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
+        length = int(headers.get("content-length", 0))
+        if length and self.cut_bodies:
+            await reader.readexactly(min(length, self.cut_bodies.pop(0)))
+            raise ConnectionResetError
+        return Request(method, target, headers, await reader.readexactly(length))
 
     async def close(self) -> None:
         for task in tuple(self._connections):
@@ -70,13 +95,17 @@ class ScriptedServer:
             await asyncio.wait([task])
 
 
-async def _read(reader: asyncio.StreamReader) -> Request:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    first, *lines = head.rstrip().split("\r\n")
-    method, target, _ = first.split(" ")
-    headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Request(method, target, headers, body)
+async def _write_body(writer: asyncio.StreamWriter, answer: Answer) -> None:
+    if answer.cut_after is not None:
+        writer.write(answer.body[: answer.cut_after])
+        await writer.drain()
+        raise ConnectionResetError
+    step = 1 if answer.pause else len(answer.body)
+    for _ in range(answer.times):
+        for start in range(0, len(answer.body), step or 1):
+            await asyncio.sleep(answer.pause)
+            writer.write(answer.body[start : start + step])
+            await writer.drain()
 
 
 @asynccontextmanager
@@ -108,6 +137,34 @@ def in_turn(*answers: Answer | type[CutError]) -> Script:
     return script
 
 
+async def silence(request: Request) -> Answer:
+    """Never answer."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@contextmanager
+def serving(script: Script) -> Iterator[ScriptedServer]:
+    """Run a server in a thread of its own, for tests that block theirs."""
+    started: queue.Queue[ScriptedServer] = queue.Queue()
+    stop = asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with scripted(script) as server:
+            started.put(server)
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield started.get(timeout=10.0)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
+
+
 async def forward(upstream: str, request: Request) -> Answer:
     """Return what another server answers to the same request."""
     headers = {k: v for k, v in request.headers.items() if k in ("content-type", "authorization")}
@@ -116,3 +173,36 @@ async def forward(upstream: str, request: Request) -> Answer:
             request.method, request.target, content=request.body, headers=headers
         )
     return Answer(answer.status_code, answer.content)
+
+
+def certificate(folder: Path) -> Path:
+    """Write a key and a certificate for 127.0.0.1, signed by itself."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    file = folder / "loopback.pem"
+    file.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
+    return file

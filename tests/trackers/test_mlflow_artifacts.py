@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from mlflow_runs import deliver, description, emitted, play, run_id, training
+from mlflow_runs import deliver, description, run_id, training
 from servers.mlflow_server import RealMLflow
 from servers.scripted import Answer, CutError, Request, forward, scripted
 
+from asynccb._events import Event
 from asynccb._exceptions import TransientError
+from asynccb._state import TrainerState, snapshot
 from asynccb.delivery.client import Client
+from asynccb.delivery.uploads import Kept, Spool
 from asynccb.trackers._mlflow_artifacts import (
     ProxyStore,
     SharedDiskStore,
@@ -45,6 +48,18 @@ def saving(uri: str, output: Path, name: str) -> MLflowCallback:
     return tracker
 
 
+async def save(tracker: MLflowCallback, folder: Path, step: int) -> Kept:
+    """Keep a checkpoint and upload it, as the companion does."""
+    spool = Spool(folder / "uploads" / "mlflow")
+    state = snapshot(TrainerState(global_step=step))
+    found = tracker.files(Event.SAVE, tracker.run.args, state)
+    assert found is not None
+    await spool.keep(1, step, found)
+    kept = await spool.first()
+    await tracker.upload(kept)
+    return kept
+
+
 def stored(server: RealMLflow, tracker: MLflowCallback) -> dict[str, bytes]:
     """Return the files that the server holds below the run's artifacts."""
     uri = server.run(run_id(tracker))["info"]["artifact_uri"]
@@ -61,27 +76,23 @@ def named(prefix: str) -> dict[str, bytes]:
 
 
 async def test_a_checkpoint_arrives_file_by_file_through_the_server(
-    mlflow_server: RealMLflow, output: Path
+    mlflow_server: RealMLflow, output: Path, tmp_path: Path
 ) -> None:
     tracker = saving(mlflow_server.uri, output, "artifacts")
-    await deliver(tracker, [*training(2), emitted("on_save", 2)])
+    kept = await save(tracker, tmp_path, 2)
     await tracker.close()
     assert stored(mlflow_server, tracker) == named("checkpoint-2")
     assert tracker.rejected == 0
+    assert kept.pending() == []
 
 
-async def test_no_checkpoint_is_sent_unless_it_is_wanted(
-    mlflow_server: RealMLflow, output: Path
-) -> None:
-    tracker = MLflowCallback(tracking_uri=mlflow_server.uri)
-    tracker.describe(description(output_dir=str(output)))
-    await deliver(tracker, [*training(2), emitted("on_save", 2)])
-    await tracker.close()
-    assert stored(mlflow_server, tracker) == {}
+def test_no_checkpoint_is_wanted_unless_it_is_asked_for(output: Path) -> None:
+    assert list(MLflowCallback(tracking_uri="http://host").uploads) == []
+    assert list(saving("http://host", output, "x").uploads) == [Event.SAVE]
 
 
 async def test_an_upload_goes_on_with_the_file_at_which_it_was_cut(
-    mlflow_server: RealMLflow, output: Path
+    mlflow_server: RealMLflow, output: Path, tmp_path: Path
 ) -> None:
     async def cut_second_upload(request: Request) -> Answer:
         uploads.append(request.target) if request.method == "PUT" else None
@@ -92,26 +103,26 @@ async def test_an_upload_goes_on_with_the_file_at_which_it_was_cut(
     uploads: list[str] = []
     async with scripted(cut_second_upload) as front:
         tracker = saving(front.url, output, "cut upload")
-        await play(tracker, [*training(2), emitted("on_save", 2)])
         with pytest.raises(TransientError):
-            await tracker.flush()
-        await tracker.flush()
+            await save(tracker, tmp_path, 2)
+        spool = Spool(tmp_path / "uploads" / "mlflow")  # as a new companion would
+        await spool.open()
+        await tracker.upload(await spool.first())
         await tracker.close()
     assert len(uploads) == len(FILES) + 1
     assert uploads[1] == uploads[2]
     assert stored(mlflow_server, tracker) == named("checkpoint-2")
 
 
-async def test_a_checkpoint_that_is_gone_is_rejected_once_and_the_rest_goes_on(
-    mlflow_server: RealMLflow, output: Path, caplog: pytest.LogCaptureFixture
+def test_a_run_without_an_output_directory_has_no_checkpoint_to_upload(
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tracker = saving(mlflow_server.uri, output, "gone")
-    await deliver(tracker, [*training(2), emitted("on_save", 1), emitted("on_save", 2)])
-    await tracker.close()
+    tracker = saving("http://host", Path(), "x")
+    tracker.describe(description())
+    state = snapshot(TrainerState(global_step=2))
+    assert tracker.files(Event.SAVE, tracker.run.args, state) is None
     assert tracker.rejected == 1
-    assert "checkpoint-1" in caplog.text
-    assert "save_total_limit" in caplog.text
-    assert stored(mlflow_server, tracker) == named("checkpoint-2")
+    assert "no output_dir" in caplog.text
 
 
 async def test_a_checkpoint_is_copied_where_the_server_shares_the_disk(
@@ -123,7 +134,7 @@ async def test_a_checkpoint_is_copied_where_the_server_shares_the_disk(
         "experiments/create",
         json={"name": "shared disk", "artifact_location": (tmp_path / "share d").as_uri()},
     )
-    await deliver(tracker, [*training(2), emitted("on_save", 2)])
+    await save(tracker, tmp_path, 2)
     await tracker.close()
     assert tracker.rejected == 0
     root = tmp_path / "share d" / run_id(tracker) / "artifacts" / "checkpoint-2"
@@ -131,7 +142,7 @@ async def test_a_checkpoint_is_copied_where_the_server_shares_the_disk(
 
 
 async def test_a_store_out_of_reach_rejects_the_checkpoint_with_what_to_do(
-    mlflow_server: RealMLflow, output: Path, caplog: pytest.LogCaptureFixture
+    mlflow_server: RealMLflow, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     mlflow_server.call(
         "POST",
@@ -139,16 +150,17 @@ async def test_a_store_out_of_reach_rejects_the_checkpoint_with_what_to_do(
         json={"name": "in a bucket", "artifact_location": "s3://bucket/x"},
     )
     tracker = saving(mlflow_server.uri, output, "in a bucket")
-    run = await deliver(tracker, [*training(2), emitted("on_save", 2)])
+    run = await deliver(tracker, training(2))
+    await save(tracker, tmp_path, 2)
     await tracker.close()
-    assert tracker.rejected == 1
-    assert "s3://bucket/x" in caplog.text
+    assert tracker.rejected == len(FILES)
+    assert caplog.text.count("s3://bucket/x") == 1
     assert "--artifacts-destination" in caplog.text
     assert len(mlflow_server.points(run, "loss")) == 2
 
 
 async def test_a_file_that_the_server_refuses_is_rejected_alone(
-    mlflow_server: RealMLflow, output: Path
+    mlflow_server: RealMLflow, output: Path, tmp_path: Path
 ) -> None:
     async def refuse_one(request: Request) -> Answer:
         if request.target.endswith("/empty"):
@@ -157,7 +169,7 @@ async def test_a_file_that_the_server_refuses_is_rejected_alone(
 
     async with scripted(refuse_one) as front:
         tracker = saving(front.url, output, "one refused")
-        await deliver(tracker, [*training(2), emitted("on_save", 2)])
+        await save(tracker, tmp_path, 2)
         await tracker.close()
     assert tracker.rejected == 1
     assert stored(mlflow_server, tracker).keys() == named("checkpoint-2").keys() - {

@@ -89,7 +89,7 @@ async def test_an_acknowledged_batch_is_not_sent_again_after_a_later_one_failed(
         if b'"metrics"' in request.body:
             sizes.append(len(json.loads(request.body)["metrics"]))
             if len(sizes) == 2:
-                return Answer(503, b"busy", {"Retry-After": "3"})
+                return Answer(503, b"busy", {"Retry-After": "1"})
         return await forward(mlflow_server.uri, request)
 
     async with scripted(busy_once) as front:
@@ -98,7 +98,7 @@ async def test_an_acknowledged_batch_is_not_sent_again_after_a_later_one_failed(
         await play(tracker, training(1100))
         with pytest.raises(TransientError) as caught:
             await tracker.flush()
-        assert caught.value.retry_after == 3.0
+        assert caught.value.retry_after == 1.0
         await tracker.flush()
         await tracker.close()
     assert sizes == [1000, 1000, 1000, 200]
@@ -191,7 +191,6 @@ async def test_a_broken_credentials_file_is_an_access_error_that_does_not_quote_
     "answer",
     [
         Answer(404, b"<html>Not Found</html>"),
-        Answer(200, b"<html>Welcome</html>"),
         Answer(200, b"{}"),
         Answer(200, b"[]"),
         Answer(200, b'{"experiment": {"experiment_id": 1}}'),
@@ -205,6 +204,23 @@ async def test_a_server_that_is_no_mlflow_server_is_an_access_error(answer: Answ
         with pytest.raises(AccessError):
             await deliver(tracker, training(1))
         await tracker.close()
+
+
+async def test_a_page_in_front_of_the_server_is_transient(mlflow_server: RealMLflow) -> None:
+    pages = [Answer(200, b"<html>Please log in</html>")]
+
+    async def behind_a_page(request: Request) -> Answer:
+        return pages.pop() if pages else await forward(mlflow_server.uri, request)
+
+    async with scripted(behind_a_page) as front:
+        tracker = MLflowCallback(tracking_uri=front.url, experiment_name="page")
+        tracker.describe(description())
+        await play(tracker, training(1))
+        with pytest.raises(TransientError, match="Please log in"):
+            await tracker.flush()
+        await tracker.flush()
+        await tracker.close()
+    assert len(mlflow_server.runs("page")) == 1
 
 
 async def test_a_server_that_was_never_there_is_transient_and_nothing_is_lost(

@@ -153,8 +153,8 @@ async def test_values_that_are_no_numbers_are_counted_and_warned_of_once_per_nam
     assert points(tmp_path) == {"train/loss": [(1, 0.5), (2, 0.5)]}
     assert lane.tracker.rejected == 6
     assert [record.getMessage() for record in caplog.records] == [
-        f"TensorBoardCallback cannot deliver 'train/{name}', now and later: it is a {kind}, "
-        "and TensorBoard takes numbers and strings here"
+        f"TensorBoardCallback cannot deliver 'train/{name}': it is a {kind}, and TensorBoard "
+        "takes numbers and strings here (said once; statistics() counts it)"
         for name, kind in [("shape", "list"), ("none", "NoneType"), ("huge", "int")]
     ]
 

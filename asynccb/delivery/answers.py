@@ -1,0 +1,185 @@
+"""
+What an HTTP answer means for delivery: taken, try later, never this one, or never anything.
+
+Promises: a message names the method, the address, the status and the beginning of the body; it
+never holds a header, a query or the user part of an address, where credentials travel, nor a
+credential that the server quotes.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from asynccb._exceptions import AccessError, DeliveryError, RejectedError, TransientError
+
+_TRANSIENT: Final = frozenset({408, 425, 429})
+"""Statuses below 500 that may pass: time-out, too early, too many requests."""
+
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds; a server that asks for more is asked again all the same."""
+
+_EXCERPT: Final = 200
+"""Characters of a body that a message quotes."""
+
+
+@dataclass(frozen=True)
+class Statuses:
+    """
+    Say what a server means by its statuses, where that differs from the usual.
+
+    Usual is: 408, 425, 429 and 5xx are tried again; 401, 403 and redirects, which would turn a POST
+    into a GET, are the end of the tracker; any other 4xx is a refusal of this request alone.
+    """
+
+    again: frozenset[int] = frozenset()
+    reject: frozenset[int] = frozenset()
+    give_up: frozenset[int] = frozenset()
+    wait_headers: tuple[str, ...] = ("Retry-After",)
+    """Headers that may say how long to wait, the first one that is there counts."""
+
+    def tries_again(self, status: int) -> bool:
+        """Tell whether the same request may be taken later."""
+        if status in self.reject or status in self.give_up:
+            return False
+        return status in self.again or status in _TRANSIENT or status >= 500
+
+    def gives_up(self, status: int) -> bool:
+        """Tell whether no request will ever be taken."""
+        if status in self.reject:
+            return False
+        return status in self.give_up or status in (401, 403) or 300 <= status < 400
+
+
+USUAL: Final = Statuses()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Hold a server's whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By name in any case."""
+    content: bytes
+    request: str
+    """Method and address, for messages."""
+    hidden: tuple[str, ...] = ()
+    """Credentials that were sent, so that no message quotes them."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the server took the request."""
+        return 200 <= self.status < 300
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body on one line, without credentials."""
+        text = self.content[: 4 * _EXCERPT].decode("utf-8", "replace")
+        for secret in self.hidden:
+            text = text.replace(secret, "***")
+        return " ".join(text[:_EXCERPT].split()) or "(nothing)"
+
+    def json(self) -> Any:
+        """
+        Return the body, decoded; raise `TransientError` where it is no JSON.
+
+        A success without JSON is the page of something between the server and us, such as a proxy
+        or a login: it goes as it came, and until then nothing is lost by trying again.
+        """
+        try:
+            return msgspec.json.decode(self.content)
+        except msgspec.DecodeError:
+            raise TransientError(
+                f"{self.request} was answered with {self.status} and something that is no JSON, as "
+                "by a proxy, a login page or another program at this address: "
+                f"{self.excerpt}",
+                cause="no JSON",
+            ) from None
+
+    def wait(self, headers: Iterable[str]) -> float | None:
+        """
+        Return the seconds that the server asks us to wait, or None where it does not say.
+
+        Both forms are read (RFC 9110, 10.2.3), up to an hour. A date is taken relative to the
+        answer's own `Date`, so that a wrong clock on either side does no harm.
+        """
+        value = next((self.headers[name] for name in headers if name in self.headers), "").strip()
+        if value.isascii() and value.replace(".", "", 1).isdigit():
+            return min(float(value), _LONGEST_WAIT)
+        until = _unix_time(value)
+        if until is None:
+            return None
+        now = _unix_time(self.headers.get("Date", ""))
+        wait = until - (time.time() if now is None else now)
+        return min(max(0.0, wait), _LONGEST_WAIT)
+
+    def check(self, statuses: Statuses, hint: str) -> None:
+        """Raise what the answer means, unless it is a success; `hint` is for an `AccessError`."""
+        if self.is_success:
+            return
+        message = f"{self.request} was answered with {self.status}: {self.excerpt}"
+        if statuses.tries_again(self.status):
+            wait = self.wait(statuses.wait_headers)
+            raise TransientError(message, retry_after=wait, cause=str(self.status))
+        if not statuses.gives_up(self.status):
+            raise RejectedError(message, status=self.status, code=_error_code(self.content))
+        if 300 <= self.status < 400:
+            target = public_url(self.headers.get("Location", ""))
+            raise AccessError(
+                f"{self.request} was redirected to {target!r}: set the address to where the "
+                "server is"
+            )
+        raise AccessError(f"{message}; {hint}" if hint else message)
+
+
+def public_url(url: str) -> str:
+    """Return an address without what may hold credentials: user, query and fragment."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def unreachable(error: Exception, request: str) -> DeliveryError:
+    """Return what a request without an answer means: try again."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            # It was refused before anything was sent, and certificates are renewed.
+            return TransientError(
+                f"{request} was not sent: the server's certificate is not trusted ("
+                f"{cause.verify_message}); name its authority's certificate, or renew the server's",
+                cause="certificate",
+            )
+        cause = cause.__cause__ or cause.__context__
+    kind = type(error).__name__
+    return TransientError(f"{request} got no answer: {kind} {error}".rstrip(), cause=kind)
+
+
+def _unix_time(date: str) -> float | None:
+    try:
+        moment: datetime = email.utils.parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def _error_code(body: bytes) -> str | None:
+    """Return the code of a JSON error (its `error_code` or `code`), where it has one."""
+    try:
+        error = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    if not isinstance(error, dict):
+        return None
+    code = error.get("error_code", error.get("code"))
+    return code if isinstance(code, str) else None

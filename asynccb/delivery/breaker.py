@@ -1,0 +1,80 @@
+"""
+Leaving a server alone that is down, and noticing when it is back.
+
+Promises: while an origin is down, all clients of the event loop together send it one request at a
+time, at growing intervals up to 15 s, or when it asked for; the others wait without sending. The
+first answer lets all of them go on. Other origins never notice.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from asynccb.delivery.retry import FIRST_WAIT, LONGEST_WAIT
+
+_PROBE: Final = 10.0
+"""Seconds after which another request may try while the one that tries has no answer: that one may
+be a large file."""
+
+
+class Breaker:
+    """Guard one origin; every request passes through `turn`."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._closed_until = 0.0
+        self._probed_until = 0.0
+        self._changed = anyio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the origin was down when it was last heard of."""
+        return self._failures > 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until a request may be sent; in the block, send it and call `up` or `down`."""
+        tries = await self._admitted()
+        try:
+            yield
+        finally:
+            if tries:  # cancelled, or an error of our own: the next in the queue tries
+                self._probed_until = 0.0
+                self._ring()
+
+    async def _admitted(self) -> bool:
+        """Return when a request may be sent; tell whether it is the one that tries."""
+        while self.is_open:
+            now = time.monotonic()
+            wait = max(self._closed_until, self._probed_until) - now
+            if wait <= 0:
+                self._probed_until = now + _PROBE
+                return True
+            with anyio.move_on_after(wait):
+                await self._changed.wait()
+        return False
+
+    def up(self) -> None:
+        """Take note of an answer."""
+        if self.is_open:
+            self._failures = 0
+            self._ring()
+
+    def down(self, wait: float | None = None) -> None:
+        """Take note that there was no answer, or one that said it is down, for `wait` seconds."""
+        now = time.monotonic()
+        if now < self._closed_until:
+            return  # requests that were under way together fail together: one failure
+        longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        self._closed_until = now + max(wait or 0.0, longest * random.uniform(0.5, 1.0))
+
+    def _ring(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

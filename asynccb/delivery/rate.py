@@ -1,0 +1,44 @@
+"""
+Staying below the rate that a server allows.
+
+Promises: over any time t, at most `burst + per_second * t` are taken; who comes first is served
+first.
+"""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from asynccb._exceptions import ConfigurationError
+
+
+class Bucket:
+    """
+    Hold tokens that come back with time; it begins full.
+
+    `per_second` tokens come back each second, up to `burst`. Raises `ConfigurationError` unless
+    both are above 0.
+    """
+
+    def __init__(self, per_second: float, burst: float = 1.0) -> None:
+        if not (per_second > 0 and burst > 0):
+            raise ConfigurationError(
+                f"a rate of {per_second} a second with a burst of {burst} lets nothing through; "
+                "both are above 0"
+            )
+        self._per_second = per_second
+        self._burst = burst
+        self._tokens = burst
+        self._counted = time.monotonic()
+
+    async def take(self, count: float = 1.0) -> None:
+        """Take tokens, and wait for those that are not there; more than `burst` are lent."""
+        now = time.monotonic()
+        self._tokens += (now - self._counted) * self._per_second
+        self._tokens = min(self._tokens, self._burst) - count
+        self._counted = now
+        # Going below zero is the queue: who comes next waits for the tokens of all before.
+        if self._tokens < 0:
+            await anyio.sleep(-self._tokens / self._per_second)

@@ -1,0 +1,120 @@
+"""
+What trackers have in common that talk to a server over HTTP.
+
+Promises: one client, made when there is something to send; the run exists on the server before
+anything is sent to it, however often that was tried, and whether metrics or files come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import anyio
+import anyio.to_thread
+
+from asynccb._exceptions import RejectedError
+from asynccb.delivery.client import Client
+from asynccb.delivery.uploads import Kept, KeptFile
+from asynccb.trackers.base import Tracker
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class ServerTracker(Tracker):
+    """
+    Gather records in queues and send them through one client.
+
+    A subclass has `settings_type`, a frozen dataclass of plain values without credentials; its
+    constructor resolves them and calls `set_up`.
+    """
+
+    settings_type: ClassVar[type[DataclassInstance]]
+
+    _client: Client | None = None
+    _begun: bool = False
+    _opening: anyio.Lock | None = None
+
+    def set_up(self, settings: Any) -> None:
+        """Take the settings and make empty queues; called for a new tracker and a restored one."""
+        self.settings = settings
+
+    def connect(self) -> Client:
+        """Look up the credentials and make the client; called once, in a worker thread."""
+        raise NotImplementedError
+
+    async def begin(self, client: Client) -> None:
+        """
+        Find or create the run on the server, and set `address`.
+
+        Called before anything is sent, until it has returned once in this process. An answer may
+        have been lost: what is created carries `run.key`, and is looked for first.
+        """
+        raise NotImplementedError
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        raise NotImplementedError
+
+    async def send(self, client: Client) -> None:
+        """Send all that is queued; after a failure, called again for the rest."""
+        raise NotImplementedError
+
+    def attributes(self) -> dict[str, Any]:
+        """Return ids, offsets and counters as they are after all that was queued is sent."""
+        raise NotImplementedError
+
+    async def ready(self) -> Client:
+        """Return the client of a run that has begun."""
+        if self._opening is None:
+            self._opening = anyio.Lock()
+        async with self._opening:  # metrics and files may come at once
+            if self._client is None:
+                self._client = await anyio.to_thread.run_sync(self.connect)
+            if not self._begun:
+                await self.begin(self._client)
+                self._begun = True
+            return self._client
+
+    async def flush(self) -> None:
+        """Send what is queued; the first time, connect and begin the run."""
+        if self.pending:
+            await self.send(await self.ready())
+
+    async def upload(self, kept: Kept) -> None:
+        """Store the files one by one; those that are refused, or cannot be read, are rejected."""
+        client = await self.ready()
+        for file in kept.pending():
+            try:
+                await self.upload_file(client, kept, file)
+            except (OSError, RejectedError) as error:
+                self.reject(f"the file {kept.name}/{file.name}", str(error), cause=_cause(error))
+            await kept.stored(file)
+
+    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+        """Store one file; a tracker that stores folders as a whole has an `upload` of its own."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.close()
+
+    def state(self) -> dict[str, Any]:
+        """Return the resolved settings, and the attributes."""
+        return {"args": asdict(self.settings), "attributes": self.attributes()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Build a tracker from resolved settings; the environment may be another one by now."""
+        tracker = cls.__new__(cls)
+        tracker.set_up(cls.settings_type(**state["args"]))
+        tracker.restore(state["attributes"])
+        return tracker
+
+
+def _cause(error: OSError | RejectedError) -> str:
+    return error.cause if isinstance(error, RejectedError) else f"errno {error.errno}"

@@ -1,0 +1,72 @@
+"""Trackers that live in the companion and use what the contract offers beside hooks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import anyio
+from callbacks_for_tests import FileTracker
+
+from asynccb._events import Event
+from asynccb._exceptions import AccessError, TransientError
+from asynccb.delivery.uploads import Folder, Kept
+
+
+class Beating(FileTracker):
+    """Note each heartbeat; the first two fail."""
+
+    beat = 0.05
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.beats = 0
+
+    async def heartbeat(self) -> None:
+        self.beats += 1
+        if self.beats <= 2:
+            raise TransientError("no beat now")
+        self.outbox.append({"beat": self.beats})
+        await FileTracker.flush(self)
+
+
+class Forbidden(Beating):
+    """Be told at the third heartbeat that the server takes nothing any more."""
+
+    async def heartbeat(self) -> None:
+        await super().heartbeat()
+        raise AccessError("403 for the heart")
+
+
+class Uploading(FileTracker):
+    """Copy checkpoints into a folder, while a file `gate` is there; each file is noted."""
+
+    uploads = (Event.SAVE,)
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.gate = Path(f"{path}.gate")
+
+    async def on_save(self, args, state, control, **kwargs): ...
+
+    def files(self, event: Event, args: Any, state: Any) -> Folder | None:
+        name = f"checkpoint-{state.global_step}"
+        return Folder(Path(args.output_dir, name), name)
+
+    async def upload(self, kept: Kept) -> None:
+        for file in kept.pending():
+            while not self.gate.exists():
+                await anyio.sleep(0.01)
+            content = file.path.read_text()
+            line = {"file": f"{kept.name}/{file.name}", "content": content, "pid": os.getpid()}
+            self.outbox.append(line)
+            await self.flush()
+            await kept.stored(file)
+
+
+class Clumsy(Uploading):
+    """Fail at every upload in a way that no contract knows."""
+
+    async def upload(self, kept: Kept) -> None:
+        raise RuntimeError("no idea how")
