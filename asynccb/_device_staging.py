@@ -1,26 +1,31 @@
 """
 Staging values that lie on devices: into slots on the training's stream, without waiting.
 
-Promises: one launch for each dtype of a log, however many scalars it has; what was staged is copied
-out at most every 10 ms, and at once when logs are rarer than that; the training thread waits only
-where every slot is taken, and only under `overflow = "block"`.
+Promises: one launch for each dtype of a log, however many scalars it has, and none for fresh
+tensors but one for all logs of 10 ms; what was staged is copied out at most every 10 ms, and at
+once when logs are rarer than that; the training thread waits only where every slot is taken, and
+only under `overflow = "block"`.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final
 
 import torch
 
 from asynccb._callback import Overflow
+from asynccb._device_forms import Form, kind_of
 from asynccb._device_ring import DeviceRing, PinnedSlots, is_capturing
 from asynccb._exceptions import ConfigurationError, MailboxFullError
-from asynccb._slots import COUNT, Kind, Part, Slots, Staged, StagedLog
+from asynccb._slots import COUNT, CURRENT, Kind, Slots, Staged, StagedLog
+
+logger = logging.getLogger("asynccb")
 
 INTERVAL: Final = 10_000_000
 """Least nanoseconds between two copies out of the device."""
@@ -37,16 +42,10 @@ class _Pending:
     def fill_entry(self) -> None:
         """Put the numbers into the history entry, where it still has their stand-ins."""
         if self.entry is not None and self.log.values is not None:
-            for key, value in zip(self.log.keys, self.log.values, strict=True):
-                if type(self.entry.get(key)) is Staged:
-                    self.entry[key] = value
-
-
-class _Group(NamedTuple):
-    """Values of one device and one dtype, which one launch copies."""
-
-    device: int
-    dtype: torch.dtype
+            entry = self.entry
+            for key, value in zip(self.log.layout.keys, self.log.values, strict=True):
+                if type(entry.get(key)) is Staged:
+                    entry[key] = value
 
 
 class DeviceStaging:
@@ -65,32 +64,51 @@ class DeviceStaging:
         self._thread = threading.get_ident()
         self._next = 0
         self._settled = 0
-        self._due = 0
+        self.due = 0
+        """When the next copy out is due, on the clock of `tick`."""
+        self._free = COUNT
+        self.trusts = True
+        """Whether tensors that are said to be fresh have been so."""
         self.dropped = 0
         """Values for which there was no slot."""
         self.blocked = 0.0
         """Seconds for which the training thread waited for slots, or for a number it asked for."""
 
-    def stage(self, tensors: Mapping[str, torch.Tensor]) -> StagedLog | None:
-        """
-        Start the tensors on their way, 0-d or short 1-d ones; return None where there is no slot.
-
-        Raises `ConfigurationError` while the stream is captured into a CUDA graph, and
-        `MailboxFullError` under `overflow = "raise"`.
-        """
+    def check_capture(self) -> None:
+        """Raise `ConfigurationError` while the stream is captured into a CUDA graph."""
         if is_capturing():
             raise ConfigurationError(
                 "logging a tensor of the device while a CUDA graph is captured would put the copy "
                 "into the graph; log the graph's output after its replay"
             )
-        with torch.no_grad():
-            groups, rows = _group(tensors)
-            count = sum(map(len, groups.values())) + sum(row.numel() for _, row in rows)
-            position = self._reserve(count)
-            if position is None:
-                return None
-            parts = self._put(position, groups, rows)
-        log = StagedLog(position, parts, self._arrive)
+
+    @property
+    def has_one_stream(self) -> bool:
+        """Whether fresh tensors are trusted, and `current_stream` speaks for all of them."""
+        return self.trusts and len(self._rings) == 1
+
+    def current_stream(self) -> int:
+        """Return the current stream of the one device."""
+        return next(iter(self._rings.values())).current_stream()
+
+    def stage(
+        self, form: Form, tensors: Sequence[torch.Tensor], made_on: int | None
+    ) -> StagedLog | None:
+        """
+        Start the tensors of a log on their way; return None where there is no slot.
+
+        With `made_on`, the number of a stream or `CURRENT`, they are fresh: they are copied
+        together with later ones, and nobody may write to them any more. Raises
+        `ConfigurationError` while the stream is captured, but for fresh ones of before, and
+        `MailboxFullError` under `overflow = "raise"`.
+        """
+        if made_on is None or made_on == CURRENT:
+            self.check_capture()
+        position = self._reserve(form.layout.count)
+        if position is None:
+            return None
+        self._put(position % COUNT, form, tensors, made_on if self.trusts else None)
+        log = StagedLog(position, form.layout, self._arrive)
         self._last = _Pending(log)
         self._pending.append(self._last)
         return log
@@ -103,8 +121,8 @@ class DeviceStaging:
 
     def tick(self, now: int) -> None:
         """Copy out what was staged, if that is due, and take in what has landed."""
-        if now >= self._due:
-            self._due = now + INTERVAL
+        if now >= self.due:
+            self.due = now + INTERVAL
             self.copy_out()
             self.settle()
 
@@ -112,6 +130,17 @@ class DeviceStaging:
         """Send everything that was staged on its way to the host."""
         for ring in self._rings.values():
             ring.copy_out()
+            if ring.overwritten and self.trusts:
+                self._distrust()
+
+    def _distrust(self) -> None:
+        self.trusts = False
+        logger.error(
+            "tensors that were logged with fresh=True have been written to afterwards: what was "
+            "logged of them in the last %d ms may hold later values. From here on they are copied "
+            "when they are logged; leave fresh=True out for them",
+            INTERVAL // 1_000_000,
+        )
 
     def settle(self) -> None:
         """Take in what has landed; looks at memory only, and may be called by any thread."""
@@ -140,23 +169,22 @@ class DeviceStaging:
         self._pinned.close()
 
     def _put(
-        self, position: int, groups: _Groups, rows: list[tuple[str, torch.Tensor]]
-    ) -> dict[str, Part]:
-        """Copy the values into the slots from `position` on; return how each one lies there."""
-        parts: dict[str, Part] = {}
-        place = position % COUNT
-        for group, members in groups.items():
-            part = Part(_kind(group.dtype), 0)
-            ring = self._ring(group.device)
-            ring.put(place, list(members.values()), floating=part.kind == Kind.FLOAT)
-            parts.update(dict.fromkeys(members, part))
-            place += len(members)
-        for key, row in rows:
-            length, kind = len(row), _kind(row.dtype)
-            self._ring(row.get_device()).put_row(place, row, floating=kind == Kind.FLOAT)
-            parts[key] = Part(kind, length if length > 1 else 0)
-            place += length
-        return parts
+        self, place: int, form: Form, tensors: Sequence[torch.Tensor], made_on: int | None
+    ) -> None:
+        """Copy the values into the slots from `place` on, or keep them until the copy out."""
+        for device, floating, begin, end in form.groups:
+            ring = self._ring(device)
+            some = tensors[begin:end]
+            if made_on is None:
+                ring.put(place + begin, some, floating=floating)
+            else:
+                stream = ring.current_stream() if made_on == CURRENT else made_on
+                ring.keep(place + begin, some, floating=floating, made_on=stream)
+        for index in range(len(tensors) - form.rows, len(tensors)):
+            row = tensors[index].detach().reshape(-1)
+            floating = kind_of(row.dtype) == Kind.FLOAT
+            start = place + form.layout.offsets[index]
+            self._ring(row.get_device()).put_row(start, row, floating=floating)
 
     def _ring(self, device: int) -> DeviceRing:
         ring = self._rings.get(device)
@@ -175,16 +203,22 @@ class DeviceStaging:
         place = position % COUNT
         if place + count > COUNT:
             position += COUNT - place
-        if position + count - self._oldest() > COUNT:
-            self.copy_out()
-            self.settle()
-            if position + count - self._oldest() > COUNT and not self._wait(position + count):
-                self.dropped += count
-                return None
+        if position + count > self._free and not self._find_room(position + count):
+            self.dropped += count
+            return None
         self._next = position + count
         self._slots.clear(position, count)
         self._pinned.clear(position % COUNT, count)
         return position
+
+    def _find_room(self, end: int) -> bool:
+        """Tell whether the slots below `end` may be used, after waiting if that is the policy."""
+        self._free = self._oldest() + COUNT
+        if end > self._free:
+            self.copy_out()
+            self.settle()
+            self._free = self._oldest() + COUNT
+        return end <= self._free or self._wait(end)
 
     def _oldest(self) -> int:
         """Return the position below which slots may be used again."""
@@ -210,11 +244,11 @@ class DeviceStaging:
     def _take_in(self, pending: _Pending) -> bool:
         """Read the values of one log if they have all landed."""
         log = pending.log
-        self._pinned.mirror(log.position % COUNT, log.count)
+        self._pinned.mirror(log.position % COUNT, log.layout.count)
         if not log.take_in(self._slots):
             return False
         pending.fill_entry()
-        self._settled = log.position + log.count
+        self._settled = log.position + log.layout.count
         return True
 
     def _arrive(self, log: StagedLog) -> None:
@@ -227,30 +261,3 @@ class DeviceStaging:
             time.sleep(_PAUSE)
             self.settle()
         self.blocked += time.monotonic() - begin
-
-
-_Groups: TypeAlias = dict[_Group, dict[str, torch.Tensor]]
-
-
-def _group(tensors: Mapping[str, torch.Tensor]) -> tuple[_Groups, list[tuple[str, torch.Tensor]]]:
-    """Sort the tensors into numbers, by device and dtype, and rows."""
-    groups: _Groups = {}
-    rows: list[tuple[str, torch.Tensor]] = []
-    last: _Group | None = None
-    members: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        if tensor.ndim:
-            rows.append((key, tensor.reshape(-1)))
-            continue
-        device, dtype = tensor.get_device(), tensor.dtype
-        if last is None or last.dtype is not dtype or last.device != device:
-            last = _Group(device, dtype)
-            members = groups.setdefault(last, {})
-        members[key] = tensor
-    return groups, rows
-
-
-def _kind(dtype: torch.dtype) -> Kind:
-    if dtype.is_floating_point:
-        return Kind.FLOAT
-    return Kind.BOOLEAN if dtype == torch.bool else Kind.INTEGER

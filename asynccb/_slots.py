@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import IntEnum
+from itertools import accumulate
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +21,9 @@ EMPTY: Final = 0x7FF8_A5CC_B0DE_5107
 """What a slot holds until its value lands; as an integer it is the one that cannot be logged."""
 EXTENSION: Final = 1
 """MessagePack extension type of a value that is still on its way."""
+
+CURRENT: Final = -1
+"""Stands for the stream that is current, where the number of one is wanted."""
 
 _REFERENCE: Final = Struct("<QBxH")
 _EMPTY_SLOTS: Final = EMPTY.to_bytes(8, "little") * 4096
@@ -84,43 +88,48 @@ class Slots:
         return [bool(value) for value in values] if kind == Kind.BOOLEAN else values
 
 
+class Layout:
+    """Say how the values of a log lie in the slots; shared by all logs of one form."""
+
+    __slots__ = ("count", "keys", "kind", "offsets", "parts")
+
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        """Take the values by name, in the order of their slots."""
+        self.keys = tuple(parts)
+        self.parts = tuple(parts.values())
+        *offsets, self.count = accumulate((part.length or 1 for part in self.parts), initial=0)
+        self.offsets = tuple(offsets)
+        """First slot of each value, from the log's position on."""
+        kinds = {part.kind for part in self.parts}
+        self.kind = kinds.pop() if len(kinds) == 1 and self.count == len(self.parts) else None
+        """The kind of all values, where each is a number of one kind."""
+
+
 class StagedLog:
     """Hold the values of one log, which land together."""
 
-    __slots__ = ("arrive", "count", "keys", "parts", "position", "values")
+    __slots__ = ("arrive", "layout", "position", "values")
 
-    def __init__(
-        self,
-        position: int,
-        parts: Mapping[str, Part],
-        arrive: Callable[[StagedLog], None],
-    ) -> None:
+    def __init__(self, position: int, layout: Layout, arrive: Callable[[StagedLog], None]) -> None:
         """Take where and how the values lie, and what waits until they have landed."""
         self.position = position
-        self.keys = tuple(parts)
-        """Names of the values, in the order of their slots."""
-        self.parts = tuple(parts.values())
-        self.count = sum(part.length or 1 for part in self.parts)
-        """Slots that the values take."""
+        self.layout = layout
         self.arrive = arrive
         self.values: list[Any] | None = None
         """The numbers, once they have landed."""
 
     def take_in(self, slots: Slots) -> bool:
         """Read the values if they have landed; tell whether they have."""
-        if self.values is None and slots.landed(self.position, self.count):
-            parts = self.parts
-            if len(parts) == self.count and len({part.kind for part in parts}) == 1:
-                self.values = slots.row(self.position, parts[0].kind, self.count)
+        layout = self.layout
+        if self.values is None and slots.landed(self.position, layout.count):
+            if layout.kind is not None:
+                self.values = slots.row(self.position, layout.kind, layout.count)
             else:
                 self.values = [
-                    slots.read(self.place(index), *part) for index, part in enumerate(parts)
+                    slots.read(self.position + offset, *part)
+                    for offset, part in zip(layout.offsets, layout.parts, strict=True)
                 ]
         return self.values is not None
-
-    def place(self, index: int) -> int:
-        """Return the position of one of the values."""
-        return self.position + sum(part.length or 1 for part in self.parts[:index])
 
 
 class Staged:
@@ -153,8 +162,9 @@ class Staged:
 
     def reference(self) -> bytes:
         """Return the body of the MessagePack extension that stands for this in a record."""
-        kind, count = self.log.parts[self.index]
-        return _REFERENCE.pack(self.log.place(self.index), kind, count)
+        layout = self.log.layout
+        kind, count = layout.parts[self.index]
+        return _REFERENCE.pack(self.log.position + layout.offsets[self.index], kind, count)
 
     def __float__(self) -> float:
         return float(self.value())

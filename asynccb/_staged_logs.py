@@ -12,21 +12,22 @@ and read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from asynccb._slots import Slots, Staged, StagedLog
+from asynccb._slots import Layout, Slots, Staged, StagedLog
 
 LOGS_EXTENSION: Final = 2
 """MessagePack extension type of logs with values on their way."""
 _HEAD: Final = Struct("<QI")
+_NO_OTHERS: Final = msgspec.msgpack.encode({})
 _KEPT: Final = 256
 """Layouts that are remembered."""
 
-LayoutKey: TypeAlias = tuple[tuple[str, ...], tuple[str, ...], Any]
+LayoutKey: TypeAlias = tuple[Layout, tuple[str, ...]]
 
 
 class StagedLogs(dict[str, Any]):
@@ -34,7 +35,7 @@ class StagedLogs(dict[str, Any]):
 
     __slots__ = ("log",)
 
-    def __init__(self, values: dict[str, Any], log: StagedLog) -> None:
+    def __init__(self, values: Mapping[str, Any], log: StagedLog) -> None:
         """Take the values, and the log that their stand-ins belong to."""
         super().__init__(values)
         self.log = log
@@ -42,8 +43,13 @@ class StagedLogs(dict[str, Any]):
     @property
     def is_whole(self) -> bool:
         """Whether every staged value is still there, which a hook may have changed."""
-        staged = [value for value in self.values() if type(value) is Staged]
-        return len(staged) == len(self.log.parts) and all(v.log is self.log for v in staged)
+        log, staged = self.log, 0
+        for value in self.values():
+            if type(value) is Staged:
+                if value.log is not log:
+                    return False
+                staged += 1
+        return staged == len(log.layout.parts)
 
 
 class LogPacker:
@@ -57,23 +63,27 @@ class LogPacker:
     def pack(self, logs: StagedLogs) -> msgspec.msgpack.Ext:
         """Return the form of logs that are whole."""
         log = logs.log
-        key = (tuple(logs), log.keys, log.parts)
+        key = (log.layout, tuple(logs))
         layout = self._layouts.get(key)
         if layout is None:
             if len(self._layouts) >= _KEPT:
                 self._layouts.clear()
-            layout = self._layouts[key] = self._encode(_layout(logs))
-        others = {key: value for key, value in logs.items() if type(value) is not Staged}
-        body = _HEAD.pack(log.position, len(layout)) + layout + self._encode(others)
+            layout = self._layouts[key] = self._encode(_rows(logs))
+        others = _NO_OTHERS
+        if len(logs) > len(log.layout.parts):
+            plain = {key: value for key, value in logs.items() if type(value) is not Staged}
+            others = self._encode(plain)
+        body = _HEAD.pack(log.position, len(layout)) + layout + others
         return msgspec.msgpack.Ext(LOGS_EXTENSION, body)
 
 
-def _layout(logs: StagedLogs) -> list[list[Any]]:
+def _rows(logs: StagedLogs) -> list[list[Any]]:
+    layout = logs.log.layout
     rows: list[list[Any]] = []
     for key, value in logs.items():
         if type(value) is Staged:
-            kind, length = value.log.parts[value.index]
-            rows.append([key, int(kind), length, value.log.place(value.index) - logs.log.position])
+            kind, length = layout.parts[value.index]
+            rows.append([key, int(kind), length, layout.offsets[value.index]])
         else:
             rows.append([key])
     return rows

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from asynccb._callback import Overflow
-from asynccb._slots import EXTENSION, Slots, Staged, StagedLog
+from asynccb._slots import EXTENSION, Slots, Staged
 from asynccb._staged_logs import LogPacker, StagedLogs
 
 if TYPE_CHECKING:
+    from asynccb._device_forms import Form
     from asynccb._device_staging import DeviceStaging
 
 logger = logging.getLogger("asynccb")
@@ -27,9 +29,9 @@ logger = logging.getLogger("asynccb")
 LONGEST: Final = 4096
 """Elements of the longest 1-d tensor that is taken; longer ones are no metric."""
 
-_NO_SLOT: Final = object()
-"""Stands for a value that an overflow policy has dropped."""
-_PLAIN: Final = frozenset({float, int, str, bool, type(None)})
+_KEPT: Final = 256
+"""Forms of logs that are remembered."""
+_IN_RECORDS: Final = frozenset({float, int, str, bool, type(None), Staged})
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
 """The integers that a record can hold; others become floats."""
@@ -54,34 +56,52 @@ class Staging:
         self._packer = LogPacker(msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode)
         self.device: DeviceStaging | None = None
         """What stages values of CUDA devices; made with the first one."""
+        self._forms: dict[tuple[str, ...], Form] = {}
         self._odd: set[tuple[str, type]] = set()
         self.odd = 0
         """Values that were no number, text, list or dict and went on as text."""
 
-    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(self, values: Mapping[str, Any], made_on: int | None = None) -> dict[str, Any]:
         """
         Return the values with every tensor and array scalar as numbers.
 
         The same dict comes back where all values are plain already. An object that is none of the
         things that can be logged becomes its `str`, is counted, and is warned of once per key.
+        `made_on` says that nobody writes to the tensors any more, as `DeviceStaging.stage` does.
         """
+        if self._forms and (form := self._forms.get(tuple(values))) is not None:
+            taken = form.take(values)
+            if taken is not None:
+                return self._send(values, form, taken, made_on)
         for key, value in values.items():
             kind = type(value)
             if (
-                kind not in _PLAIN
+                kind not in _IN_RECORDS
                 or type(key) is not str
                 or (kind is int and not _LEAST <= value <= _MOST)
             ):
                 break
         else:
-            return values if type(values) is dict else dict(values)
-        log, staged = self._stage(values)
+            return values if isinstance(values, dict) else dict(values)
+        tensors, rest = self._split(values)
         plain = {
-            str(key): staged[key] if key in staged else self._plain(str(key), value)
-            for key, value in values.items()
-            if staged.get(key) is not _NO_SLOT
+            str(key): value if str(key) in tensors else self._plain(str(key), value)
+            for key, value in rest.items()
         }
-        return plain if log is None else StagedLogs(plain, log)
+        if not tensors:
+            return plain
+        form = self._find_form(tensors, rest)
+        return self._send(plain, form, form.pick(tensors), made_on)
+
+    def knows(self, logs: Mapping[str, Any]) -> bool:
+        """Tell whether fresh tensors with these names have been logged, and can be put off."""
+        device = self.device
+        return device is not None and device.has_one_stream and tuple(logs) in self._forms
+
+    def watch(self, logs: dict[str, Any], entry: dict[str, Any]) -> None:
+        """Put numbers for the stand-ins in `logs`, staged just now, into a history entry."""
+        if type(logs) is StagedLogs and self.device is not None:
+            self.device.watch(entry)
 
     def plain_object(self, value: Any) -> Any:
         """
@@ -113,37 +133,58 @@ class Staging:
         referenced, self._referenced = self._referenced, False
         return referenced
 
-    def _stage(self, values: Mapping[str, Any]) -> tuple[StagedLog | None, dict[str, Any]]:
-        """Start the values that lie on a CUDA device on their way; read those of other devices."""
+    def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """
+        Return the tensors that lie on a CUDA device, and all values.
+
+        Tensors of other devices are read, which waits: there is no ring for these.
+        """
         torch = sys.modules.get("torch")
         if torch is None:
-            return None, {}
-        tensor_type = torch.Tensor
+            return {}, values
         tensors: dict[str, Any] = {}
-        elsewhere: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
         for key, value in values.items():
-            if isinstance(value, tensor_type) and not value.is_cpu and _is_short(value):
+            rest[key] = value
+            if isinstance(value, torch.Tensor) and not value.is_cpu and _is_short(value):
                 if value.is_cuda and (value.ndim == 0 or value.numel()):
-                    tensors[key] = value
+                    tensors[str(key)] = value
                 else:
-                    elsewhere[key] = _numbers(value.cpu())  # waits: there is no ring for these
-        if not tensors:
-            return None, elsewhere
+                    rest[key] = _numbers(value.cpu())
+        return tensors, rest
+
+    def _find_form(self, tensors: dict[str, Any], values: Mapping[str, Any]) -> Form:
+        """Work a log's form out, and remember it where logs like it can be told."""
+        from asynccb._device_forms import Form
+
+        form = Form(tensors, [key for key in values if key not in tensors])
+        if form.recurs and all(type(key) is str for key in values):
+            if len(self._forms) >= _KEPT:
+                self._forms.clear()
+            self._forms[tuple(values)] = form
+        return form
+
+    def _send(
+        self, values: Mapping[str, Any], form: Form, tensors: Sequence[Any], made_on: int | None
+    ) -> dict[str, Any]:
+        """Start the tensors on their way and return the values with their stand-ins."""
         if self.device is None:
             from asynccb._device_staging import DeviceStaging
 
             self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
-        log = self.device.stage(tensors)
+        keys = form.layout.keys
+        log = self.device.stage(form, tensors, made_on)
         if log is None:
-            return None, {**dict.fromkeys(tensors, _NO_SLOT), **elsewhere}
-        staged = {key: Staged(log, index) for index, key in enumerate(log.keys)}
-        return log, {**staged, **elsewhere} if elsewhere else staged
+            return {key: value for key, value in values.items() if key not in keys}
+        plain = StagedLogs(values, log)
+        plain.update(zip(keys, map(Staged, repeat(log), range(len(keys))), strict=False))
+        return plain
 
     def _plain(self, key: str, value: Any) -> Any:
         kind = type(value)
         if kind is int and not _LEAST <= value <= _MOST:
             return float(value) if abs(value) < 1 << 1023 else str(value)
-        if kind in _PLAIN or kind is Staged:
+        if kind in _IN_RECORDS:
             return value
         if isinstance(value, Mapping):
             return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}

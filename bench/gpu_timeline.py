@@ -76,7 +76,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             work = make_workload(workload, options.scalars, options.scale, device)
             steps = options.steps or STEPS[workload]
             traces = {}
-            with open_logger(options.logger, servers, Path(name, workload)) as ready:
+            folder = Path(name, workload)
+            with open_logger(options.logger, servers, folder, fresh=work.fresh) as ready:
                 for kind, log in (("without", None), ("with", ready.log)):
                     for number in range(_LEAD_IN):
                         scalars = work.step()

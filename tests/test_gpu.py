@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +87,163 @@ def test_every_value_of_every_dtype_arrives_bit_for_bit_without_a_synchronisatio
     assert history[1:] == expected
 
 
+def test_a_hundred_thousand_values_arrive_bit_for_bit_in_memory_that_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    steps = 100_000
+    source = torch.rand(steps, device="cuda", dtype=torch.float64)
+    x = torch.zeros((), device="cuda", dtype=torch.float64)
+    with two_lanes(tmp_path) as (run, companion, _):
+        for step in range(10):
+            x.copy_(source[step])
+            run.step(logs={"loss": x})
+        run.flush(10)
+        before = torch.cuda.memory_allocated()
+        with no_sync():
+            for step in range(10, steps):
+                x.copy_(source[step])
+                run.step(logs={"loss": x})
+        assert torch.cuda.memory_allocated() == before
+        assert run.flush(120)
+    assert [logs["loss"] for logs in arrived(companion)] == source.tolist()
+
+
+def test_fresh_tensors_of_every_dtype_arrive_bit_for_bit_without_a_launch_of_their_own(
+    tmp_path: Path,
+) -> None:
+    steps = 10_000
+    source = torch.randn(steps, len(DTYPES), device="cuda", dtype=torch.float64) * 100
+    held = torch.zeros(2, device="cuda", requires_grad=True)
+    with two_lanes(tmp_path) as (run, companion, thread), no_sync():
+        for step in range(steps):
+            values = {str(t): source[step, i].to(t) for i, t in enumerate(DTYPES)}
+            logs = {"grad": held.sum() + step, **values, "host": step}
+            run.step(logs=logs, fresh=True)
+        assert run.flush(60)
+        history = [{k: v for k, v in e.items() if k != "step"} for e in run.state.log_history]
+    host = source.cpu()
+    expected = [
+        {
+            "grad": float(step),
+            **{str(t): host[step, i].to(t).item() for i, t in enumerate(DTYPES)},
+            "host": step,
+        }
+        for step in range(steps)
+    ]
+    assert arrived(companion) == expected
+    assert thread.seen == expected
+    assert history == expected
+
+
+def test_a_log_that_changes_its_form_is_logged_as_it_is(tmp_path: Path) -> None:
+    forms = [torch.float32, torch.int64, None, torch.bool, torch.float64]
+    with two_lanes(tmp_path) as (run, companion, _):
+        for step in range(200):
+            dtype = forms[step // 3 % len(forms)]
+            odd = torch.tensor(step, device="cpu") if step % 7 == 0 else step
+            value = step if dtype is None else torch.full((), step, device="cuda").to(dtype)
+            run.step(logs={"a": value, "b": odd}, fresh=step % 2 == 0)
+        assert run.flush(20)
+    kinds = {torch.bool: bool, torch.int64: int, None: int}
+    for step, logs in enumerate(arrived(companion)):
+        dtype = forms[step // 3 % len(forms)]
+        kind = kinds.get(dtype, float)
+        assert logs == {"a": kind(step), "b": step}
+        assert type(logs["a"]) is kind
+
+
+def test_writing_to_a_tensor_that_was_said_to_be_fresh_is_noticed_and_ends_the_grouping(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = torch.zeros((), device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        for _ in range(20):
+            x.add_(1.0)
+            run.step(logs={"loss": x}, fresh=True)
+        run.flush(10)
+        for _ in range(20):
+            x.add_(1.0)
+            run.step(logs={"loss": x}, fresh=True)
+        assert run.flush(10)
+    assert caplog.text.count("logged with fresh=True have been written to") == 1
+    assert [logs["loss"] for logs in arrived(companion)][20:] == [float(n) for n in range(21, 41)]
+
+
+def test_fresh_tensors_of_several_streams_keep_their_order(tmp_path: Path) -> None:
+    with two_lanes(tmp_path) as (run, companion, _):
+        streams = [torch.cuda.Stream() for _ in range(3)]
+        for step in range(300):
+            with torch.cuda.stream(streams[step % 3]):
+                run.step(logs={"loss": torch.full((), float(step), device="cuda")}, fresh=True)
+        assert run.flush(20)
+    assert [logs["loss"] for logs in arrived(companion)] == [float(n) for n in range(300)]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
+@pytest.mark.parametrize("fresh", [False, True])
+def test_values_of_several_devices_come_together_in_their_log(tmp_path: Path, fresh: bool) -> None:
+    steps = 2000
+    sources = [torch.rand(steps, 3, device=f"cuda:{n}") for n in range(2)]
+    host = [source.double().tolist() for source in sources]
+    with two_lanes(tmp_path) as (run, companion, thread), no_sync():
+        for step in range(steps):
+            names = (0,) if step < 100 else (0, 1)
+            with torch.cuda.device(step % 2):
+                logs = {f"{n}/{i}": sources[n][step, i] for i in range(3) for n in names}
+                run.step(logs=logs, fresh=fresh)
+        assert run.flush(30)
+    expected = [
+        {f"{n}/{i}": host[n][step][i] for i in range(3) for n in ((0,) if step < 100 else (0, 1))}
+        for step in range(steps)
+    ]
+    assert arrived(companion) == expected
+    assert thread.seen == expected
+
+
+def test_fresh_tensors_that_only_the_companion_gets_are_put_off_and_keep_their_place(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "arrived").touch()
+    lane = InCompanion(tmp_path / "arrived")
+    source = torch.rand(5000, 3, device="cuda")
+    with asynccb.CallbackDispatcher([lane], directory=tmp_path / "journal") as run, no_sync():
+        for step in range(5000):
+            if step % 500 == 0:
+                run.step(logs={"host": step})
+            values = {f"m{i}": source[step, i] for i in range(3)}
+            run.step(logs={**values, "rate": 0.5}, fresh=True)
+        assert run.flush(30)
+        history = [dict(entry) for entry in run.state.log_history]
+    expected = []
+    for step, row in enumerate(source.double().tolist()):
+        if step % 500 == 0:
+            expected.append({"host": step})
+        expected.append({**{f"m{i}": value for i, value in enumerate(row)}, "rate": 0.5})
+    assert arrived(lane) == expected
+    assert history == [{**logs, "step": n} for n, logs in enumerate(expected, 1)]
+
+
+def test_values_that_wait_on_the_device_do_not_get_into_a_graph_that_is_captured(
+    tmp_path: Path,
+) -> None:
+    x = torch.zeros((), device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        run.step(logs={"loss": x})
+        for n in range(1, 4):  # within 10 ms of the copy before: these wait
+            run.step(logs={"loss": torch.full((), float(n), device="cuda")}, fresh=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            x.add_(1.0)
+            due = time.monotonic() + 0.03
+            while time.monotonic() < due:  # until a copy out would be due
+                run.emit("on_substep_end")
+                run.step(logs={"host": 1.0})
+        graph.replay()
+        assert run.flush(10)
+    assert [logs["loss"] for logs in arrived(companion) if "loss" in logs] == [0.0, 1.0, 2.0, 3.0]
+    assert x.item() == 1.0
+
+
 def test_slots_are_used_again_only_when_they_were_read(tmp_path: Path) -> None:
     steps, width = 12_000, 20  # more than three laps of the slots
     source = torch.rand(steps, width, device="cuda")
@@ -160,7 +318,7 @@ def test_a_companion_that_is_killed_loses_no_value(tmp_path: Path) -> None:
         for step in range(2000):
             run.step(logs={"loss": source[step]})
         assert run._publisher.companion is not None
-        os.kill(run._publisher.companion._process.pid, signal.SIGKILL)
+        os.kill(run._publisher.companion.pid, signal.SIGKILL)
         for step in range(2000, 4000):
             run.step(logs={"loss": source[step]})
         assert run.flush(30)
@@ -240,31 +398,46 @@ def test_a_number_that_an_inline_hook_asks_for_is_the_one_that_was_logged(tmp_pa
     assert reads.seen == [0.5 * n for n in range(1, 51)]
 
 
+class Regression(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 1)
+
+    def forward(self, x, labels):
+        return {"loss": torch.nn.functional.mse_loss(self.layer(x), labels)}
+
+
+class Strict(asynccb.TrainerCallback):
+    """Allow no synchronisation from the end of step 12, when all is warm, to the epoch's end."""
+
+    def __init__(self) -> None:
+        self.strict = no_sync()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 12:
+            self.strict.__enter__()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.strict.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"fp16": True},
+        {"bf16": True, "gradient_accumulation_steps": 2},
+        {"torch_compile": True, "torch_compile_mode": "reduce-overhead"},
+        {"dataloader_num_workers": 2, "dataloader_pin_memory": True},
+    ],
+    ids=["plain", "fp16 scaler", "bf16", "compiled with graphs", "pinned by workers"],
+)
+@pytest.mark.filterwarnings("default")  # of what the compiler imports
 def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
-    tmp_path: Path,
+    tmp_path: Path, options: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
     data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(256)]
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(8, 1)
-
-        def forward(self, x, labels):
-            return {"loss": torch.nn.functional.mse_loss(self.layer(x), labels)}
-
-    class Strict(asynccb.TrainerCallback):
-        def __init__(self) -> None:
-            self.strict = no_sync()
-
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 3:
-                self.strict.__enter__()
-
-        def on_epoch_end(self, args, state, control, **kwargs):
-            self.strict.__exit__(None, None, None)
-
     thread = OnThread()
     args = asynccb.TrainingArguments(
         output_dir=str(tmp_path),
@@ -274,14 +447,17 @@ def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
         save_strategy="no",
         report_to=["tensorboard"],
         disable_tqdm=True,
+        **options,
     )
+    steps = 64 // args.gradient_accumulation_steps
     callbacks = [Strict(), thread]
-    with asynccb.Trainer(Model(), args, train_dataset=data, callbacks=callbacks) as trainer:
+    with asynccb.Trainer(Regression(), args, train_dataset=data, callbacks=callbacks) as trainer:
         trainer.train()
         assert trainer.dispatcher.flush(20)
         history = trainer.state.log_history
-    assert len(history) == 65
+    assert len(history) == steps + 1
     assert all(type(entry["loss"]) is float for entry in history[:-1])
+    assert len({entry["loss"] for entry in history[:-1]}) > steps // 2
     assert [logs["loss"] for logs in thread.seen[:-1]] == [e["loss"] for e in history[:-1]]
 
 

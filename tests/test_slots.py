@@ -13,7 +13,7 @@ import pytest
 
 from asynccb._companion._arrivals import Arrivals
 from asynccb._ring import HEADER, RingReader, RingWriter
-from asynccb._slots import COUNT, EXTENSION, Kind, Part, Staged, StagedLog
+from asynccb._slots import COUNT, EXTENSION, Kind, Layout, Part, Staged, StagedLog
 from asynccb.delivery.journal import split_frames
 
 
@@ -36,7 +36,7 @@ def land(writer: RingWriter, position: int, form: str, *values: object) -> None:
 
 
 def staged(position: int, *parts: Part) -> StagedLog:
-    return StagedLog(position, {str(n): part for n, part in enumerate(parts)}, _never)
+    return StagedLog(position, Layout({str(n): part for n, part in enumerate(parts)}), _never)
 
 
 def _never(log: StagedLog) -> None:
@@ -106,7 +106,7 @@ def test_a_float_arrives_bit_for_bit(value: float) -> None:
 def test_integers_truth_values_and_rows_arrive_as_what_they_were() -> None:
     with both_ends() as (writer, _):
         log = staged(0, INTEGER, BOOLEAN, Part(Kind.FLOAT, 3), BOOLEAN)
-        writer.slots.clear(0, log.count)
+        writer.slots.clear(0, log.layout.count)
         land(writer, 0, "q", -(2**62), 1)
         land(writer, 2, "d", 1.0, 2.0, 3.0)
         assert not log.take_in(writer.slots)
@@ -169,4 +169,4 @@ def test_a_stand_in_waits_for_its_number_when_that_is_asked_for() -> None:
             log.take_in(writer.slots)
 
         writer.slots.clear(0, 1)
-        assert float(Staged(StagedLog(0, {"loss": FLOAT}, arrive), 0)) == 2.5
+        assert float(Staged(StagedLog(0, Layout({"loss": FLOAT}), arrive), 0)) == 2.5

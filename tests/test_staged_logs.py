@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynccb._ring import RingWriter
-from asynccb._slots import COUNT, EMPTY, Kind, Part, Slots, Staged, StagedLog
+from asynccb._slots import COUNT, EMPTY, Kind, Layout, Part, Slots, Staged, StagedLog
 from asynccb._staged_logs import LogPacker, LogUnpacker, StagedLogs
 
 values = st.one_of(
@@ -33,11 +33,11 @@ def part_of(kind: str, value: Any) -> Part:
 
 
 def land(slots: Slots, log: StagedLog, logs: dict[str, tuple[str, Any]]) -> None:
-    for index, key in enumerate(log.keys):
+    for index, key in enumerate(log.layout.keys):
         kind, value = logs[key]
         numbers = value if kind == "row" else [int(value) if kind == "b" else value]
         form = "q" if kind in "ib" else "d"
-        place = log.place(index) % COUNT * 8
+        place = (log.position + log.layout.offsets[index]) % COUNT * 8
         packed = struct.pack(f"{len(numbers)}{form}", *numbers)
         slots.memory[place : place + len(packed)] = packed
 
@@ -54,22 +54,22 @@ def test_what_is_packed_is_unpacked_with_keys_in_order_and_each_value_in_its_pla
         if not staged:
             continue
         order = data.draw(st.permutations(staged))  # slots are in the order of the dtypes
-        log = StagedLog(position, {key: part_of(*logs[key]) for key in order}, never)
-        stand_ins = {key: Staged(log, index) for index, key in enumerate(log.keys)}
+        log = StagedLog(position, Layout({key: part_of(*logs[key]) for key in order}), never)
+        stand_ins = {key: Staged(log, index) for index, key in enumerate(log.layout.keys)}
         given_logs = {key: stand_ins.get(key, value) for key, (_, value) in logs.items()}
-        ring.slots.clear(position, log.count)
+        ring.slots.clear(position, log.layout.count)
         land(ring.slots, log, logs)
 
         body = packer.pack(StagedLogs(given_logs, log)).data
         found, end = unpacker.unpack(memoryview(body), never)
 
         assert list(found.items()) == [(key, value) for key, (_, value) in logs.items()]
-        assert end == position + log.count
+        assert end == position + log.layout.count
     ring.close()
 
 
 def test_logs_that_a_hook_has_taken_a_value_from_are_not_whole() -> None:
-    log = StagedLog(0, {"a": Part(Kind.FLOAT, 0), "b": Part(Kind.FLOAT, 0)}, never)
+    log = StagedLog(0, Layout({"a": Part(Kind.FLOAT, 0), "b": Part(Kind.FLOAT, 0)}), never)
     logs = StagedLogs({"a": Staged(log, 0), "b": Staged(log, 1)}, log)
     assert logs.is_whole
     del logs["a"]
