@@ -1,0 +1,320 @@
+"""`asynccb ls`, `sync` and `clean`, on runs that a dispatcher has made."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from callbacks_for_tests import AwayTracker, FileTracker, LocalTracker, LogWitness, read_lines
+from launching import environment
+from running import running
+from waiting import eventually
+
+from asynccb._cli import main
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASYNCCB_OFFLINE", "1")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def make_run(directory: Path, *trackers: FileTracker, steps: int = 10) -> Path:
+    """Journal a run; everything of it waits to be delivered."""
+    before = set(directory.glob("*"))
+    with running(*trackers, directory=directory) as run:
+        for step in range(1, steps + 1):
+            run.step(logs={"loss": 1 / step})
+        run.close(60.0)  # however slow the machine
+    (made,) = set(directory.iterdir()) - before
+    return made
+
+
+def steps(path: Path) -> list[int]:
+    return [line["step"] for line in read_lines(path) if "step" in line]
+
+
+class Output:
+    """What the command printed, and its exit status."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.error = ""
+
+    def of(self, *arguments: object) -> tuple[int, str]:
+        self._capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        captured = self._capsys.readouterr()
+        self.error = captured.err
+        return status, captured.out
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> Output:
+    return Output(capsys)
+
+
+class TestOffline:
+    def test_nothing_is_sent_and_the_last_line_says_the_command(
+        self, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        assert not (tmp_path / "tracked").exists()
+        *_, summary, last = capsys.readouterr().err.splitlines()
+        assert "NOT delivered" in summary
+        assert last == f"asynccb: to deliver what is left of FileTracker: asynccb sync {run}"
+
+    def test_flush_does_not_wait_for_what_is_held_back(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+
+    def test_callbacks_that_are_no_trackers_and_local_trackers_are_served(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        witness, tracker = LogWitness(tmp_path / "seen"), LocalTracker(str(tmp_path / "tracked"))
+        with running(witness, tracker, directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+        assert steps(tmp_path / "seen") == steps(tmp_path / "tracked") == [1]
+        assert list(directory.iterdir()) == []
+
+    def test_without_a_companion_the_tracker_gets_nothing_and_that_is_said(
+        self, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        directory.write_text("no folder can be made here")
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+        assert "FileTracker gets nothing: ASYNCCB_OFFLINE is set" in caplog.text
+        assert not (tmp_path / "tracked").exists()
+
+
+class TestList:
+    def test_it_says_how_far_each_tracker_is_behind(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        status, out = output.of("ls", directory)
+        head, line, last = out.splitlines()
+        assert head.split() == ["RUN", "STATUS", "SIZE", "TRACKER", "TO", "DELIVER"]
+        # Twelve: the description of the run, ten logs, and the end.
+        name, *_, tracker, behind = line.split()
+        assert (name, tracker, behind) == (run.name, "FileTracker", "12")
+        assert "finished, waiting" in line
+        assert last == f"1 of 1 have something to deliver: asynccb sync {directory}"
+        assert status == 1
+
+    def test_it_takes_a_run_or_any_folder_above(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        for place, name in ((run, run.name), (directory, run.name), (tmp_path, f"runs/{run.name}")):
+            assert output.of("ls", place)[1].splitlines()[1].split()[0] == name
+
+    def test_a_live_run_is_named_so_and_not_disturbed(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            for _ in range(5):
+                status, out = output.of("ls", directory)
+                assert " live " in out
+                assert status == 0
+
+    def test_a_folder_that_cannot_be_delivered_is_named_with_the_reason(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (run / "run.json").write_text('{"format": 9, "key": "", "lanes": []}')
+        assert "has format 9; this version reads 1" in output.of("ls", directory)[1]
+        (run / "run.json").unlink()
+        assert "there is no run.json" in output.of("ls", directory)[1]
+
+
+class TestSync:
+    def test_it_delivers_each_record_once_also_where_offline_is_still_set(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        status, out = output.of("sync", directory)
+        assert (status, out) == (0, f"{run}: FileTracker: 12 records delivered\n")
+        lines = read_lines(tmp_path / "tracked")
+        assert [line.get("step") for line in lines] == [*range(1, 11), None]
+        assert lines[-1]["status"] == "finished"
+
+        status, out = output.of("sync", directory)
+        assert (status, out) == (0, f"{run}: nothing is left to deliver\n")
+        assert read_lines(tmp_path / "tracked") == lines
+        assert "waiting" not in output.of("ls", directory)[1]
+
+    def test_one_tracker_may_be_chosen(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        trackers = FileTracker(str(tmp_path / "one")), AwayTracker(str(tmp_path / "other"))
+        make_run(directory, *trackers)
+        assert output.of("sync", directory, "--tracker", "FileTracker")[0] == 0
+        assert steps(tmp_path / "one") == list(range(1, 11))
+        assert output.of("ls", directory)[0] == 1
+        assert output.of("sync", directory, "--tracker", "Filetracker")[0] == 2
+        assert "no run has a tracker 'Filetracker'; there are AwayTracker, Fi" in output.error
+
+    def test_a_time_out_leaves_the_rest_for_the_next_time(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, AwayTracker(str(tmp_path / "tracked")))
+        status, out = output.of("sync", directory, "--timeout", "0.3")
+        assert status == 1
+        assert out == f"{run}: AwayTracker: 0 records delivered, 12 left\n"
+        (tmp_path / "tracked.up").touch()
+        assert output.of("sync", directory)[0] == 0
+        assert steps(tmp_path / "tracked") == list(range(1, 11))
+
+    def test_a_live_run_is_left_to_its_own_process(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            status, out = output.of("sync", directory)
+            assert status == 1
+            assert "left to the process that is delivering it" in out
+
+    def test_a_run_that_cannot_be_read_keeps_none_of_the_others_back(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        damaged = make_run(directory, FileTracker(str(tmp_path / "damaged")))
+        (damaged / "run.json").write_text("{")
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        assert output.of("sync", directory)[0] == 2
+        assert f"{damaged / 'run.json'} cannot be read" in output.error
+        assert steps(tmp_path / "tracked") == list(range(1, 11))
+
+    def test_ctrl_c_ends_it_and_the_next_one_delivers(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        make_run(directory, AwayTracker(str(tmp_path / "tracked")))
+        command = [sys.executable, "-m", "asynccb._cli", "sync", str(directory)]
+        with subprocess.Popen(
+            command, env=environment(), stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            assert "the server is away" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            error = process.stderr.read()
+            assert process.wait(20) == 130
+        assert error.endswith("interrupted; what was delivered stays delivered\n")
+        (tmp_path / "tracked.up").touch()
+        assert output.of("sync", directory)[0] == 0
+
+    def test_records_that_the_journal_has_lost_are_said(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (segment,) = (run / "journal").iterdir()
+        data = segment.read_bytes()
+        place = data.rfind(b"loss")
+        segment.write_bytes(data[:place] + b"boss" + data[place + 4 :])
+        status, out = output.of("sync", directory)
+        assert (status, out) == (0, f"{run}: FileTracker: 11 records delivered, 1 lost\n")
+        assert steps(tmp_path / "tracked") == list(range(1, 10))
+        assert "1 lost" in output.of("ls", directory)[1]
+
+
+class TestClean:
+    def test_only_what_is_delivered_goes(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        delivered = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        assert output.of("sync", directory)[0] == 0
+        waiting = make_run(directory, FileTracker(str(tmp_path / "other")))
+        status, out = output.of("clean", directory)
+        assert status == 0
+        assert f"{delivered}: removed" in out
+        assert f"{waiting}: kept, not delivered: 12 records for FileTracker" in out
+        assert list(directory.iterdir()) == [waiting]
+
+    def test_undelivered_ones_go_when_that_is_said(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        assert output.of("clean", directory, "--undelivered")[0] == 0
+        assert list(directory.iterdir()) == []
+
+    def test_a_dry_run_removes_nothing(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        before = sorted(run.rglob("*"))
+        status, out = output.of("clean", directory, "--undelivered", "--dry-run")
+        assert status == 0
+        assert "would be removed" in out
+        assert sorted(run.rglob("*")) == before
+
+    def test_what_others_have_put_there_stays_and_is_named(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (run / "decisions.jsonl").write_text("{}\n")
+        assert ", but for decisions.jsonl" in output.of("clean", directory, "--undelivered")[1]
+        assert [path.name for path in run.iterdir()] == ["decisions.jsonl"]
+        assert output.of("ls", directory)[0] == 0
+
+    def test_a_live_run_is_left_alone(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            _, out = output.of("clean", directory, "--undelivered")
+            assert "left alone, it is live" in out
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+        assert output.of("sync", directory)[0] == 0
+        assert steps(tmp_path / "tracked") == [1, 2]
+
+
+class TestBadInput:
+    def test_a_folder_that_is_not_there(self, tmp_path: Path, output: Output) -> None:
+        assert output.of("ls", tmp_path / "nowhere")[0] == 2
+        assert f"{tmp_path / 'nowhere'} is no folder" in output.error
+
+    def test_a_folder_without_runs_has_nothing_left(self, tmp_path: Path, output: Output) -> None:
+        (tmp_path / "journal").mkdir()  # of somebody else
+        for command in ("ls", "sync", "clean"):
+            status, out = output.of(command, tmp_path)
+            assert (status, "holds no run" in out) == (0, True)
+
+    @pytest.mark.parametrize("timeout", ["-1", "soon", "nan", "inf"])
+    def test_a_time_out_that_is_no_time(
+        self, tmp_path: Path, timeout: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            main(["sync", str(tmp_path), f"--timeout={timeout}"])
+        assert ended.value.code == 2
+        assert f"'{timeout}' is no number of seconds from 0 on" in capsys.readouterr().err
+
+
+def test_a_sync_that_is_killed_gives_its_lock_back(
+    directory: Path, tmp_path: Path, output: Output
+) -> None:
+    make_run(directory, AwayTracker(str(tmp_path / "tracked")))
+    command = [sys.executable, "-m", "asynccb._cli", "sync", str(directory)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "the server is away" in process.stderr.readline()
+        assert output.of("sync", directory, "--timeout", "0")[0] == 1
+        os.kill(process.pid, signal.SIGKILL)
+    (tmp_path / "tracked.up").touch()
+    eventually(lambda: output.of("sync", directory)[0] == 0)
+    assert steps(tmp_path / "tracked") == list(range(1, 11))
