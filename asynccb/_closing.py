@@ -7,6 +7,8 @@ when all is let go; what is left is said by callback, with the command that deli
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,8 +18,11 @@ from asynccb._publisher import Publisher
 from asynccb._run import RunStatus
 from asynccb._statistics import Statistics
 
-_PATIENCE: Final = 2.0
-"""Seconds after which a close that is still waiting says so."""
+_PATIENCE: Final = 1.0
+"""Seconds after which a close that is still waiting says for whom."""
+_AGAIN: Final = 0.5
+"""Seconds between two such lines on a terminal, where each takes the place of the one before."""
+_AGAIN_IN_A_LOG: Final = 10.0
 
 
 def close_publisher(
@@ -27,47 +32,68 @@ def close_publisher(
     status: RunStatus,
 ) -> None:
     """Close the lanes, print the summary, and let go of everything."""
-    begin = time.monotonic()
-    progress = _Progress(begin, timeout)
-    interrupted: KeyboardInterrupt | None = None
+    deadline = time.monotonic() + timeout
+    progress = _Progress(publisher, deadline)
+    pending: dict[str, int] | None = None
     try:
-        pending = publisher.close(status, begin + timeout, progress.show)
-    except KeyboardInterrupt as interrupt:
-        interrupted = interrupt
-        pending = {
-            name: counts.pending for name, counts in publisher.counts().items() if counts.pending
-        }
-    progress.clear()
-    counted = statistics()
+        try:
+            pending = publisher.close(status, deadline, progress.show)
+        finally:
+            progress.clear()
+            _sum_up(publisher, statistics(), publisher.pending() if pending is None else pending)
+    finally:
+        publisher.release()
+
+
+def _sum_up(publisher: Publisher, counted: Statistics, pending: dict[str, int]) -> None:
     if counted.callbacks:
-        print(counted.summary(pending), file=sys.stderr)
+        _say(f"{counted.summary(pending)}\n")
     in_journal = [name for name in pending if publisher.is_journaled(name)]
     if in_journal:
-        print(
+        _say(
             f"asynccb: to deliver what is left of {', '.join(in_journal)}: "
-            f"asynccb sync {publisher.directory}",
-            file=sys.stderr,
+            f"asynccb sync {shlex.quote(str(publisher.directory))}\n"
         )
-    publisher.release()
-    if interrupted is not None:
-        raise interrupted
+
+
+def _say(text: str) -> None:
+    """Write to standard error, which may be closed by now."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 class _Progress:
-    """Say on the terminal, once a close takes long, how much is waiting."""
+    """Say, once a close takes long, for whom it waits."""
 
-    def __init__(self, begin: float, timeout: float) -> None:
-        self._begin = begin
-        self._timeout = timeout
-        self._shown = False
+    def __init__(self, publisher: Publisher, deadline: float) -> None:
+        self._publisher = publisher
+        self._deadline = deadline
+        self._next = time.monotonic() + _PATIENCE
+        self._width = 0
 
-    def show(self, waiting: int) -> None:
-        passed = time.monotonic() - self._begin
-        if passed >= _PATIENCE and sys.stderr.isatty():
-            self._shown = True
-            line = f"asynccb: {waiting} events to deliver, {self._timeout - passed:.0f} s left"
-            print(f"\r{line} (Ctrl-C to leave them in the journal)", end="", file=sys.stderr)
+    def show(self) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        waiting = ", ".join(
+            f"{name} ({count} events)" for name, count in self._publisher.pending().items()
+        )
+        line = (
+            f"asynccb: waiting for {waiting or 'the last acknowledgements'}; "
+            f"{max(0.0, self._deadline - now):.0f} s left, Ctrl-C ends it"
+        )
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._next = now + _AGAIN
+            _say(f"\r{line.ljust(self._width)}")
+            self._width = len(line)
+        else:
+            self._next = now + _AGAIN_IN_A_LOG
+            _say(f"{line}\n")
 
     def clear(self) -> None:
-        if self._shown:
-            print(file=sys.stderr)
+        """End the line that was written over and over."""
+        if self._width:
+            _say("\n")

@@ -12,6 +12,8 @@ import sys
 import weakref
 from collections.abc import Callable
 
+from asynccb._run import RunStatus
+
 
 def in_forked_children(method: Callable[[], None]) -> None:
     """Call a bound method in every forked child, as long as its object lives."""
@@ -24,17 +26,26 @@ def in_forked_children(method: Callable[[], None]) -> None:
     os.register_at_fork(after_in_child=call)
 
 
-def at_exit(method: Callable[[bool], None]) -> Callable[[], None]:
+def at_exit(method: Callable[[BaseException | None], None]) -> Callable[[], None]:
     """
     Call a bound method when the interpreter ends, as long as its object lives.
 
-    The method is told whether an uncaught exception ends it. Returns what cancels the call.
+    The method gets the uncaught exception that ends the program, if one does. Returns what cancels
+    the call.
     """
     weak = weakref.WeakMethod(method)
 
     def call() -> None:
         if (alive := weak()) is not None:
-            alive(getattr(sys, "last_value", None) is not None)
+            # In an interactive session the last exception may be an old one.
+            alive(None if hasattr(sys, "ps1") else getattr(sys, "last_value", None))
 
     atexit.register(call)
     return lambda: atexit.unregister(call)
+
+
+def status_of(error: BaseException | None) -> RunStatus:
+    """Return the status of a run that ends with an exception, or without one."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "finished"
+    return "killed" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -4,19 +4,21 @@ The event loop in a thread: started late, seldom woken, watched, stopped within 
 Promises: the training thread wakes the loop only when it sleeps, and the loop goes to sleep only
 after a while without events, so that a busy run costs one wake-up in all, not one per event (2.5 to
 4.5 ms at p99 each, in a thread that holds the lock); a coroutine that blocks the loop is named
-while it does.
+while it does; where no loop or thread is to be had, the lanes' events are dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
@@ -25,10 +27,34 @@ from asynccb._run import RunStatus
 from asynccb._stall import STALL, StallWatch
 from asynccb._thread_lane import ThreadLane
 
+logger = logging.getLogger("asynccb")
+
 TICK: Final = 0.01
 """Seconds between two looks at the mailboxes while events come."""
 _IDLE_TICKS: Final = 50
 """Looks without an event after which the loop sleeps."""
+
+
+def run_unstoppably(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine to its end, though tasks beside it exit, and close the loop."""
+    running = loop.create_task(main)
+    while not running.done():
+        # A task that a hook has spawned may raise these, and asyncio lets them end the loop.
+        with contextlib.suppress(SystemExit, KeyboardInterrupt):
+            loop.run_until_complete(running)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def leave_forked_hook(thread: threading.Thread, loop: asyncio.AbstractEventLoop) -> None:
+    """
+    End the process, which was forked just now, when the loop comes to run, if a hook has forked it.
+
+    The loop's thread is then the only one in the child, and all that it would go on with belongs to
+    the parent.
+    """
+    if threading.current_thread() is thread:
+        loop.call_soon(os._exit, 0)
 
 
 class LoopThread:
@@ -51,13 +77,21 @@ class LoopThread:
 
     def start_lane(self, lane: ThreadLane) -> None:
         """Begin to serve a lane; starts the thread with the first one."""
-        if self._loop is None:
-            self._start_thread()
-        assert self._loop is not None
+        try:
+            loop = self._loop or self._start_thread()
+        except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is to be had
+            logger.error(
+                "%s is not served, and its events are dropped and counted: no event loop can be "
+                "started (%s)",
+                lane.name,
+                error,
+            )
+            lane.mailbox.stopped = lane.done = True
+            return
         self._lanes.append(lane)
         self._unstarted.append(lane)
         self._awake = True
-        self._loop.call_soon_threadsafe(self._bell.set)
+        loop.call_soon_threadsafe(self._bell.set)
 
     def wake(self) -> None:
         """Have the mailboxes looked at soon; costs one attribute test while the loop is awake."""
@@ -70,7 +104,17 @@ class LoopThread:
         if self._loop is not None and not lane.done:
             self._loop.call_soon_threadsafe(lane.end, status)
 
-    def wait(self, condition: Callable[[ThreadLane], bool], deadline: float) -> bool:
+    def end_lanes(self, status: RunStatus) -> None:
+        """Have every lane end when its mailbox is empty."""
+        for lane in self._lanes:
+            self.end_lane(lane, status)
+
+    def wait(
+        self,
+        condition: Callable[[ThreadLane], bool],
+        deadline: float,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Wait until the condition holds for every lane; return False at the deadline."""
         pause = 0.0005
         while not all(condition(lane) for lane in self._lanes):
@@ -78,51 +122,62 @@ class LoopThread:
             if left <= 0 or self._thread is None or not self._thread.is_alive():
                 return False
             self.wake()
+            on_wait()
             time.sleep(min(pause, left))
             pause = min(pause * 2, TICK)
         return True
 
-    def close(self, status: RunStatus, deadline: float) -> dict[str, int]:
+    def close(
+        self, status: RunStatus, deadline: float, on_wait: Callable[[], None] = lambda: None
+    ) -> dict[str, int]:
         """End all lanes by the deadline; return the events that are left, by callback."""
         if self._loop is None or self._thread is None:
             return {}
-        for lane in self._lanes:
-            self.end_lane(lane, status)
-        self.wait(lambda lane: lane.done, deadline)
-        left = {lane.name: lane.waiting for lane in self._lanes if not lane.done}
-        self._closing.set()
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
-            self._loop.call_soon_threadsafe(self._bell.set)
+        self.end_lanes(status)
+        self.wait(lambda lane: lane.done, deadline, on_wait)
+        left = self.pending()
+        self.stop()
         # A blocked loop is left behind: its thread is a daemon.
         self._thread.join(0.05 if left else max(0.05, deadline - time.monotonic()))
         return left
 
+    def stop(self) -> None:
+        """Have the thread end, whatever its lanes are at."""
+        self._closing.set()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._bell.set)
+
+    def pending(self) -> dict[str, int]:
+        """Return the events of the lanes that have not ended, by callback."""
+        return {lane.name: lane.waiting for lane in self._lanes if not lane.done}
+
     def abandon(self) -> None:
-        """Forget the thread, which does not exist in a forked child."""
+        """Forget the thread, which does not exist in a forked child unless a hook has forked it."""
+        if self._loop is not None and self._thread is not None:
+            leave_forked_hook(self._thread, self._loop)
         self._lanes = []
         self._loop = None
         self._thread = None
 
-    def _start_thread(self) -> None:
+    def _start_thread(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(started,), name="asynccb-loop", daemon=True
+            target=lambda: run_unstoppably(loop, self._serve(started)),
+            name="asynccb-loop",
+            daemon=True,
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            loop.close()
+            raise
         started.wait()
-
-    def _run(self, started: threading.Event) -> None:
-        loop = asyncio.new_event_loop()
-        serving = loop.create_task(self._serve(started))
-        while not serving.done():
-            # A task that a hook has spawned may raise these, and asyncio lets them end the loop.
-            with contextlib.suppress(SystemExit, KeyboardInterrupt):
-                loop.run_until_complete(serving)
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
+        self._loop = loop
+        return loop
 
     async def _serve(self, started: threading.Event) -> None:
-        self._loop = asyncio.get_running_loop()
         self._bell = asyncio.Event()
         watch = StallWatch(
             self._stalled,

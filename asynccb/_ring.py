@@ -24,7 +24,7 @@ from typing import Final, TypeAlias
 from zlib import crc32
 
 from asynccb._exceptions import JournalError
-from asynccb._slots import SIZE, Slots
+from asynccb._slots import COUNT, SIZE, Slots
 
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
@@ -95,9 +95,13 @@ class RingWriter(_Ring):
         if capacity % _PAGE or capacity < _PAGE:
             raise ValueError(f"a ring's capacity is a multiple of {_PAGE} bytes, not {capacity}")
         fd = os.memfd_create("asynccb-ring", os.MFD_CLOEXEC)
-        os.ftruncate(fd, _PAGE + capacity + SIZE)
-        # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
-        super().__init__(fd, _PAGE + capacity + SIZE, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        try:
+            os.ftruncate(fd, _PAGE + capacity + SIZE)
+            # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
+            super().__init__(fd, _PAGE + capacity + SIZE, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except (OSError, ValueError):  # no memory for it
+            os.close(fd)
+            raise
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
@@ -205,6 +209,12 @@ class RingReader(_Ring):
             last = record
             self._seen += end - place
         return b"".join(parts), first, last
+
+    @property
+    def fullness(self) -> float:
+        """Share of the room that is in use: for records, or for values where that is more."""
+        values = self._slots_read - self._words[_WORD_SLOTS_READ]
+        return max(self.used / self.capacity, values / COUNT)
 
     def release(self) -> None:
         """Give back the room, and the slots, of all frames that `read` has returned."""

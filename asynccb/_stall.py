@@ -8,6 +8,7 @@ four short wake-ups a second, and none of the loop's time beyond `beat`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -37,7 +38,8 @@ class StallWatch:
         self._beat = time.monotonic()
         self._resting = False
         self._over = threading.Event()
-        threading.Thread(target=self._watch, name="asynccb-watch", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: nothing is noticed
+            threading.Thread(target=self._watch, name="asynccb-watch", daemon=True).start()
 
     def beat(self) -> None:
         """Say that the loop turns; to be called more often than twice a second unless it rests."""

@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
 
 def companion_of(run: CallbackDispatcher) -> int:
     assert run._publisher.companion is not None
-    return run._publisher.companion._process.pid
+    return run._publisher.companion.pid
 
 
 def steps(path: Path) -> list[int]:
@@ -160,7 +160,7 @@ class TestCompanionIsKilled:
                 return run.statistics().dropped > 0
 
             eventually(killed)
-            assert "that was the companion's last start" in caplog.text
+            assert "the companion process is not started again" in caplog.text
             assert 2 <= len(seen) <= 5
 
 
@@ -211,7 +211,8 @@ class TestClose:
         with running(hangs, tracker, directory=directory) as run:
             for _ in range(100):
                 run.step(logs={"loss": 1.0})
-            run.close(1.5)
+            eventually(hangs.lines)  # the companion has come to life, on a busy machine too
+            run.close(3.0)
         assert steps(tmp_path / "tracked") == list(range(1, 101))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 

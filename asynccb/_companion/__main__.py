@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -12,8 +12,9 @@ import anyio
 import anyio.abc
 import stamina.instrumentation
 
+from asynccb._companion._conversation import Conversation
 from asynccb._companion._messages import Hello, Notice
-from asynccb._companion._service import Conversation, Service
+from asynccb._companion._service import Service
 from asynccb._ring import RingReader
 
 
@@ -23,12 +24,9 @@ class _Forward(logging.Handler):
     def __init__(self, service: Service) -> None:
         super().__init__()
         self._service = service
-        self._loop = asyncio.get_running_loop()
 
     def emit(self, record: logging.LogRecord) -> None:
-        # Also called by the thread that watches for stalls.
-        notice = Notice(record.levelno, self.format(record))
-        self._loop.call_soon_threadsafe(self._service.say, notice)
+        self._service.say(Notice(record.levelno, self.format(record)))
 
 
 def _set_up_logging(service: Service) -> None:
@@ -63,7 +61,18 @@ def main() -> None:
         signal.signal(name, signal.SIG_IGN)
     # Retries are counted and logged by the lanes; stamina's own reports would double them.
     stamina.instrumentation.set_on_retry_hooks(())
-    anyio.run(_main, int(sys.argv[1]), int(sys.argv[2]))
+    ring, channel = map(int, sys.argv[1:])
+    for descriptor in (ring, channel):  # not for what a hook may start
+        os.set_inheritable(descriptor, False)
+    code = 1
+    try:
+        anyio.run(_main, ring, channel)
+        code = 0
+    except Exception:  # the last thing that is ever said
+        logging.getLogger("asynccb").exception("the companion fails")
+    finally:
+        logging.shutdown()
+        os._exit(code)  # a thread that a hook has left behind is not waited for
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 A lane in the companion: the journal's reader for one callback.
 
 Promises: a record reaches the callback in order, and again only where the companion died before the
-cursor had passed it; the cursor passes a record when the server has acknowledged it.
+cursor had passed it; the cursor passes a record when the server has acknowledged it, and where a
+decision is waited for, when that has been sent.
 """
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,20 +20,30 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asynccb._companion._replica import Replica, decode
+from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
 from asynccb._mailbox import Letter
-from asynccb._record import END, LEAVE, RUN, Record
+from asynccb._record import END, LEAVE, LOST, RUN, Record
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
-from asynccb.delivery.journal import JournalReader
+from asynccb.delivery.reader import JournalReader
+from asynccb.delivery.rejected import RejectedFile
+
+logger = logging.getLogger("asynccb")
 
 GROUP: Final = 2000
 """Most records that are delivered together."""
 _ABOUT_RUN: Final = (RUN, END, LEAVE)
 _LOOK: Final = 0.1
 """Seconds between two looks, while gathering, whether there is enough already."""
+_AGAIN: Final = 0.5
+"""Seconds between two attempts to read where the disk refuses."""
 _COMMIT: Final = 0.2
 """Least seconds between two writes of the cursor, for callbacks that acknowledge at once."""
+
+
+async def _said_at_once() -> None:
+    """Stand in where nobody waits for answers."""
 
 
 class Bell:
@@ -62,12 +74,20 @@ class JournalLane(Lane):
     """Rings when the journal has grown."""
     first: int = 0
     """Id of the first record to be seen, for a callback that was added later."""
+    spoken: Callable[[], Awaitable[None]] = field(default=_said_at_once, kw_only=True)
+    """Waits until the answers so far are where no death of this process can take them back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._cursor_path = self.directory / "cursors" / f"{self.name}.cursor"
         self.cursor = load_cursor(self._cursor_path)
+        self._saved = self.cursor.position
+        self.cursor.position = max(self.cursor.position, self.first)
+        self._run_record: bytes | None = None  # in the journal, not yet in a file
+        self._refused: set[str] = set()
         self.counts.delivered = self.cursor.delivered
+        if self.tracker is not None:
+            self.tracker.rejected = self.counts.rejected = self.cursor.rejected
         self._urgent = Bell()
         self.hurried = 0
         """Records below this id are delivered without gathering."""
@@ -75,6 +95,10 @@ class JournalLane(Lane):
         self._committed = 0.0
         self._delivered = 0.0
         self._keep_history = getattr(self.callback, "needs_history", True)
+        self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
+        self._uploads = uploads_of(
+            self.callback, self.directory, self.name, self.journaled, self._deliver
+        )
 
     @property
     def position(self) -> int:
@@ -84,7 +108,10 @@ class JournalLane(Lane):
     @property
     def retained(self) -> int:
         """Id of the first record that this lane may read again."""
-        return self.first if self._keep_history else self.cursor.position
+        if self._keep_history:
+            return self.first
+        looked = self._saved if self._uploads is None else self._uploads.position
+        return min(self._saved, looked)
 
     def hurry(self, end: int) -> None:
         """Deliver everything below `end` without gathering."""
@@ -95,24 +122,41 @@ class JournalLane(Lane):
     async def run(self) -> None:
         """Deliver until the run's end, or `end`; keep the callback's errors in."""
         try:
-            if not await self._contain("delivery", self._deliver_all, None):
-                self.counts.disabled = True
+            async with anyio.create_task_group() as beside:
+                if self._uploads is not None:
+                    beside.start_soon(self._uploads.run)
+                if not await self._contain("delivery", self._deliver_all, None):
+                    self.counts.disabled = True
+                beside.cancel_scope.cancel()
         finally:
             self.done = self.cursor.finished or self.counts.disabled
             with anyio.CancelScope(shield=True):
                 await self.close()
+
+    async def wait_for_sync(self) -> None:
+        """Deliver nothing, but keep the files that a sync is to upload; ends by cancellation."""
+        self.done = True
+        if self._uploads is not None:
+            self._uploads.begin(self.cursor, None)
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._uploads.keep)
+                while True:
+                    self.done = self._uploads.position >= self.journaled()
+                    await anyio.sleep(_LOOK)
 
     async def _deliver_all(self) -> None:
         replica = await self._restore()
         reader = JournalReader(self.directory / "journal", self.cursor.position)
         try:
             while not self.cursor.finished and not self.counts.disabled:
+                await self.beat()
                 if self.position >= self.journaled():
                     await self._commit(force=False)
                     await self.grown.wait(_COMMIT)
                     continue
                 await self._gather()
-                await self._deliver_group(replica, await reader.read(self.journaled(), GROUP))
+                records = await self._read(reader, self.journaled())
+                await self._deliver_group(replica, records, reader.position)
         finally:
             await reader.close()
             with anyio.CancelScope(shield=True):
@@ -120,7 +164,7 @@ class JournalLane(Lane):
 
     async def _gather(self) -> None:
         """Wait for more records, for a tracker, unless many are there or someone is in a hurry."""
-        if self.tracker is None:
+        if self.tracker is None or self.deciding:
             return
         until = self._delivered + self.tracker.interval
         while (
@@ -130,9 +174,24 @@ class JournalLane(Lane):
         ):
             await self._urgent.wait(min(left, _LOOK))
 
-    async def _deliver_group(self, replica: Replica, records: list[tuple[int, bytes]]) -> None:
+    async def _read(self, reader: JournalReader, end: int) -> list[tuple[int, bytes]]:
+        """Read a group, again and again where the disk refuses, and count what is missing."""
+        lost = reader.lost
+        while True:
+            try:
+                records = await reader.read(end, GROUP)
+            except OSError as error:
+                self._say_refused("the journal cannot be read", error)
+                await anyio.sleep(_AGAIN)
+            else:
+                self._count_lost(reader.lost - lost)
+                return records
+
+    async def _deliver_group(
+        self, replica: Replica, records: list[tuple[int, bytes]], end: int
+    ) -> None:
+        """Deliver records, and move the cursor to `end`."""
         letters: list[Letter] = []
-        number = self.position
         for number, payload in records:
             record = decode(payload)
             if record.kind in _ABOUT_RUN:
@@ -142,6 +201,8 @@ class JournalLane(Lane):
                     break
                 continue
             replica.apply(record)
+            if record.kind == LOST:
+                self._count_lost(1)
             if record.kind < len(EVENTS) and EVENTS[record.kind] in self.hooks:
                 letters.append(replica.letter(record))
         await self._call_all(letters)
@@ -149,7 +210,7 @@ class JournalLane(Lane):
         if self.counts.disabled:
             return
         self._delivered = time.monotonic()
-        self._advance(number + 1, replica)
+        self._advance(end, replica)
         await self._commit(force=self.tracker is not None)
 
     def _advance(self, position: int, replica: Replica) -> None:
@@ -158,10 +219,12 @@ class JournalLane(Lane):
         self.cursor.values = replica.saved_values()
         self.cursor.delivered = self.counts.delivered
         if self.tracker is not None:
+            self.cursor.rejected = self.tracker.rejected
             self.cursor.attributes = self.callback.state()["attributes"]
 
     async def _call_all(self, letters: list[Letter]) -> None:
-        """Call the hooks, `concurrency` at a time, and empty the list."""
+        """Call the hooks, `concurrency` at a time, have their answers sent, and empty the list."""
+        asked = any(letter.ticket and letter.event in self.deciding for letter in letters)
         if self.options.concurrency == 1:
             for letter in letters:
                 await self.call(letter)
@@ -178,13 +241,14 @@ class JournalLane(Lane):
                 for _ in range(self.options.concurrency):
                     group.start_soon(work)
         letters.clear()
+        if asked:
+            await self.spoken()
 
     async def _about_run(
         self, replica: Replica, number: int, record: Record, payload: bytes
     ) -> None:
         if record.kind == RUN:
-            await replace(self._run_path(number), payload)
-            self.cursor.run = number
+            self.cursor.run, self._run_record = number, payload
             self._describe(replica, record)
             return
         extra = record.extra or {}
@@ -194,6 +258,11 @@ class JournalLane(Lane):
         if self.counts.disabled:
             return
         self._advance(number, replica)
+        while self._uploads is not None and not self._uploads.reached(number):
+            await self.beat()
+            await anyio.sleep(_LOOK)
+            if self.counts.disabled:
+                return
         await self.finish(extra.get("status", "finished"), record.time)
         self.cursor.finished = not self.counts.disabled
 
@@ -211,8 +280,8 @@ class JournalLane(Lane):
         if cursor.run is not None:
             async with aiofiles.open(self._run_path(cursor.run), "rb") as file:
                 self._describe(replica, decode(await file.read()))
-        if cursor.position < self.first:
-            cursor.position = self.first
+        if self._uploads is not None:
+            self._uploads.begin(cursor, replica.run)
         if self._keep_history and cursor.position > self.first:
             await self._reread(replica)
         return replica
@@ -232,11 +301,34 @@ class JournalLane(Lane):
         now = time.monotonic()
         if not force and (now - self._committed < _COMMIT or self._saved == self.position):
             return
-        await save_cursor(self._cursor_path, self.cursor)
         self._committed = now
-        self._saved = self.position
+        position = self.position
+        try:
+            if self._run_record is not None and self.cursor.run is not None:
+                await replace(self._run_path(self.cursor.run), self._run_record)
+                self._run_record = None
+            await save_cursor(self._cursor_path, self.cursor)
+        except OSError as error:
+            self._say_refused("the cursor cannot be written", error)
+        else:
+            self._saved = position
 
-    _saved: int = -1
+    def _say_refused(self, what: str, error: OSError) -> None:
+        if what not in self._refused:
+            self._refused.add(what)
+            logger.warning("%s: %s (%s); it goes on and tries again", self.name, what, error)
+
+    def _count_lost(self, records: int) -> None:
+        """Count records that were dropped or damaged before this lane could read them."""
+        if records and not self.cursor.lost:
+            logger.warning(
+                "%s misses records that the journal has no more, %d of them so far (said once; "
+                "statistics() counts them as dropped)",
+                self.name,
+                records,
+            )
+        self.cursor.lost += records
+        self.counts.dropped += records
 
     def _run_path(self, number: int) -> Path:
         return self.directory / "runs" / f"{number}.record"

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from asynccb._companion._settings import JournalSettings
+from asynccb._control import Decision
 from asynccb._lane import LaneCounts
 
 _LENGTH: Final = Struct("<I")
@@ -36,6 +38,7 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
     training_pid: int
     orphan_timeout: float
     """Seconds for which an orphaned companion goes on trying to deliver."""
+    settings: JournalSettings
 
 
 class AddLane(msgspec.Struct, tag=True, frozen=True):
@@ -83,6 +86,27 @@ class Fault(msgspec.Struct, tag=True, frozen=True):
     text: str
 
 
+class Answer(msgspec.Struct, tag=True, frozen=True):
+    """Pass on what a hook decided; None where it was not called."""
+
+    name: str
+    ticket: int
+    decision: Decision | None
+
+
+class Request(msgspec.Struct, tag=True, frozen=True):
+    """Pass on what a callback requests."""
+
+    name: str
+    wishes: Decision
+
+
+class Ended(msgspec.Struct, tag=True, frozen=True):
+    """Say that a lane has ended and answers no more."""
+
+    name: str
+
+
 class Counts(msgspec.Struct, tag=True, frozen=True):
     """Report the counts of every lane."""
 
@@ -104,7 +128,9 @@ class Closed(msgspec.Struct, tag=True, frozen=True):
 
 
 ToCompanion: TypeAlias = Hello | AddLane | FlushUpTo | CloseBy
-FromCompanion: TypeAlias = Ready | LaneFailed | Notice | Fault | Counts | Flushed | Closed
+FromCompanion: TypeAlias = (
+    Ready | LaneFailed | Notice | Fault | Answer | Request | Ended | Counts | Flushed | Closed
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_companion: Final = msgspec.msgpack.Decoder[ToCompanion](ToCompanion)

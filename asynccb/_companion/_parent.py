@@ -1,31 +1,32 @@
 """
 The training process's side of the companion: start it, watch it, hear it out, say goodbye.
 
-Promises: nothing here waits but `flush` and `close`, each with a deadline; no thread is started;
-what the companion says is heard when the training thread comes by (`poll`); a companion that dies
-is started again, a few times, and goes on from ring and journal.
+Promises: nothing here waits but `wait_for_room`, `flush` and `close`, each with an end; no thread
+is started while it lives; what the companion says is heard when the training thread comes by
+(`poll`); a companion that dies is started again, a few times, and goes on from ring and journal;
+one that never comes to life gives its lanes back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
-import select
-import socket
-import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from asynccb._companion._child import Child
 from asynccb._companion._messages import (
     AddLane,
+    Answer,
     CloseBy,
     Closed,
     Counts,
+    Ended,
     Fault,
     Flushed,
     FlushUpTo,
@@ -35,20 +36,25 @@ from asynccb._companion._messages import (
     LaneSpec,
     Notice,
     Ready,
-    ToCompanion,
-    Unpacker,
-    from_companion,
-    pack,
+    Request,
 )
+from asynccb._companion._settings import JournalSettings
+from asynccb._control import Decision
 from asynccb._lane import LaneCounts
 from asynccb._ring import RingWriter
 
 logger = logging.getLogger("asynccb")
 
-RESTARTS: Final = 3
-"""Times that a companion which died is started again."""
+PAUSES: Final = (0.0, 0.5, 2.0)
+"""Seconds before each further start of a companion that dies in a row; then it is given up."""
+PROVEN: Final = 60.0
+"""Seconds of life after which a companion's death counts as the first again."""
+SILENCE: Final = 30.0
+"""Seconds without a word after which a companion that training waits for is killed."""
 ORPHAN_TIMEOUT: Final = 600.0
 """Seconds for which an orphaned companion goes on trying to deliver."""
+_LAST_WAIT: Final = 0.25
+"""Seconds beyond a deadline for which the end of the process is waited for."""
 
 
 class Companion:
@@ -61,53 +67,90 @@ class Companion:
         *,
         on_fault: Callable[[str, str], None],
         on_lane_failed: Callable[[str, str], None],
+        on_answer: Callable[[str, int, Decision | None], None],
+        on_ended: Callable[[str], None],
+        on_request: Callable[[Decision], None],
+        settings: JournalSettings | None = None,
     ) -> None:
         """Start it; raises OSError where there is no memfd or no process to be had."""
         self.directory = directory
-        self.ring = RingWriter()
         self.counts: dict[str, LaneCounts] = {}
         self.journaled = 0
-        self.alive = False
+        self.deadline = float("inf")
+        """When waiting for the companion ends, whatever it is for; `close` brings it forward."""
         self._key = key
+        self._settings = settings or JournalSettings()
         self._on_fault = on_fault
         self._on_lane_failed = on_lane_failed
+        self._on_answer = on_answer
+        self._on_ended = on_ended
+        self._on_request = on_request
         self._specs: dict[str, LaneSpec] = {}
-        self._starts = 0
+        self._earlier: dict[str, LaneCounts] = {}  # what companions that died had counted
+        self._deaths = 0  # in a row
+        self._restart_at = 0.0
+        self._over = False
+        self._ready = False
         self._flushed = 0
         self._closed: Closed | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._start()
+        self.ring = RingWriter()
+        try:
+            self._start()
+        except OSError:
+            self.ring.close()
+            raise
 
     # -- lanes -------------------------------------------------------------------------------------
 
     def add_lane(self, spec: LaneSpec) -> None:
         """Serve one more callback, from the next record on."""
         self._specs[spec.name] = spec
-        self._send(AddLane(spec))
+        self._child.send(AddLane(spec))
+
+    @property
+    def pid(self) -> int:
+        """Process id of the companion, which changes when it is started again."""
+        return self._child.pid
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when the companion says something; None while there is none."""
+        return self._child.descriptor
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing will be read from the ring any more."""
+        return self._over or self._closed is not None
 
     @property
     def slots_read(self) -> int:
         """Position below which slots may be used again; all of them without a companion."""
-        if not self.alive:
+        if not self._child.alive:
             self.poll()
-        return self.ring.slots_read if self.alive else sys.maxsize
+        return sys.maxsize if self.given_up else self.ring.slots_read
 
     # -- watching ----------------------------------------------------------------------------------
 
     def poll(self) -> None:
         """Hear what the companion has said; start it again if it has died. Never waits."""
-        if self.alive:
+        if not self.given_up:
             self._hear(0.0)
-        if not self.alive and self._closed is None:
-            self._start_again()
+            if not self._child.alive and self._closed is None:
+                self._follow_death()
 
     def wait_for_room(self, written: Callable[[], bool]) -> bool:
         """Call `written` until it returns True; return False where no companion will make room."""
+        begin = time.monotonic()
         while not written():
             self.poll()
-            if not self.alive:
+            if self.given_up or time.monotonic() > self.deadline:
                 return False
-            self._hear(0.002)
+            self._rest(time.monotonic() + 0.002)
+            if time.monotonic() - max(begin, self._heard) > SILENCE:
+                logger.error("the companion has not said a word for %.0f s and is killed", SILENCE)
+                begin = time.monotonic()
+                self._child.kill()
         return True
 
     # -- the end -----------------------------------------------------------------------------------
@@ -115,51 +158,58 @@ class Companion:
     def flush(self, deadline: float) -> bool:
         """Wait until all that was written is delivered; return False at the deadline."""
         end = self.ring.written
-        asked = 0
+        asked: Child | None = None
         while self._flushed < end and time.monotonic() < deadline:
             self.poll()
-            if not self.alive:
+            if self.given_up:
                 break
-            if asked != self._starts:  # a companion that was started again has not been asked
-                asked = self._starts
-                self._send(FlushUpTo(end))
-            self._hear(max(0.0, min(0.1, deadline - time.monotonic())))
+            if asked is not self._child:  # one that was started again has not been asked
+                asked = self._child
+                asked.send(FlushUpTo(end))
+            self._rest(deadline)
         return self._flushed >= end
 
-    def close(self, deadline: float, on_wait: Callable[[int], None]) -> dict[str, int]:
+    def close(self, deadline: float, on_wait: Callable[[], None]) -> dict[str, int]:
         """
         Wait until everything is delivered, and end the process; return what is pending, by lane.
 
-        `on_wait` is called now and then with the number of records that are waiting. Ctrl-C is left
-        to the caller: the companion goes on to its deadline.
+        `on_wait` is called now and then. Ctrl-C is left to the caller.
         """
-        self.poll()
-        self._send(CloseBy(max(0.0, deadline - time.monotonic())))
-        while self._closed is None and self.alive and time.monotonic() < deadline:
-            self._hear(max(0.0, min(0.25, deadline - time.monotonic())))
-            on_wait(sum(counts.pending for counts in self.counts.values()))
+        self.deadline = deadline
+        asked: Child | None = None
+        while self._closed is None and time.monotonic() < deadline:
+            self.poll()
+            if self.given_up:
+                break
+            if asked is not self._child:
+                asked = self._child
+                asked.send(CloseBy(max(0.0, deadline - time.monotonic())))
+            self._rest(deadline)
+            on_wait()
         if self._closed is not None:
             return dict(self._closed.pending)
+        return self.pending()
+
+    def pending(self) -> dict[str, int]:
+        """Return the records that are not known to be delivered, by lane."""
         written = self.ring.written
         return {name: self._pending(name, written) for name in self._specs}
 
     def release(self) -> None:
-        """Let go of process, socket and ring; the process ends by itself."""
+        """Let go of process, socket and ring; the process journals what is left, and ends."""
+        if self._closed is None:
+            if not self._child.alive and self._ready and self.ring.used:  # to be journaled
+                with contextlib.suppress(OSError):
+                    self._start()
+            self._child.send(CloseBy(0.0))
         self._closed = self._closed or Closed({})
-        self._hang_up()
-        try:
-            self._process.wait(0.25)
-        except subprocess.TimeoutExpired:
-            self._process.kill()  # it has had its deadline
-            self._process.wait()
+        self._child.leave(max(_LAST_WAIT, min(2.0, self.deadline - time.monotonic())))
         self.ring.close()
 
     def abandon(self) -> None:
         """In a forked child: close what was inherited, touch nothing that is shared."""
-        self.alive = False
         self._closed = Closed({})
-        self._socket.close()
-        self._process.returncode = 0  # not ours to wait for
+        self._child.abandon()
         self.ring.close()
 
     # -- inside ------------------------------------------------------------------------------------
@@ -168,96 +218,92 @@ class Companion:
         counts = self.counts.get(name)
         return written if counts is None else counts.pending + max(0, written - self.journaled)
 
-    def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._starts += 1
-        log = os.open(
-            self.directory / "companion.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-        )
-        try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "asynccb._companion",
-                    str(self.ring.fd),
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(self.ring.fd, theirs.fileno()),
-                env=_environment(),
-                start_new_session=True,  # the terminal's signals are not for it
-            )
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            os.close(log)
-            theirs.close()
-        self._socket = ours
-        self._unpacker = Unpacker()
-        self.alive = True
-        paths = [os.path.abspath(path) for path in sys.path]
-        self._send(Hello(str(self.directory), self._key, paths, os.getpid(), ORPHAN_TIMEOUT))
-        for spec in self._specs.values():
-            self._send(AddLane(spec))
+    def _rest(self, deadline: float) -> None:
+        """Wait a little for what the companion says, or for the moment to start it again."""
+        pause = max(0.0, min(0.1, deadline - time.monotonic()))
+        if self._child.alive:
+            self._hear(pause)
+        else:
+            time.sleep(min(pause, 0.01))
 
-    def _start_again(self) -> None:
-        if self._starts > RESTARTS:
-            return
-        logger.warning(
-            "the companion process ended with %s; it is started again and goes on from the journal "
-            "(its log: %s)",
-            self._process.poll(),
-            self.directory / "companion.log",
-        )
-        if self._starts == RESTARTS:
-            logger.error(
-                "that was the companion's last start; after another end trackers get nothing"
+    def _start(self) -> None:
+        self._earlier = dict(self.counts)
+        self._child = Child(self.ring.fd, self.directory / "companion.log")
+        self._born = self._heard = time.monotonic()
+        paths = [os.path.abspath(path) for path in sys.path]
+        self._child.send(
+            Hello(
+                str(self.directory), self._key, paths, os.getpid(), ORPHAN_TIMEOUT, self._settings
             )
+        )
+        for spec in self._specs.values():
+            self._child.send(AddLane(spec))
+
+    def _follow_death(self) -> None:
+        """Start it again if it is time to, or give it up."""
+        now = time.monotonic()
+        if not self._restart_at:
+            self._note_death(now)
+        if self._over or now < self._restart_at:
+            return
+        self._restart_at = 0.0
         try:
             self._start()
         except OSError as error:
-            logger.error("the companion process cannot be started again: %s", error)
+            logger.warning("the companion process cannot be started again: %s", error)
+            self._note_death(now)
 
-    def _send(self, message: ToCompanion) -> None:
-        """Send a message; one that cannot be sent is sent again by the next start, or moot."""
-        try:
-            self._socket.sendall(pack(message))
-        except OSError:
-            self._hang_up()
+    def _note_death(self, now: float) -> None:
+        code = self._child.kill()
+        if now - self._born > PROVEN:
+            self._deaths = 0
+        self._deaths += 1
+        if self._deaths > len(PAUSES):
+            self._give_up(code)
+            return
+        self._restart_at = now + PAUSES[self._deaths - 1]
+        logger.warning(
+            "the companion process ended with %s; it is started again and goes on from the journal "
+            "(its log: %s)",
+            code,
+            self.directory / "companion.log",
+        )
 
-    def _hang_up(self) -> None:
-        self.alive = False
-        self._socket.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.05)
+    def _give_up(self, code: int) -> None:
+        self._over = True
+        what = f"it has ended {self._deaths} times, the last time with {code}"
+        logger.error(
+            "the companion process is not started again: %s (its log: %s)",
+            what,
+            self.directory / "companion.log",
+        )
+        if not self._ready:
+            for name in list(self._specs):
+                self._take(LaneFailed(name, what))
 
     def _hear(self, timeout: float) -> None:
         """Take in what has been said, waiting at most `timeout` seconds for it."""
-        if not self.alive or not select.select([self._socket], [], [], timeout)[0]:
-            return
-        try:
-            data = self._socket.recv(1 << 16)
-        except OSError:
-            data = b""
-        for body in self._unpacker.feed(data):
-            self._take(from_companion(body))
-        if not data:
-            self._hang_up()
+        for message in self._child.hear(timeout):
+            self._heard = time.monotonic()
+            self._take(message)
 
     def _take(self, message: FromCompanion) -> None:
         match message:
             case Notice(level, text):
                 logger.log(level, "%s", text)
             case Counts(lanes, journaled):
-                self.counts.update(lanes)
+                for name, counts in lanes.items():
+                    self.counts[name] = _sum(self._earlier.get(name), counts)
                 self.journaled = journaled
             case Fault(name, text):
                 self._on_fault(name, text)
+            case Answer(name, ticket, decision):
+                self._on_answer(name, ticket, decision)
+            case Request(name, wishes):
+                logger.info("%s requests %s", name, ", ".join(wishes.opinions))
+                self._on_request(wishes)
+            case Ended(name):
+                self._on_ended(name)
             case LaneFailed(name, reason):
                 self._specs.pop(name, None)
                 self._on_lane_failed(name, reason)
@@ -266,14 +312,20 @@ class Companion:
             case Closed():
                 self._closed = message
             case Ready():
-                pass
+                self._ready = True
 
 
-def _environment() -> dict[str, str]:
-    """Return our environment, with asynccb importable where it is not installed."""
-    environment = dict(os.environ)
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        old = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = root + (os.pathsep + old if old else "")
-    return environment
+def _sum(earlier: LaneCounts | None, counts: LaneCounts) -> LaneCounts:
+    """
+    Add what a companion that died had reported: of its last half second the counts are lost.
+
+    What was delivered, and acknowledged, is not added: it is counted in the cursor.
+    """
+    if earlier is None:
+        return counts
+    added = ("failed", "timed_out", "dropped", "retried", "rejected", "stalled")
+    return dataclasses.replace(
+        counts,
+        address=counts.address or earlier.address,
+        **{name: getattr(earlier, name) + getattr(counts, name) for name in added},
+    )

@@ -86,6 +86,7 @@ class Replica:
             record.flags,
             keywords,
             record.time,
+            ticket=record.ticket,
         )
 
     def saved_values(self) -> dict[str, Any]:

@@ -5,8 +5,11 @@ The folder of one run: journal, cursors, and what `asynccb sync` needs to serve 
     journal/*.segment    the records (`delivery/journal.py`)
     cursors/*.cursor     how far each tracker has come (`delivery/cursor.py`)
     runs/*.record        descriptions of the run that cursors refer to
+    uploads/             files that wait to be uploaded (`delivery/uploads.py`)
     companion.log        what the companion logged
     lock                 held by the one process that delivers
+
+Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`.
 
 Promises: one process at a time; a journal without an end gets one, `crashed`, when it is next
 served.
@@ -14,22 +17,37 @@ served.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import msgspec
+from anyio import to_thread
 
 from asynccb._companion._replica import decode
-from asynccb._exceptions import JournalError
+from asynccb._companion._settings import JournalSettings
+from asynccb._exceptions import BusyError, JournalError
+from asynccb._lifetime import in_forked_children
 from asynccb._record import END
 from asynccb._ring import frame
-from asynccb.delivery.cursor import replace
-from asynccb.delivery.journal import JournalReader, JournalWriter
+from asynccb.delivery.cursor import Cursor, load_cursor, replace
+from asynccb.delivery.journal import SEGMENT_SIZE, JournalWriter
+from asynccb.delivery.segments import last_record
+
+logger = logging.getLogger("asynccb")
 
 FORMAT: Final = 1
+
+_LOOKED_AT: Final = 1.0
+"""Seconds for which a lock is waited for: `asynccb ls` holds it for a moment."""
+_OWN: Final = ("run.json", "uploads", "cursors", "runs", "journal", "companion.log", "lock")
+"""What a run's folder is made of, in the order in which it is removed."""
 
 
 class StoredLane(msgspec.Struct, frozen=True):
@@ -54,28 +72,50 @@ class Description(msgspec.Struct, frozen=True):
 class RunFolder:
     """Own a run's folder, from `open` to `close`."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the folder; nothing is read or written yet."""
+    def __init__(self, path: Path, settings: JournalSettings | None = None) -> None:
+        """Take the folder and how its journal is kept; nothing is read or written yet."""
+        settings = settings or JournalSettings()
         self.path = path
-        self.journal = JournalWriter(path / "journal")
+        self.journal = JournalWriter(
+            path / "journal",
+            min(SEGMENT_SIZE, settings.limit >> 2),
+            limit=settings.limit,
+            fsync=settings.fsync,
+        )
         self._lock = -1
 
-    async def open(self) -> None:
-        """Take the lock and find the journal's end; `JournalError` where another has the lock."""
+    async def lock(self) -> None:
+        """Keep other processes away until `close`; `BusyError` where one is at it."""
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + _LOOKED_AT
+        while not _lock(self._lock, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                self._let_go_of_lock()
+                raise BusyError(
+                    f"{self.path} is being delivered by another process; wait for that to end"
+                )
+            await anyio.sleep(_LOOKED_AT / 20)
+
+    async def open(self) -> None:
+        """Take the lock, as `lock` does, and find the journal's end."""
+        await self.lock()
+        in_forked_children(self._let_go_of_lock)  # which a hook's child would go on holding
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            self._lock = -1
-            raise JournalError(
-                f"{self.path} is being delivered by another process; wait for that to end"
-            ) from None
-        await self.journal.open()
+            # A power cut may have taken records that were delivered; their ids are used up.
+            positions = [cursor.position for cursor in self.cursors().values()]
+            await self.journal.open(max(positions, default=0))
+        except BaseException:
+            self._let_go_of_lock()
+            raise
 
     async def close(self) -> None:
         """Let go of the journal and the lock."""
-        await self.journal.close()
+        try:
+            await self.journal.close()
+        finally:
+            self._let_go_of_lock()
+
+    def _let_go_of_lock(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -98,10 +138,20 @@ class RunFolder:
             raise JournalError(f"{path} has format {found.format}; this version reads {FORMAT}")
         return found
 
+    def cursors(self) -> dict[str, Cursor]:
+        """Read the cursors that there are, by the names of their lanes; leave damaged ones out."""
+        found = {}
+        for path in (self.path / "cursors").glob("*.cursor"):
+            try:
+                found[path.stem] = load_cursor(path)
+            except JournalError as error:
+                logger.error("%s", error)  # those of the other lanes are good all the same
+        return found
+
     async def record_crash_unless_ended(self) -> None:
         """Write the end that the training process did not live to write."""
-        last = await self._last_payload()
-        if last is not None and decode(last).kind == END:
+        last = await to_thread.run_sync(last_record, self.path / "journal")
+        if last is not None and decode(last[1]).kind == END:
             return
         number = self.journal.next
         # Kind, time, step, epoch, flags, logs, changes, metrics, extra: see `_record.Record`.
@@ -110,12 +160,44 @@ class RunFolder:
         )
         await self.journal.append(frame(payload, number), number, number)
 
-    async def _last_payload(self) -> bytes | None:
-        end = self.journal.next
-        if end == 0:
-            return None
-        reader = JournalReader(self.path / "journal", end - 1)
-        try:
-            return (await reader.read(end, 1))[0][1]
-        finally:
-            await reader.close()
+    def remove(self) -> list[str]:
+        """
+        Delete what is the run's own; return the names of what others have put there, which stays.
+
+        The folder goes too where nothing stays. `run.json` goes first: without it nothing can be
+        taken for a run that is still to be delivered.
+        """
+        for name in _OWN:
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        left = sorted(path.name for path in self.path.iterdir())
+        if not left:
+            self.path.rmdir()
+        return left
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder holds a run, whole or not."""
+    return (path / "lock").is_file() and (path / "journal").is_dir()
+
+
+def is_live(path: Path) -> bool:
+    """Tell whether a process is serving the run in a folder now."""
+    lock = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _lock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True

@@ -1,36 +1,35 @@
 """
-The companion's event loop: ring to journal, journal to lanes, and the conversation with the
-training.
+The companion's event loop: ring to journal, and the conversation with the training.
 
-Promises: the ring's room is given back only after the journal has its records; without the training
-process it goes on until everything is delivered or `orphan_timeout` is over, and marks the run as
-crashed unless its end was recorded.
+Promises: the ring's room is given back only after the journal has its records; no hook runs here,
+so that none delays that; without the training process it goes on until everything is delivered or
+`orphan_timeout` is over, and marks the run as crashed unless its end was recorded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
-import pickle
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.abc
-from anyio.streams.buffered import BufferedByteReceiveStream
+import anyio.lowlevel
 
-from asynccb._callback import find_hooks
 from asynccb._companion._arrivals import Arrivals
-from asynccb._companion._journal_lane import Bell, JournalLane
+from asynccb._companion._conversation import GONE, Conversation
+from asynccb._companion._intake import Intake
+from asynccb._companion._journal_lane import Bell
+from asynccb._companion._lane_loop import LaneLoop
 from asynccb._companion._messages import (
     AddLane,
     CloseBy,
     Closed,
     Counts,
-    Fault,
     Flushed,
     FlushUpTo,
     FromCompanion,
@@ -39,12 +38,9 @@ from asynccb._companion._messages import (
     LaneSpec,
     Ready,
     ToCompanion,
-    pack,
-    to_companion,
 )
 from asynccb._companion._run_folder import RunFolder, StoredLane
 from asynccb._ring import RingReader
-from asynccb._stall import LANE_PREFIX, StallWatch
 
 logger = logging.getLogger("asynccb")
 
@@ -57,31 +53,10 @@ _REPORT: Final = 0.5
 """Seconds between two reports of the counts."""
 _FAREWELL: Final = 0.3
 """Seconds of the deadline that are kept for saying goodbye."""
-
-
-class Conversation:
-    """Receive and send whole messages."""
-
-    def __init__(self, stream: anyio.abc.ByteStream) -> None:
-        self._stream = stream
-        self._buffered = BufferedByteReceiveStream(stream)
-
-    async def receive(self) -> ToCompanion:
-        """Return the next message; raises what `GONE` lists where the other side is gone."""
-        length = int.from_bytes(await self._buffered.receive_exactly(4), "little")
-        return to_companion(await self._buffered.receive_exactly(length))
-
-    async def send(self, messages: list[FromCompanion]) -> None:
-        """Send messages; raises what `GONE` lists where the other side is gone."""
-        await self._stream.send(b"".join(pack(message) for message in messages))
-
-
-GONE: Final = (
-    anyio.EndOfStream,
-    anyio.BrokenResourceError,
-    anyio.ClosedResourceError,
-    anyio.IncompleteRead,
-)
+_LAST_DRAIN: Final = 10.0
+"""Seconds beyond the deadline for which a disk may refuse what the ring still holds."""
+_LAST_WRITES: Final = 2.5
+"""Seconds after the goodbye in which lanes close their callbacks and write their cursors."""
 
 
 class Service:
@@ -93,62 +68,102 @@ class Service:
         self._arrivals = Arrivals(ring.slots)
         self._conversation = conversation
         self._hello = hello
-        self._folder = RunFolder(Path(hello.directory))
+        self._folder = RunFolder(Path(hello.directory), hello.settings)
         self._journal = self._folder.journal
-        self._grown = Bell()
-        self._lanes: dict[str, JournalLane] = {}
-        self._specs: dict[str, StoredLane] = {}
+        self._intake = Intake(ring, self._arrivals, self._journal)
+        self._lanes = LaneLoop(
+            self._folder.path,
+            lambda: self._journal.next,
+            self.say,
+            self._lane_failed,
+            spoken=self.spoken,
+            offline=hello.settings.offline,
+        )
+        self._stored: list[StoredLane] = []
+        self._described = True
+        self._known: set[str] = set()  # lanes of before, which may need every segment
+        self._loop = asyncio.get_running_loop()
         self._outgoing: list[FromCompanion] = []
         self._outgoing_bell = Bell()
+        self._queued = self._sent = 0
+        self._sent_bell = Bell()
+        self._obeying = False
+        self._obeyed = 0
+        """Messages of the training process that were heard and followed."""
         self._orphaned = False
         self._closing = False
-        self._drained = anyio.Event()
+        self._dismissed = False
+        """Whether the training process has waited as long as it would."""
+        self._drain_scope = anyio.CancelScope()
+        self._delivery_scope = anyio.CancelScope()
 
     async def run(self) -> None:
         """Drain and deliver until the end of the run, or the deadline."""
         await self._folder.open()
-        self._watch = StallWatch(
-            self._stalled, "the other callbacks in the companion wait meanwhile"
-        )
+        self._known.update(self._folder.cursors())
+        self._lanes.start()
         self.say(Ready(os.getpid()))
         async with anyio.create_task_group() as group:
             self._group = group
             group.start_soon(self._listen)
             group.start_soon(self._speak)
             group.start_soon(self._report)
-            group.start_soon(self._watch_parent)
-            group.start_soon(self._drain)
-            await self._drained.wait()
-            await self._finish_lanes()
+            group.start_soon(self._watch)
+            group.start_soon(self._journal.keep_synced)
+            with self._drain_scope:
+                await self._drain()
+            with self._delivery_scope:
+                await self._finish_lanes()
             group.cancel_scope.cancel()
-        self._watch.close()
+        self._lanes.cancel()
+        await self._lanes.wait(1.0 if self._lanes.done else _FAREWELL / 3)
+        if self._is_over() and not self._hello.settings.keep:
+            await self._remove_folder()
         await self._say_goodbye()
+        await self._lanes.wait(_LAST_WRITES)
         await self._folder.close()
 
     def say(self, message: FromCompanion) -> None:
-        """Queue a message to the training process; lost where that is gone."""
+        """Queue a message to the training process, on any thread; lost where that is gone."""
         if not self._orphaned:
-            self._outgoing.append(message)
-            self._outgoing_bell.ring()
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all
+                self._loop.call_soon_threadsafe(self._queue, message)
+
+    def _queue(self, message: FromCompanion) -> None:
+        self._outgoing.append(message)
+        self._queued += 1
+        self._outgoing_bell.ring()
+
+    async def spoken(self) -> None:
+        """Wait, on any loop, until all that was said before is in the socket, or is moot."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop))
+
+    async def _send_queued(self) -> None:
+        end = self._queued
+        while self._sent < end and not self._orphaned:
+            await self._sent_bell.wait(POLL)
 
     # -- ring to journal ---------------------------------------------------------------------------
 
     async def _drain(self) -> None:
+        while not (self._stored or self._orphaned or self._closing):
+            await anyio.sleep(POLL)  # a journal without run.json would be of no use to a sync
         last_busy = time.monotonic()
         while True:
             leaving = self._orphaned or self._closing
-            if await self._drain_once():
+            if await self._intake.take():
+                self._lanes.ring()
                 last_busy = time.monotonic()
             elif leaving and await self._is_drained():
                 break
-            self._watch.beat()
             idle = time.monotonic() - last_busy > 1.0
             await anyio.sleep(_IDLE_POLL if idle else POLL)
         if self._orphaned:
-            await self._folder.record_crash_unless_ended()
-            self._grown.ring()
-        self._watch.rest()
-        self._drained.set()
+            try:
+                await self._folder.record_crash_unless_ended()
+            except OSError as error:
+                logger.error("the run's end cannot be written (%s); asynccb sync does that", error)
+            self._lanes.ring()
 
     async def _is_drained(self) -> bool:
         """Tell whether the ring is empty; values of a dead training get a moment to land."""
@@ -160,72 +175,63 @@ class Service:
             logger.warning(
                 "%d values were still on the device when the training died", self._arrivals.lost
             )
-        return not self._ring.used
-
-    async def _drain_once(self) -> bool:
-        frames, first, last = self._ring.read(self._arrivals)
-        if not frames:
-            return False
-        await self._append(frames, first, last)
-        self._ring.release()
-        self._grown.ring()
-        return True
-
-    async def _append(self, frames: bytes, first: int, last: int) -> None:
-        """Append to the journal, again and again where the disk refuses."""
-        while True:
-            try:
-                await self._journal.append(frames, first, last)
-            except OSError as error:
-                logger.warning("the journal cannot be written (%s); trying again", error)
-                await anyio.sleep(1.0)
-            else:
-                return
+        return not self._ring.used and self._intake.is_empty
 
     # -- journal to lanes --------------------------------------------------------------------------
 
     async def _add_lane(self, spec: LaneSpec) -> None:
-        try:
-            callback = pickle.loads(spec.pickled)
-            hooks = find_hooks(callback).asynchronous
-        except Exception as error:  # noqa: BLE001 - importing a user's module can raise anything
-            self.say(LaneFailed(spec.name, f"{type(error).__name__}: {error}"))
-            return
-        self._specs[spec.name] = StoredLane(spec.name, spec.path, spec.state, spec.first)
-        await self._folder.describe(self._hello.key, list(self._specs.values()))
-        lane = JournalLane(
-            spec.name,
-            callback,
-            hooks,
-            self._fault_of(spec.name),
-            directory=self._folder.path,
-            journaled=lambda: self._journal.next,
-            grown=self._grown,
-            first=spec.first,
-        )
-        self._lanes[spec.name] = lane
-        self._group.start_soon(lane.run, name=LANE_PREFIX + spec.name)
+        """Serve a callback; what a later sync needs is written down first."""
+        self._stored.append(StoredLane(spec.name, spec.path, spec.state, spec.first))
+        await self._describe()
+        self._lanes.add(spec)
 
-    def _fault_of(self, name: str) -> Callable[[BaseException], None]:
-        return lambda error: self.say(Fault(name, f"{type(error).__name__}: {error}"))
+    def _lane_failed(self, failure: LaneFailed) -> None:
+        """Give a callback back to the training process, which serves it; on the lanes' thread."""
+
+        def forget() -> None:
+            self._stored = [lane for lane in self._stored if lane.name != failure.name]
+            self._group.start_soon(self._describe)
+
+        self._loop.call_soon_threadsafe(forget)
+        self.say(failure)
+
+    async def _describe(self) -> None:
+        """Write `run.json`; where the disk refuses, again with a later report."""
+        try:
+            await self._folder.describe(self._hello.key, self._stored)
+        except OSError as error:
+            if self._described:
+                logger.error("run.json cannot be written (%s); it is tried again", error)
+            self._described = False
+        else:
+            self._described = True
 
     async def _finish_lanes(self) -> None:
-        """Wait for every lane to deliver everything, up to the deadline."""
-        for lane in self._lanes.values():
-            lane.hurry(self._journal.next)
-        timeout = None if self._closing else self._hello.orphan_timeout
-        with anyio.move_on_after(timeout):
-            while not all(lane.done for lane in self._lanes.values()):
-                await anyio.sleep(POLL)
+        """Wait for every lane to deliver everything."""
+        self._lanes.hurry(self._journal.next)
+        while not self._lanes.done:
+            await anyio.sleep(POLL)
+
+    def _end_by(self, timeout: float) -> None:
+        """Have everything end within so many seconds; what the ring holds is journaled even so."""
+        end = anyio.current_time() + max(0.0, timeout - _FAREWELL)
+        self._delivery_scope.deadline = end
+        self._drain_scope.deadline = end + _LAST_DRAIN
+        # Where a hook holds the interpreter's lock nothing above would come to run.
+        faulthandler.dump_traceback_later(timeout + _LAST_DRAIN + _LAST_WRITES + 5.0, exit=True)
 
     # -- the conversation --------------------------------------------------------------------------
 
     async def _listen(self) -> None:
         try:
             while True:
-                await self._obey(await self._conversation.receive())
+                message = await self._conversation.receive()
+                self._obeying = True
+                await self._obey(message)
+                self._obeying = False
+                self._obeyed += 1
         except GONE:
-            self._orphaned = True
+            self._become_orphan()
 
     async def _obey(self, message: ToCompanion) -> None:
         match message:
@@ -235,45 +241,43 @@ class Service:
                 self._group.start_soon(self._answer_flush, end)
             case CloseBy(timeout):
                 self._closing = True
-                self._group.start_soon(self._keep_deadline, timeout)
+                self._dismissed = timeout <= 0
+                self._end_by(timeout)
 
-    async def _keep_deadline(self, timeout: float) -> None:
-        await anyio.sleep(max(0.0, timeout - _FAREWELL))
-        self._group.cancel_scope.cancel()
-
-    def _stalled(self, name: str) -> None:
-        if name in self._lanes:
-            self._lanes[name].counts.stalled += 1
+    def _become_orphan(self) -> None:
+        if not self._orphaned:
+            self._orphaned = True
+            if not self._dismissed:
+                self._end_by(self._hello.orphan_timeout)
 
     async def _answer_flush(self, end: int) -> None:
-        for lane in self._lanes.values():
-            lane.hurry(end)
-        while any(
-            lane.position < end and not lane.counts.disabled and not lane.done
-            for lane in self._lanes.values()
-        ):
+        self._lanes.hurry(end)
+        while not self._lanes.has_delivered(end):
             await anyio.sleep(POLL)
         self._report_now()
         self.say(Flushed(end))
 
     async def _speak(self) -> None:
-        try:
+        # Where the training is gone, what it said before is still to be heard: no orphan yet.
+        with contextlib.suppress(*GONE):
             while True:
                 if not self._outgoing:
                     await self._outgoing_bell.wait()
                 waiting, self._outgoing = self._outgoing, []
                 await self._conversation.send(waiting)
-        except GONE:
-            self._orphaned = True
+                self._sent += len(waiting)
+                self._sent_bell.ring()
 
     async def _say_goodbye(self) -> None:
+        lanes = self._lanes.lanes.items()
         pending = {
-            name: self._journal.next - lane.position
-            for name, lane in self._lanes.items()
-            if not lane.done or lane.counts.disabled
+            name: self._intake.taken - lane.position
+            for name, lane in lanes
+            if not lane.cursor.finished
         }
         self._report_now()
         self.say(Closed({name: count for name, count in pending.items() if count}))
+        await anyio.lowlevel.checkpoint()  # for what was said to be queued
         with anyio.move_on_after(_FAREWELL), contextlib.suppress(*GONE):
             await self._conversation.send(self._outgoing)
 
@@ -281,18 +285,49 @@ class Service:
         while True:
             await anyio.sleep(_REPORT)
             self._report_now()
-            if self._lanes:
-                await self._journal.remove_below(min(ln.retained for ln in self._lanes.values()))
+            if not self._described:
+                await self._describe()
+            lanes = dict(self._lanes.lanes)
+            if lanes and self._known <= lanes.keys():
+                await self._journal.remove_below(min(ln.retained for ln in lanes.values()))
 
     def _report_now(self) -> None:
         counts = {}
-        for name, lane in self._lanes.items():
-            lane.counts.pending = self._journal.next - lane.position
+        for name, lane in list(self._lanes.lanes.items()):
+            lane.counts.pending = self._intake.taken - lane.position
             counts[name] = lane.counts
-        self.say(Counts(counts, self._journal.next))
+        self.say(Counts(counts, self._intake.taken))
 
-    async def _watch_parent(self) -> None:
-        """Notice the training process's death even where a forked child of it holds the socket."""
+    def _is_over(self) -> bool:
+        """Tell whether all is delivered, with nothing that one may want to look into."""
+        return (
+            self._closing
+            and not self._lanes.alive
+            and all(
+                lane.cursor.finished and not lane.counts.is_troubled
+                for lane in self._lanes.lanes.values()
+            )
+        )
+
+    async def _remove_folder(self) -> None:
+        await self._folder.close()
+        try:
+            self._folder.remove()
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", self._folder.path, error)
+
+    async def _watch(self) -> None:
+        """
+        Notice the end of the training process, and of the lanes' thread.
+
+        The socket says nothing of the former where a forked child of the training holds it too.
+        """
         while os.getppid() == self._hello.training_pid:
             await anyio.sleep(0.1)
-        self._orphaned = True
+            if not self._lanes.alive:
+                raise RuntimeError("the thread of the lanes has ended")
+        obeyed = -1
+        while self._obeying or obeyed != self._obeyed:  # it may have said something before
+            obeyed = self._obeyed
+            await anyio.sleep(0.05)
+        self._become_orphan()

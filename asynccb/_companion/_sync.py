@@ -30,26 +30,34 @@ class Synced:
 
     delivered: int
     pending: int
+    lost: int
+    """Records that the journal had dropped, or that were damaged, over all attempts."""
     address: str | None
 
 
 async def sync_run(
-    path: Path, timeout: float | None, on_progress: Callable[[int, int], None]
+    path: Path,
+    timeout: float | None,
+    on_progress: Callable[[int, int], None],
+    tracker: str | None = None,
 ) -> dict[str, Synced]:
     """
-    Deliver what is left in a run's folder, for at most `timeout` seconds.
+    Deliver what is left in a run's folder, for at most `timeout` seconds; offline or not.
 
-    `on_progress` gets the number of records that are delivered and of all that there are, over all
-    trackers. Raises `JournalError` for a folder that holds no run or is being delivered already.
+    `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
+    that are delivered and of all that there are, over all trackers. Raises `JournalError` for a
+    folder that holds no run, and `BusyError` for one that is being delivered already.
     """
     folder = RunFolder(path)
-    stored = folder.description().lanes
     await folder.open()
     try:
+        stored = [
+            lane for lane in folder.description().lanes if tracker is None or lane.name == tracker
+        ]
         await folder.record_crash_unless_ended()
         lanes = [lane for spec in stored if (lane := _make_lane(folder, spec)) is not None]
         total = folder.journal.next
-        started = {lane.name: lane.position for lane in lanes}
+        started = {lane.name: lane.position - lane.cursor.lost for lane in lanes}
         with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as group:
                 for lane in lanes:
@@ -61,8 +69,9 @@ async def sync_run(
         on_progress(sum(lane.position for lane in lanes), total * len(lanes))
         return {
             lane.name: Synced(
-                lane.position - started[lane.name],
+                lane.position - lane.cursor.lost - started[lane.name],
                 0 if lane.cursor.finished else max(1, total - lane.position),
+                lane.cursor.lost,
                 lane.counts.address,
             )
             for lane in lanes

@@ -1,5 +1,5 @@
 """
-What users need to test their own callbacks.
+Finding what waits for a CUDA device.
 
 Promises: what is changed for the time of a test is put back, whatever happens in it.
 """

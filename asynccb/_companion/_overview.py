@@ -1,0 +1,90 @@
+"""
+Looking at runs' folders from outside: what there is, and how far each tracker has come.
+
+Promises: changes nothing, needs no callback's class, and is safe beside a live run.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from asynccb._companion._replica import decode
+from asynccb._companion._run_folder import RunFolder, StoredLane, is_live, is_run
+from asynccb._exceptions import JournalError
+from asynccb._record import END
+from asynccb.delivery.cursor import Cursor
+from asynccb.delivery.segments import last_record
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Say how far one callback has come."""
+
+    name: str
+    behind: int
+    """Records that were not delivered; 0 where `asynccb sync` cannot deliver them either."""
+    lost: int
+    """Records that the journal had dropped before they could be delivered."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Describe a run's folder as it is now."""
+
+    path: Path
+    ended: str
+    """How the run ended, as in `RunStatus`; `live` while a process serves it."""
+    size: int
+    """Bytes of its files."""
+    lanes: list[Standing]
+    trouble: str | None = None
+    """Why nothing of it can be delivered."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether `asynccb sync` has something to deliver."""
+        return self.ended != "live" and any(lane.behind for lane in self.lanes)
+
+
+def find_runs(directory: Path) -> list[Path]:
+    """Return a run's folder, or those of all runs somewhere below a folder, sorted."""
+    if is_run(directory):
+        return [directory]
+    return sorted(path.parent for path in directory.glob("**/lock") if is_run(path.parent))
+
+
+def look_at(path: Path) -> Overview:
+    """Describe one run."""
+    folder = RunFolder(path)
+    live = is_live(path)
+    size = sum(
+        _size(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names
+    )
+    try:
+        lanes = folder.description().lanes
+        last = last_record(path / "journal")
+        cursors = folder.cursors()
+    except JournalError as error:
+        return Overview(path, "live" if live else "crashed", size, [], None if live else str(error))
+    ended = "crashed"
+    if last is not None and (record := decode(last[1])).kind == END:
+        ended = (record.extra or {}).get("status", ended)
+    end = 0 if last is None else last[0] + 1
+    standings = [_standing(lane, cursors.get(lane.name, Cursor()), end) for lane in lanes]
+    return Overview(path, "live" if live else ended, size, standings)
+
+
+def _standing(lane: StoredLane, cursor: Cursor, end: int) -> Standing:
+    behind = 0
+    if not cursor.finished and lane.state is not None:
+        behind = max(1, end - max(cursor.position, lane.first))  # 1: at least how the run ended
+    return Standing(lane.name, behind, cursor.lost)
+
+
+def _size(file: str) -> int:
+    try:
+        return os.lstat(file).st_size
+    except FileNotFoundError:  # a live run's
+        return 0

@@ -1,0 +1,1 @@
+"""Faults at any moment, against real servers."""

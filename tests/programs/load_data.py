@@ -1,0 +1,57 @@
+"""Emit while a DataLoader's workers come and go: METHOD DIRECTORY OUTPUT."""
+
+import sys
+import warnings
+
+import torch
+from callbacks_for_tests import LogWitness
+
+import asynccb
+
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
+
+
+class Items(torch.utils.data.Dataset):
+    """Number the items; a worker that has the dispatcher tries to emit."""
+
+    run = None
+
+    def __len__(self):
+        return 32
+
+    def __getitem__(self, index):
+        if self.run is not None:
+            try:
+                self.run.step(logs={"loss": -1.0})
+            except asynccb.ForkedError:
+                return index
+            return -1
+        return index
+
+
+class Notes(asynccb.TrainerCallback):
+    def __init__(self):
+        self.steps = []
+
+    async def on_log(self, args, state, control, **kwargs):
+        self.steps.append(state.global_step)
+
+
+if __name__ == "__main__":
+    method, directory, output = sys.argv[1:]
+    notes, witness = Notes(), LogWitness(output)
+    items = Items()
+    with asynccb.CallbackDispatcher([notes, witness], directory=directory) as run:
+        if method == "fork":
+            items.run = run
+        seen = []
+        for _ in range(2):
+            for batch in torch.utils.data.DataLoader(
+                items, batch_size=4, num_workers=2, multiprocessing_context=method
+            ):
+                seen += batch.tolist()
+                run.step(logs={"loss": 1.0})
+        print("items", seen == list(range(32)) * 2)
+        print("flushed", run.flush(30))
+        print("thread", notes.steps == list(range(1, 17)))
+        print("companion", [line["step"] for line in witness.lines()] == list(range(1, 17)))

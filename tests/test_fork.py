@@ -1,0 +1,38 @@
+"""Forked and spawned processes beside a run: they end, they are refused, they touch nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from callbacks_for_tests import read_lines
+from launching import output_of
+
+
+def test_children_forked_during_emission_end_and_leave_no_record(tmp_path: Path) -> None:
+    said, _ = output_of("fork_often", 60, tmp_path / "runs", tmp_path / "output")
+    assert said.splitlines() == [
+        "codes {7: 60}",
+        "flushed True",
+        "thread True",
+        "companion True",
+        "processes 1",
+    ]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_of_a_data_loader_neither_hang_nor_emit(tmp_path: Path, method: str) -> None:
+    said, _ = output_of("load_data", method, tmp_path / "runs", tmp_path / "output", timeout=120.0)
+    assert said.splitlines() == ["items True", "flushed True", "thread True", "companion True"]
+
+
+def test_a_child_that_a_hook_forks_ends_with_the_hook(tmp_path: Path) -> None:
+    said, _ = output_of("fork_in_hook", tmp_path / "runs", tmp_path / "output")
+    assert said.splitlines()[0] == "flushed True"
+    assert len(said.splitlines()) == 2
+    for name in ("output", "output.companion"):
+        lines = read_lines(tmp_path / name)
+        steps = [line["step"] for line in lines if "step" in line]
+        assert steps == list(range(1, 21)), name
+        assert len({line["pid"] for line in lines if "step" in line}) == 1
+        assert [line["child"] for line in lines if "child" in line] == steps

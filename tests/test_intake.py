@@ -1,0 +1,114 @@
+"""From the ring to the journal, where the disk refuses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from journals import files_no_larger_than, read_with_lost
+
+from asynccb._companion._arrivals import Arrivals
+from asynccb._companion._intake import Intake
+from asynccb._events import EVENTS, Event
+from asynccb._record import LOST, RUN
+from asynccb._ring import RingReader, RingWriter
+from asynccb.delivery.journal import JournalWriter
+
+CAPACITY = 64 << 10
+LOG = EVENTS.index(Event.LOG)
+
+
+def record(kind: int, step: int) -> bytes:
+    return msgspec.msgpack.encode((kind, 0, step, 0.0, 0, {"text": "x" * 1000}))
+
+
+@pytest.fixture
+def ring() -> Iterator[tuple[RingWriter, RingReader]]:
+    writer = RingWriter(CAPACITY)
+    reader = RingReader(os.dup(writer.fd))
+    yield writer, reader
+    reader.close()
+    writer.close()
+
+
+async def taken(intake: Intake) -> None:
+    """Take until the disk takes it, too."""
+    with anyio.fail_after(20):
+        while not await intake.take():
+            await anyio.sleep(0.01)
+
+
+class TestFullDisk:
+    async def test_what_fits_the_ring_waits_there_and_is_not_lost(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        writer, reader = ring
+        journal = JournalWriter(tmp_path)
+        await journal.open()
+        intake = Intake(reader, Arrivals(reader.slots), journal)
+        with files_no_larger_than(100):
+            for step in range(20):
+                assert writer.write(record(LOG, step))
+                assert not await intake.take()
+        assert reader.used > 20_000  # a companion that dies now loses nothing
+        assert intake.taken == 20
+        assert not intake.is_empty
+        await taken(intake)
+        assert reader.used == 0
+        assert intake.is_empty
+        await journal.close()
+        found, lost = await read_with_lost(tmp_path, 20)
+        assert (list(found), lost) == (list(range(20)), 0)
+        assert [r.getMessage().partition(" (")[0] for r in caplog.records] == [
+            "the journal cannot be written",
+            "the journal can be written again; 0 events were dropped meanwhile",
+        ]
+
+    async def test_the_ring_never_gets_full_and_what_is_about_the_run_is_kept(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        writer, reader = ring
+        journal = JournalWriter(tmp_path)
+        await journal.open()
+        intake = Intake(reader, Arrivals(reader.slots), journal)
+        total = 2000
+        with files_no_larger_than(100):
+            for step in range(total):
+                assert writer.write(record(RUN if step % 500 == 0 else LOG, step))
+                assert not await intake.take()
+        await taken(intake)
+        await journal.close()
+        assert journal.next == total
+
+        found, lost = await read_with_lost(tmp_path, total)
+        kinds = {number: msgspec.msgpack.decode(payload)[0] for number, payload in found.items()}
+        assert [number for number, kind in kinds.items() if kind == RUN] == [0, 500, 1000, 1500]
+        stand_ins = [number for number, kind in kinds.items() if kind == LOST]
+        dropped = lost + len(stand_ins)
+        assert total - 60 < dropped < total
+        assert f"{dropped} events were dropped meanwhile" in caplog.text
+
+    async def test_where_the_next_segment_cannot_be_begun(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader]
+    ) -> None:
+        writer, reader = ring
+        journal = JournalWriter(tmp_path / "journal", segment_size=1)
+        await journal.open()
+        intake = Intake(reader, Arrivals(reader.slots), journal)
+        assert writer.write(record(LOG, 0))
+        await taken(intake)
+        (tmp_path / "journal").rename(tmp_path / "away")
+        assert writer.write(record(LOG, 1))
+        begin = time.monotonic()
+        assert not await intake.take()
+        (tmp_path / "away").rename(tmp_path / "journal")
+        await taken(intake)
+        assert time.monotonic() - begin < 20
+        await journal.close()
+        found, lost = await read_with_lost(tmp_path / "journal", 2)
+        assert (list(found), lost) == ([0, 1], 0)
