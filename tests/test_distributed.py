@@ -3,40 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from distributed_run import EVALUATED, SETTINGS, TRAINED
+from ranks import torchrun
 from regression import Line, Model, history, train, weights
 
 from asynccb import distributed
 from asynccb._exceptions import ConfigurationError
 
 HERE = Path(__file__).parent
-
-
-def torchrun(script: Path, *arguments: str, processes: int = 2) -> None:
-    """Run a script on several ranks; end them all where they hang."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={processes}", str(script), *arguments]
-    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            _, errors = process.communicate(timeout=90)
-        except subprocess.TimeoutExpired:
-            process.terminate()  # torchrun ends its ranks
-            raise
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    assert "Warning" not in errors, errors
 
 
 @pytest.fixture(scope="module")
