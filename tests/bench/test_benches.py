@@ -115,6 +115,27 @@ def test_step_prints_and_writes_every_contender_in_its_layout(tmp_path: Path) ->
         assert_figures(list(figures.values()))
 
 
+def test_decisions_prints_and_writes_every_contender(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.json"
+    sizes = ("--rounds", "1", "--blocks", "2", "--steps", "2", "--milliseconds", "2")
+
+    done = run_bench("decisions", *sizes, "--think", "1", "--json", str(path))
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(path.read_text())
+    assert_described(result, "decisions")
+    contenders = [
+        "nobody",
+        *(f"lag={lag}, {at}" for lag in (1, 0) for at in ("thread", "companion")),
+    ]
+    assert [row["contender"] for row in result["rows"]] == contenders
+    assert [cells[0] for cells in table(done.stdout)] == contenders
+    for row in result["rows"]:
+        figures = {key: value for key, value in row.items() if isinstance(value, dict)}
+        assert set(figures) == {"steps_per_second", "slower_percent", "waited_milliseconds"}
+        assert_figures(list(figures.values()))
+
+
 def test_contained_prints_and_writes_each_contender_and_names_the_culprits(tmp_path: Path) -> None:
     path = tmp_path / "contained.json"
     sizes = ("--rounds", "1", "--pairs", "2", "--steps", "6", "--lead-in", "2")
@@ -164,7 +185,7 @@ def test_contained_stops_at_points_that_are_not_those_emitted(
         contained.count_points(tmp_path, 3)
 
 
-@pytest.mark.parametrize("bench", ["emit", "step", "contained"])
+@pytest.mark.parametrize("bench", ["emit", "step", "contained", "decisions"])
 def test_a_bench_refuses_zero_rounds_and_says_so(bench: str) -> None:
     done = run_bench(bench, "--rounds", "0")
 

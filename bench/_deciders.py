@@ -1,0 +1,55 @@
+"""Callbacks that take their time to decide; importable, so that the companion can serve them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import anyio
+
+from asynccb import TrainerCallback, decides
+
+
+class Lagging(TrainerCallback):
+    """Decide at the end of each step, for the end of the next one."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    @decides(lag=1)
+    async def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        await anyio.sleep(self.seconds)
+        control.should_training_stop = False
+
+
+class Prompt(TrainerCallback):
+    """Decide at the end of each step, for that step."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    @decides(lag=0)
+    async def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        await anyio.sleep(self.seconds)
+        control.should_training_stop = False
+
+
+class LaggingInCompanion(Lagging):
+    """Do so in the companion."""
+
+    placement = "process"
+
+
+class PromptInCompanion(Prompt):
+    """Do so in the companion."""
+
+    placement = "process"
+
+
+DECIDERS: Final[dict[str, tuple[type[Lagging | Prompt], ...]]] = {
+    "nobody": (),
+    "lag=1, thread": (Lagging,),
+    "lag=1, companion": (LaggingInCompanion,),
+    "lag=0, thread": (Prompt,),
+    "lag=0, companion": (PromptInCompanion,),
+}
+"""Who decides, by contender."""
