@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from asynccb._callback import TrainerCallback
-    from asynccb._control import TrainerControl
+    from asynccb._control import Decision, TrainerControl
+    from asynccb._decides import decides
     from asynccb._dispatcher import CallbackDispatcher
     from asynccb._events import Event
     from asynccb._exceptions import (
         AccessError,
+        AgreementError,
         AsyncCCBError,
+        BusyError,
         CallbackError,
         ClosedError,
         ConfigurationError,
@@ -26,9 +29,11 @@ if TYPE_CHECKING:
         FrozenError,
         HookReturnError,
         JournalError,
+        LateDecisionError,
         MailboxFullError,
         RejectedError,
         StateFileError,
+        TraceError,
         TransientError,
         UndecidedError,
         UnknownEventError,
@@ -45,11 +50,14 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "AccessError": "_exceptions",
+    "AgreementError": "_exceptions",
     "AsyncCCBError": "_exceptions",
     "CallbackDispatcher": "_dispatcher",
+    "BusyError": "_exceptions",
     "CallbackError": "_exceptions",
     "ClosedError": "_exceptions",
     "ConfigurationError": "_exceptions",
+    "Decision": "_control",
     "DefaultFlowCallback": "callbacks.default_flow",
     "DefinitionError": "_exceptions",
     "DeliveryError": "_exceptions",
@@ -60,6 +68,7 @@ _HOMES: Final = {
     "FrozenError": "_exceptions",
     "HookReturnError": "_exceptions",
     "JournalError": "_exceptions",
+    "LateDecisionError": "_exceptions",
     "MLflowCallback": "trackers.mlflow",
     "MailboxFullError": "_exceptions",
     "PrinterCallback": "callbacks.printer",
@@ -67,6 +76,7 @@ _HOMES: Final = {
     "RejectedError": "_exceptions",
     "StateFileError": "_exceptions",
     "TensorBoardCallback": "trackers.tensorboard",
+    "TraceError": "_exceptions",
     "Trainer": "trainer",
     "TrainerCallback": "_callback",
     "TrainerControl": "_control",
@@ -75,6 +85,7 @@ _HOMES: Final = {
     "TransientError": "_exceptions",
     "UndecidedError": "_exceptions",
     "UnknownEventError": "_exceptions",
+    "decides": "_decides",
 }
 """Where each public name is defined."""
 
@@ -82,11 +93,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AccessError",
+    "AgreementError",
     "AsyncCCBError",
+    "BusyError",
     "CallbackDispatcher",
     "CallbackError",
     "ClosedError",
     "ConfigurationError",
+    "Decision",
     "DefaultFlowCallback",
     "DefinitionError",
     "DeliveryError",
@@ -97,6 +111,7 @@ __all__ = [
     "FrozenError",
     "HookReturnError",
     "JournalError",
+    "LateDecisionError",
     "MLflowCallback",
     "MailboxFullError",
     "PrinterCallback",
@@ -104,6 +119,7 @@ __all__ = [
     "RejectedError",
     "StateFileError",
     "TensorBoardCallback",
+    "TraceError",
     "Trainer",
     "TrainerCallback",
     "TrainerControl",
@@ -112,6 +128,7 @@ __all__ = [
     "TransientError",
     "UndecidedError",
     "UnknownEventError",
+    "decides",
 ]
 
 

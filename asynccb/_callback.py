@@ -10,8 +10,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from asynccb._decides import Deciding, terms_of
 from asynccb._events import EVENTS, Event, closest
 from asynccb._exceptions import ConfigurationError, DefinitionError
+from asynccb._requesting import Requesting
 
 if TYPE_CHECKING:
     from asynccb._control import TrainerControl
@@ -87,6 +89,14 @@ class TrainerCallback:
 
     ranks: Ranks = "all"
     """On which ranks the async hooks run."""
+
+    agreed: bool = False
+    """Whether what the `def` hooks set is agreed on among the ranks, right after the event: what
+    one rank sets, all get. The event must then come on every rank."""
+
+    request: Requesting = Requesting()
+    """Asks the run for flags, from wherever the callback is at work: a stop button that its server
+    has, a thread of its own. Hooks that decide have no need of it."""
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -178,6 +188,7 @@ class Options(NamedTuple):
     on_error: OnError = "warn"
     timeout: float | None = None
     ranks: Ranks = "all"
+    agreed: bool = False
 
 
 def read_options(callback: Any) -> Options:
@@ -192,6 +203,15 @@ class Hooks(NamedTuple):
 
     inline: dict[Event, InlineHook]
     asynchronous: dict[Event, AsyncHook]
+
+    @property
+    def terms(self) -> dict[Event, Deciding]:
+        """The terms of those that decide."""
+        return {
+            event: terms
+            for event, hook in self.asynchronous.items()
+            if (terms := terms_of(hook)) is not None
+        }
 
 
 def find_hooks(callback: Any) -> Hooks:

@@ -1,9 +1,13 @@
-"""What callbacks steer a run with: the flags, as in transformers, and their frozen form."""
+"""
+What callbacks steer a run with: the flags, as in transformers, their frozen form, and decisions.
+
+Promises: what decisions make of the flags depends on their order alone.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Self
 
@@ -72,8 +76,7 @@ class FrozenControl(TrainerControl):
             f"an async hook cannot set control.{name}: by the time it runs, the loop has moved on, "
             "and when the flag arrived would depend on the network. That is what "
             "@asynccb.decides(lag=k) is for, which applies an async hook's decision at a fixed "
-            "step (not in this version yet); until then write the hook as a plain `def`, which "
-            "runs inline on the training thread"
+            "step; or write the hook as a plain `def`, which runs inline on the training thread"
         )
 
     def __delattr__(self, name: str) -> NoReturn:
@@ -94,3 +97,60 @@ def pack_flags(control: TrainerControl) -> int:
     if packed is None:  # something that is true or false, but no bool
         packed = _PACKED[tuple(map(bool, flags))]
     return packed
+
+
+def unpack_flags(flags: int) -> TrainerControl:
+    """Return a control with the flags that were packed."""
+    return TrainerControl(*(bool(flags >> bit & 1) for bit in range(len(FLAGS))))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Say what a hook wants the flags to be; None is no opinion."""
+
+    should_training_stop: bool | None = None
+    should_epoch_stop: bool | None = None
+    should_save: bool | None = None
+    should_evaluate: bool | None = None
+    should_log: bool | None = None
+
+    @classmethod
+    def between(cls, before: int, after: int) -> Decision:
+        """Return what changes packed flags from `before` to `after`."""
+        return cls(
+            *(
+                bool(after >> bit & 1) if (before ^ after) >> bit & 1 else None
+                for bit in range(len(FLAGS))
+            )
+        )
+
+    @property
+    def opinions(self) -> dict[str, bool]:
+        """The flags that it has an opinion on."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+NO_OPINION: Final = Decision()
+
+
+def combine(decisions: Iterable[Decision]) -> Decision:
+    """Return the one decision that does what all do in their order: a later opinion wins."""
+    opinions: dict[str, bool] = {}
+    for decision in decisions:
+        opinions |= decision.opinions
+    return Decision(**opinions)
+
+
+def merge(flags: int, decisions: Iterable[Decision]) -> int:
+    """Return packed flags with the decisions applied in their order."""
+    for name, value in combine(decisions).opinions.items():
+        bit = 1 << FLAGS.index(name)
+        flags = flags | bit if value else flags & ~bit
+    return flags
+
+
+def write_flags(control: TrainerControl, decisions: Iterable[Decision]) -> None:
+    """Apply decisions, in their order, to a control."""
+    flags = pack_flags(control)
+    for name, value in Decision.between(flags, merge(flags, decisions)).opinions.items():
+        setattr(control, name, value)

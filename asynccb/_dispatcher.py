@@ -15,28 +15,34 @@ from types import TracebackType
 from typing import Any, Self
 
 from asynccb._callback import Overflow
+from asynccb._closing import close_publisher
 from asynccb._control import TrainerControl
+from asynccb._decisions import Decisions
 from asynccb._events import Event, parse_event
 from asynccb._exceptions import (
     ClosedError,
     ForkedError,
 )
-from asynccb._given import Given, check_limits, check_mapping, first_state, is_for_rank
+from asynccb._faults import raise_oldest
+from asynccb._given import Given, check_limits, check_mapping, first_state
 from asynccb._inline import run_inline
-from asynccb._lifetime import at_exit, in_forked_children
+from asynccb._lifetime import at_exit, in_forked_children, status_of
+from asynccb._membership import Membership
 from asynccb._publisher import Publisher
 from asynccb._record import HISTORY_BIT
+from asynccb._requesting import Requesting
 from asynccb._roster import Refusing, Roster, Route
 from asynccb._run import RunStatus
-from asynccb._staged_logs import StagedLogs
+from asynccb._slots import CURRENT
 from asynccb._state import TrainerState
 from asynccb._statistics import Statistics
+from asynccb._steering import Steering
 from asynccb.arguments import TrainingArguments
 
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
-class CallbackDispatcher:
+class CallbackDispatcher(Membership, Steering):
     """
     Send a training loop's events to callbacks, without the loop waiting.
 
@@ -70,6 +76,7 @@ class CallbackDispatcher:
         directory: str | Path | None = None,
         capacity: int = 10_000,
         overflow: Overflow = "block",
+        replay: str | Path | None = None,
     ) -> None:
         """
         Take the callbacks, classes or instances, and what hooks are given.
@@ -77,8 +84,12 @@ class CallbackDispatcher:
         `args` defaults to `TrainingArguments()`. `max_steps` above 0 makes `step` ask for the end
         of training. Journals go below `directory`, by default `<args.output_dir>/asynccb`; a folder
         is made only if a tracker needs one. A mailbox holds `capacity` events. Environment
-        variables that trackers read must be set before. Raises `DefinitionError` for a callback
-        that cannot work, `ConfigurationError` for a value out of range.
+        variables that trackers read must be set before. `replay` is the `decisions.jsonl` of
+        another run, or a folder that holds it: hooks that decide are then not called, and what
+        they decided in that run is applied at the same steps. Raises `DefinitionError` for a
+        callback that cannot work, `ConfigurationError` for a value out of range, `TraceError` for
+        a trace that cannot be replayed; the latter also later, where it turns out to be of another
+        run.
         """
         check_limits(callbacks, max_steps, capacity, overflow)
         self.args: Any = TrainingArguments() if args is None else args
@@ -98,11 +109,20 @@ class CallbackDispatcher:
         self._busy = 0
         self._closed = False
         self._training = False
-        self._roster = Roster()
+        self._resumed = False
+        self._roster = Roster(asks=replay is None)
         folder = Path(self.args.output_dir, "asynccb") if directory is None else Path(directory)
         self._publisher = Publisher(folder.expanduser().absolute(), overflow, capacity)
         self._staging = self._publisher.staging
         self._faults = self._publisher.faults
+        self._decisions = Decisions(
+            self._publisher,
+            self._roster,
+            getattr(self.args, "seed", None),
+            None if replay is None else Path(replay).expanduser(),
+            owner=self.state.is_world_process_zero,
+        )
+        self.request = Requesting(self._decisions.request)
         self._routes: Mapping[str, Route | None] = self._roster.routes
         in_forked_children(self._after_fork)
         self._forget_exit = at_exit(self._close_at_exit)
@@ -122,19 +142,48 @@ class CallbackDispatcher:
         """
         return self._emit(event, extra, 0)
 
-    def log(self, logs: Mapping[str, Any]) -> TrainerControl:
-        """Append the logs, with the step, to the state's log history, and emit `on_log`."""
+    def log(self, logs: Mapping[str, Any], *, fresh: bool = False) -> TrainerControl:
+        """
+        Append the logs, with the step, to the state's log history, and emit `on_log`.
+
+        `fresh=True` promises that nobody writes to the logged CUDA tensors any more, as is so for
+        what an eager step has computed, and not for a CUDA graph's outputs. Each log then costs no
+        launch: the tensors are kept and copied with those of the next 10 ms (which a training that
+        is killed loses). Writing to one in place is noticed, said, and ends this.
+        """
         check_mapping("logs", logs)
+        if fresh and self._log_later(logs):
+            return self.control  # type: ignore[no-any-return]
         staging = self._staging
-        plain = staging.plain(logs)
+        plain = staging.plain(logs, CURRENT if fresh else None)
         entry = {**plain, "step": self.state.global_step}
-        if type(plain) is StagedLogs and staging.device is not None:
-            staging.device.watch(entry)  # puts the numbers in when they land
+        staging.watch(plain, entry)
         self.state.log_history.append(entry)
         return self._emit("on_log", {"logs": plain}, HISTORY_BIT)
 
+    def _log_later(self, logs: Mapping[str, Any]) -> bool:
+        """Log fresh tensors together with others, if only the companion listens."""
+        route = self._routes[Event.LOG]
+        if route is None or not route.may_wait:
+            return False
+        begin = _clock()
+        for flag in route.resets:
+            setattr(self.control, flag, False)
+        publisher = self._publisher
+        if not publisher.put_off(route.number, begin, self.state, self.control, logs):
+            return False
+        self._events += 1
+        self._busy += _clock() - begin
+        if self._faults:
+            raise_oldest(self._faults)
+        return True
+
     def step(
-        self, logs: Mapping[str, Any] | None = None, metrics: Mapping[str, Any] | None = None
+        self,
+        logs: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        *,
+        fresh: bool = False,
     ) -> TrainerControl:
         """
         Count an update step of a hand-written loop, and return what the callbacks want next.
@@ -143,7 +192,7 @@ class CallbackDispatcher:
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
         `should_training_stop`. Saving and evaluating is the loop's own: emit `on_save` when a
         checkpoint is there. `on_step_begin` and the epoch events are emitted by the loop, if
-        wanted.
+        wanted. `fresh` is that of `log`.
         """
         for name, values in (("logs", logs), ("metrics", metrics)):
             if values is not None:
@@ -155,9 +204,9 @@ class CallbackDispatcher:
             control.should_training_stop = True
         self._emit("on_step_end", {}, 0)
         if logs is not None:
-            self.log(logs)
+            self.log(logs, fresh=fresh)
         if metrics is not None:
-            self.log(metrics)
+            self.log(metrics, fresh=fresh)
             self._emit("on_evaluate", {"metrics": metrics}, 0)
         return self.control  # type: ignore[no-any-return]
 
@@ -170,6 +219,9 @@ class CallbackDispatcher:
             raise
         if route is None:
             return self.control  # type: ignore[no-any-return]
+        # Most steps of most runs; an error that is to be raised is raised at a boundary even so.
+        if route.is_quiet and not self._faults and self._decisions.pass_by(self.state):
+            return self.control  # type: ignore[no-any-return]
         begin = _clock()
         if route.frames_training:
             self._mark_training(event == Event.TRAIN_BEGIN)
@@ -179,27 +231,38 @@ class CallbackDispatcher:
             if route.inline:
                 keywords = {**self._objects, **extra}
                 self.control = run_inline(
-                    route, event, self.args, self.state, self.control, keywords
+                    route,
+                    event,
+                    self.args,
+                    self.state,
+                    self.control,
+                    keywords,
+                    self._decisions.agree,
                 )
         finally:
             # Also where a hook has raised: what was logged up to a crash is what matters then.
             self._publish(route, extra, history, begin)
-        self._events += 1
+        self._events += route.is_heard
         self._busy += _clock() - begin
+        if route.applies:
+            self._decisions.apply(route, self.state, self.control)
         if self._faults:
-            self._publisher.raise_fault()
+            raise_oldest(self._faults)
         return self.control  # type: ignore[no-any-return]
 
     def _publish(self, route: Route, extra: dict[str, Any], history: int, now: int) -> None:
         publisher = self._publisher
+        ticket = self._decisions.open(route, self.state) if route.deciders else 0
         if route.companion:
-            publisher.write(route.number, now, self.state, self.control, history, extra)
+            publisher.write(route.number, now, self.state, self.control, history, extra, ticket)
         if route.lanes:
             copies = {
                 key: dict(self._staging.plain(value)) if isinstance(value, Mapping) else value
                 for key, value in extra.items()
             }
-            publisher.post(route, now, self.state, self.control, self.args, self._objects, copies)
+            publisher.post(
+                route, now, self.state, self.control, self.args, self._objects, copies, ticket
+            )
         if self._staging.device is not None:
             self._staging.device.tick(now)
         if publisher.late:
@@ -210,70 +273,9 @@ class CallbackDispatcher:
         if begins:
             self._publisher.describe(self.args, self.model)
 
-    def _start_late_lanes(self) -> None:
-        for member in list(self._publisher.late):
-            self._publisher.start_lane(member, self.args, self.model)
-        self._update_routes()
-
     def settle(self) -> None:
         """Wait until the log history holds numbers only; waits for the device, if there is one."""
-        if self._staging.device is not None:
-            self._staging.device.finish(float("inf"))
-
-    # -- callbacks ---------------------------------------------------------------------------------
-
-    @property
-    def callbacks(self) -> list[Any]:
-        """The callbacks, in order."""
-        return [member.callback for member in self._roster.members]
-
-    @property
-    def callback_list(self) -> str:
-        """The callbacks' class names, one a line."""
-        return "\n".join(type(callback).__name__ for callback in self.callbacks)
-
-    def add_callback(self, callback: Any) -> None:
-        """
-        Add a callback, a class or an instance, after all others.
-
-        A second one of a class is added with a warning. Added during an event, it takes part from
-        the next one on.
-        """
-        if self._closed:
-            self._routes["on_init_end"]  # raises what every event raises now
-        member = self._roster.prepare(callback)
-        if member.hooks.asynchronous and is_for_rank(member.options.ranks, self.state):
-            self._publisher.start_lane(member, self.args, self.model)
-        self._roster.add(member)
-        self._update_routes()
-
-    def pop_callback(self, callback: Any) -> Any:
-        """Remove a callback, the first of a class or an instance, and return it, or None."""
-        member = self._roster.find(callback)
-        if member is None:
-            return None
-        self._roster.remove(member)
-        self._publisher.end_lane(member)
-        self._update_routes()
-        return member.callback
-
-    def remove_callback(self, callback: Any) -> None:
-        """
-        Remove a callback: the first of a class, if there is one, or an instance.
-
-        What its lane has got already is delivered. Raises ValueError for an instance that is none
-        of the callbacks.
-        """
-        if self.pop_callback(callback) is None and not isinstance(callback, type):
-            raise ValueError(f"{callback!r} is none of the callbacks: {', '.join(self._names())}")
-
-    def _names(self) -> list[str]:
-        return [member.name for member in self._roster.members]
-
-    def _update_routes(self) -> None:
-        self._roster.update()
-        if not isinstance(self._routes, Refusing):
-            self._routes = self._roster.routes
+        self._publisher.finish_staging(float("inf"))
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -292,10 +294,9 @@ class CallbackDispatcher:
         """
         if self._closed:
             return
-        from asynccb._closing import close_publisher
-
         self._refuse(ClosedError, "this dispatcher was closed; make a new one for another run")
         self._forget_exit()
+        self._decisions.close()
         close_publisher(self._publisher, self.statistics, timeout, status)
 
     def statistics(self) -> Statistics:
@@ -308,11 +309,12 @@ class CallbackDispatcher:
             dropped=outlet.dropped if outlet else 0,
             blocked=outlet.blocked if outlet else 0.0,
             odd=self._staging.odd,
-            callbacks=self._publisher.counts(),
+            callbacks=self._decisions.count(self._publisher.counts()),
         )
 
     def __enter__(self) -> Self:
-        self.emit(Event.TRAIN_BEGIN)
+        begin = self.emit_again if self._resumed else self.emit
+        begin(Event.TRAIN_BEGIN)
         return self
 
     def __exit__(
@@ -321,9 +323,7 @@ class CallbackDispatcher:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        status: RunStatus = "finished"
-        if error is not None:
-            status = "killed" if isinstance(error, KeyboardInterrupt) else "failed"
+        status = status_of(error)
         try:
             if error is None and not self._closed:
                 status = "failed"
@@ -336,8 +336,9 @@ class CallbackDispatcher:
         self._closed = True
         self._routes = Refusing(error, message)
 
-    def _close_at_exit(self, failed: bool) -> None:
-        self.close(status="failed" if failed or self._training else "finished")
+    def _close_at_exit(self, error: BaseException | None) -> None:
+        status = status_of(error)
+        self.close(status="failed" if status == "finished" and self._training else status)
 
     def _after_fork(self) -> None:
         self._refuse(

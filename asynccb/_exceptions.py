@@ -11,12 +11,16 @@ Every error that asynccb raises on purpose.
     ├── FrozenError (AttributeError)       writing to a snapshot
     │   └── UndecidedError                 writing to the control in a hook that may not decide
     ├── CallbackError (RuntimeError)       a hook failed and its callback says `on_error = "raise"`
+    │   └── LateDecisionError              a decision is late and its hook says `on_late="raise"`
+    ├── AgreementError (RuntimeError)      ranks that cannot agree: one is missing or differs
     ├── MailboxFullError (RuntimeError)    a mailbox is full and its callback says `overflow =
     "raise"`
     ├── ClosedError (RuntimeError)         an event after `close()`
     ├── ForkedError (RuntimeError)         an event in a forked child
     ├── StateFileError (ValueError)        a `trainer_state.json` that cannot be read
     ├── JournalError (ValueError)          a journal that cannot be read
+    │   └── BusyError                      a journal that another process is delivering
+    ├── TraceError (ValueError)            a decision trace that cannot be replayed
     └── DeliveryError (RuntimeError)       a tracker's server did not take what was sent
         ├── TransientError                 it may take it later: try again
         ├── RejectedError                  it will never take this record: go on with the next
@@ -58,6 +62,14 @@ class CallbackError(AsyncCCBError, RuntimeError):
     """Carry a hook's failure to the training thread; its cause is the hook's own exception."""
 
 
+class LateDecisionError(CallbackError):
+    """Signal a decision that was not there in time, where its hook says `on_late="raise"`."""
+
+
+class AgreementError(AsyncCCBError, RuntimeError):
+    """Signal that the ranks of a run cannot agree, naming those that are missing or differ."""
+
+
 class MailboxFullError(AsyncCCBError, RuntimeError):
     """Signal an event that found the mailbox full under `overflow = "raise"`."""
 
@@ -78,6 +90,14 @@ class JournalError(AsyncCCBError, ValueError):
     """Signal a journal that cannot be read, saying where it breaks."""
 
 
+class BusyError(JournalError):
+    """Signal a journal that another process is delivering: try again when that has ended."""
+
+
+class TraceError(AsyncCCBError, ValueError):
+    """Signal a decision trace that cannot be replayed in this run, saying why."""
+
+
 class DeliveryError(AsyncCCBError, RuntimeError):
     """Signal that a tracker's server did not take what was sent."""
 
@@ -85,9 +105,13 @@ class DeliveryError(AsyncCCBError, RuntimeError):
 class TransientError(DeliveryError):
     """Signal a failure that may pass: the same request may be sent again."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, cause: str | None = None
+    ) -> None:
+        """Take how long to wait, in seconds, and what failures of one kind have in common."""
         super().__init__(message)
         self.retry_after = retry_after
+        self.cause = cause
 
 
 class RejectedError(DeliveryError):
@@ -97,6 +121,11 @@ class RejectedError(DeliveryError):
         super().__init__(message)
         self.status = status
         self.code = code
+
+    @property
+    def cause(self) -> str:
+        """What refusals of one kind have in common; the message, where there was no answer."""
+        return str(self) if self.status is None else f"{self.status} {self.code or ''}"
 
 
 class AccessError(DeliveryError):

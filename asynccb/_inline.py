@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from asynccb._control import FLAGS
+from asynccb._control import FLAGS, Decision, combine, pack_flags, write_flags
 from asynccb._exceptions import HookReturnError
 from asynccb._roster import Route
 
 
 def run_inline(
-    route: Route, event: str, args: Any, state: Any, control: Any, keywords: Mapping[str, Any]
+    route: Route,
+    event: str,
+    args: Any,
+    state: Any,
+    control: Any,
+    keywords: Mapping[str, Any],
+    agree: Callable[[str, int, Decision], Decision],
 ) -> Any:
     """
     Call an event's `def` hooks and return the control that the last one left.
 
     A control that a hook returns replaces the one before, for the hooks after it too; raises
-    `HookReturnError` for anything else but None.
+    `HookReturnError` for anything else but None. What callbacks with `agreed` want is passed
+    through `agree(event, step, wishes)` after all.
     """
-    for hook, name in route.inline:
+    wishes: list[Decision] = []
+    for hook, name, agreed in route.inline:
+        before = pack_flags(control) if agreed else 0
         returned = hook(args, state, control, **keywords)
-        if returned is None or returned is control:
-            continue
-        if not all(hasattr(returned, flag) for flag in FLAGS):
-            raise HookReturnError(
-                f"{name}.{event} returned {type(returned).__name__} {returned!r}; a hook returns "
-                "None, or the control"
-            )
-        control = returned
+        if returned is not None and returned is not control:
+            _check(returned, name, event)
+            control = returned
+        if agreed:
+            wishes.append(Decision.between(before, pack_flags(control)))
+    if wishes:
+        write_flags(control, [agree(event, state.global_step, combine(wishes))])
     return control
+
+
+def _check(returned: object, name: str, event: str) -> None:
+    if not all(hasattr(returned, flag) for flag in FLAGS):
+        raise HookReturnError(
+            f"{name}.{event} returned {type(returned).__name__} {returned!r}; a hook returns "
+            "None, or the control"
+        )

@@ -10,16 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 import anyio
 
 from asynccb._callback import AsyncHook, read_options
-from asynccb._control import FrozenControl, TrainerControl
+from asynccb._control import (
+    NO_OPINION,
+    Decision,
+    FrozenControl,
+    TrainerControl,
+    pack_flags,
+    unpack_flags,
+)
+from asynccb._decides import terms_of
 from asynccb._events import Event
 from asynccb._exceptions import AccessError, HookReturnError, TransientError
 from asynccb._mailbox import Letter
@@ -40,12 +49,15 @@ class Delivers(Protocol):
     """What a lane calls on a tracker beside its hooks; the contract is in `trackers/base.py`."""
 
     interval: float
+    beat: float | None
     address: str | None
     rejected: int
     time: int
 
     def describe(self, run: RunDescription) -> None: ...
     async def flush(self) -> None: ...
+    async def heartbeat(self) -> None: ...
+    def take_refusals(self) -> Iterable[Any]: ...
     async def finish(self, status: RunStatus) -> None: ...
     async def close(self) -> None: ...
 
@@ -71,9 +83,22 @@ class LaneCounts:
     """Events that are waiting; in the companion, records of the journal."""
     blocked: float = 0.0
     """Seconds for which the training thread waited for room."""
+    decided: int = 0
+    """Decisions with an opinion that were applied."""
+    waited: float = 0.0
+    """Seconds for which the training thread waited for decisions."""
+    late: int = 0
+    """Decisions that were not in at their limit."""
+    undue: int = 0
+    """Decisions with an opinion whose step has not come; after the end, never applied."""
     disabled: bool = False
     address: str | None = None
     """Where to look at the run, for a tracker."""
+
+    @property
+    def is_troubled(self) -> bool:
+        """Whether something went wrong for good."""
+        return bool(self.failed or self.dropped or self.rejected or self.disabled)
 
 
 @dataclass(eq=False)
@@ -86,24 +111,45 @@ class Lane:
     fault: Callable[[BaseException], None]
     """Takes what is to be raised on the training thread."""
     counts: LaneCounts = field(default_factory=LaneCounts)
+    answer: Callable[[str, int, Decision | None], None] = field(
+        default=lambda name, ticket, decision: None, kw_only=True
+    )
+    """Takes what a hook decided for a ticket; None where it was not called."""
+    aside: Callable[[Iterable[Any]], Awaitable[None]] | None = field(default=None, kw_only=True)
+    """Takes a tracker's records that can never be delivered; None where there is no run folder."""
     _causes: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.options = read_options(self.callback)
+        self.deciding = {event for event, hook in self.hooks.items() if terms_of(hook)}
         self._returned = 0  # hook calls that are not acknowledged yet
+        self._beaten = math.inf  # monotonic seconds; not due until the first flush, then at once
         self.tracker: Delivers | None = (
             self.callback if isinstance(self.callback, Delivers) else None
         )
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it sends to a server, which `ASYNCCB_OFFLINE` does not let it do."""
+        return self.tracker is not None and not getattr(self.tracker, "local", False)
 
     async def call(self, letter: Letter) -> None:
         """Call the hook for one event; never raises what the hook raises."""
         hook = self.hooks.get(letter.event)
         if hook is None:
             return
+        decision = None
         if self.counts.disabled:
             self.counts.dropped += 1
-            return
-        control = FrozenControl(letter.flags)
+        else:
+            decision = await self._call(hook, letter)
+        if letter.ticket and letter.event in self.deciding:
+            self.answer(self.name, letter.ticket, decision)
+
+    async def _call(self, hook: AsyncHook, letter: Letter) -> Decision:
+        """Call the hook and return what it wants changed; nothing, where it fails."""
+        may_decide = letter.event in self.deciding
+        control = unpack_flags(letter.flags) if may_decide else FrozenControl(letter.flags)
         keywords = {
             key: await arrived(value) if type(value) is dict else value
             for key, value in letter.keywords.items()
@@ -122,17 +168,40 @@ class Lane:
             self._returned += 1
             if self.tracker is None:
                 self._count_delivered()
-            if returned is not None and not isinstance(returned, TrainerControl):
-                self._complain(letter.event, _nonsense(self.name, letter.event, returned))
+            if returned is None or isinstance(returned, TrainerControl):
+                return Decision.between(letter.flags, pack_flags(returned or control))
+            self._complain(letter.event, _nonsense(self.name, letter.event, returned))
         elif timeout is not None and time.monotonic() - begin >= timeout:
             self.counts.timed_out += 1
+        return NO_OPINION
 
     async def flush(self) -> None:
         """Deliver what the hooks have gathered, however long the server is away."""
-        if self.tracker is not None and not self.counts.disabled:
-            await self._deliver("flush", self.tracker.flush)
-            if not self.counts.disabled:
-                self._count_delivered()
+        tracker = self.tracker
+        if tracker is None or self.counts.disabled:
+            return
+        if await self._deliver("flush", tracker.flush):
+            if self._beaten == math.inf:
+                self._beaten = -math.inf
+            self._count_delivered()
+
+    async def beat(self) -> None:
+        """Tell the tracker's server that the run lives, if it is time to; one attempt a beat."""
+        tracker = self.tracker
+        if tracker is None or tracker.beat is None or self.counts.disabled:
+            return
+        now = time.monotonic()
+        if now - self._beaten < tracker.beat:
+            return
+        self._beaten = now
+
+        async def run() -> None:
+            try:
+                await tracker.heartbeat()
+            except TransientError as error:
+                self._retried(error)
+
+        await self._contain("heartbeat", run, None)
 
     async def finish(self, status: RunStatus, when: int) -> None:
         """Tell the tracker's server how the run ended; `when` in Unix nanoseconds."""
@@ -150,18 +219,28 @@ class Lane:
         self.counts.delivered += self._returned
         self._returned = 0
 
-    async def _deliver(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+    async def _deliver(self, what: str, attempt: Callable[[], Awaitable[None]]) -> bool:
+        """Call until it is acknowledged; where it never will be, the lane ends."""
+
         async def run() -> None:
             await until_acknowledged(attempt, self._retried)
 
         delivered = await self._contain(what, run, None)
-        assert self.tracker is not None
-        self.counts.rejected = self.tracker.rejected
-        self.counts.address = self.tracker.address
+        await self._take_stock()
         if not delivered and not self.counts.disabled:
             # Going on would move the cursor past what was not delivered.
             self.counts.disabled = True
             logger.error("%s gives up after the error above; its journal keeps the data", self.name)
+        return delivered
+
+    async def _take_stock(self) -> None:
+        """Count what the tracker has rejected, and set it aside."""
+        assert self.tracker is not None
+        self.counts.rejected = self.tracker.rejected
+        self.counts.address = self.tracker.address
+        refusals = self.tracker.take_refusals()
+        if self.aside is not None:
+            await self.aside(refusals)
 
     async def _contain(
         self, what: str, run: Callable[[], Awaitable[None]], timeout: float | None
@@ -204,9 +283,7 @@ class Lane:
 
     def _complain(self, what: str, error: BaseException, addition: str = "") -> None:
         """Log an error the first time that its cause is seen."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else what
-        cause = (type(error).__name__, place)
+        cause = (type(error).__name__, _cause(error) or what)
         if cause in self._causes or len(self._causes) >= _CAUSES:
             return
         self._causes.add(cause)
@@ -220,6 +297,14 @@ class Lane:
             addition,
             exc_info=None if expected else error,
         )
+
+
+def _cause(error: BaseException) -> str | None:
+    """Return what errors of one kind have in common: what they say, or where they were raised."""
+    if isinstance(error, TransientError) and error.cause is not None:
+        return error.cause
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _nonsense(name: str, event: Event, returned: object) -> HookReturnError:

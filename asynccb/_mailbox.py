@@ -2,8 +2,8 @@
 The bounded queue between the training thread and a lane.
 
 Promises: at most `capacity` droppable events and `max_bytes` of them wait; events that begin, end
-or steer a run are never dropped; putting takes no lock while there is room, and wakes nobody; every
-drop is counted.
+or steer a run, or that a decision is waited for, are never dropped; putting takes no lock while
+there is room, and wakes nobody; every drop is counted.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ class Letter:
     keywords: dict[str, Any]
     time: int
     weight: int = 0
+    ticket: int = 0
+    """What the answer of a hook that decides refers to; 0 where nobody waits for one."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether no overflow policy may drop it."""
+        return self.ticket > 0 or self.event in TERMINAL
 
 
 class Mailbox:
@@ -84,17 +91,20 @@ class Mailbox:
     def __len__(self) -> int:
         return len(self._letters)
 
-    def put(self, letter: Letter, wake: Callable[[], None]) -> None:
+    def put(self, letter: Letter, wake: Callable[[], None]) -> bool:
         """
-        Queue a letter, or do what the overflow policy says.
+        Queue a letter, or do what the overflow policy says; tell whether it is queued.
 
         `wake` is called while waiting for room. Raises `MailboxFullError` under `"raise"`.
         """
         if self.stopped:
             self.dropped += 1
-        elif not self._is_full(letter.weight) or self._make_room(letter, wake):
-            self._bytes_in += letter.weight
-            self._letters.append(letter)
+            return False
+        if self._is_full(letter.weight) and not self._make_room(letter, wake):
+            return False
+        self._bytes_in += letter.weight
+        self._letters.append(letter)
+        return True
 
     def take(self) -> Letter | None:
         """Return the oldest letter, or None; frees its room."""
@@ -116,7 +126,7 @@ class Mailbox:
     def _make_room(self, letter: Letter, wake: Callable[[], None]) -> bool:
         """Tell whether the letter may be queued now."""
         policy = self._overflow
-        if policy != "block" and letter.event in TERMINAL:
+        if policy != "block" and letter.is_kept:
             return True  # beyond the limits rather than lost; such events are few
         if not self._complained:
             self._complained = True
@@ -139,7 +149,7 @@ class Mailbox:
             kept: list[Letter] = []
             while self._letters and self._is_full(weight, len(kept)):
                 letter = self._letters.popleft()
-                if letter.event in TERMINAL:
+                if letter.is_kept:
                     kept.append(letter)
                 else:
                     self._bytes_out += letter.weight

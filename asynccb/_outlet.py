@@ -2,8 +2,8 @@
 The training thread's end of the ring, with what happens when the ring is full.
 
 Promises: `put` costs a few microseconds while the companion keeps up; an event that begins, ends or
-steers a run is waited for, never dropped; after the companion's last death everything is dropped
-and counted.
+steers a run, or asks for a decision, is never dropped; after the companion's last death everything
+is dropped and counted.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ import msgspec
 
 from asynccb._callback import Overflow
 from asynccb._companion._parent import Companion
-from asynccb._events import EVENTS, TERMINAL
 from asynccb._exceptions import MailboxFullError
-from asynccb._record import END, HISTORY, LEAVE, RUN
+from asynccb._record import NEVER_DROPPED
 from asynccb.staging import Staging
 
 logger = logging.getLogger("asynccb")
 
-_NEVER_DROPPED: Final = frozenset(
-    {EVENTS.index(event) for event in TERMINAL} | {RUN, END, HISTORY, LEAVE}
-)
+_WITHOUT_TICKET: Final = 9
+"""Fields of a record that no decision is waited for."""
 
 
 class Outlet:
@@ -50,27 +48,29 @@ class Outlet:
         self.blocked = 0.0
         """Seconds for which the training thread waited for room."""
 
-    def put(self, record: tuple[Any, ...]) -> None:
-        """Write a record, or do what the policy says, which may raise `MailboxFullError`."""
+    def put(self, record: tuple[Any, ...]) -> bool:
+        """
+        Write a record, or do what the policy says, which may raise `MailboxFullError`.
+
+        Returns False where the record was dropped.
+        """
         try:
             payload = self._encode(record)
             staged = self._staging.was_referenced()
             if not self._kept and self._write(payload, staged=staged):
-                return
+                return True
         except (ValueError, OverflowError, TypeError) as error:
-            self._put_anew(record, error)
-        else:
-            self._put_slowly(record[0], payload, staged)
+            return self._put_anew(record, error)
+        return self._put_slowly(record, payload, staged)
 
-    def _put_anew(self, record: tuple[Any, ...], error: Exception) -> None:
+    def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
         payload = self._encode(plain)
         staged = self._staging.was_referenced()
         if len(payload) > self._companion.ring.largest:
-            self._drop(f"a record of {len(payload)} bytes is too large ({error})")
-        else:
-            self._put_slowly(record[0], payload, staged)
+            return self._drop(f"a record of {len(payload)} bytes is too large ({error})")
+        return self._put_slowly(record, payload, staged)
 
     def settle(self) -> None:
         """Write what `"drop_oldest"` has kept, waiting for room."""
@@ -78,45 +78,48 @@ class Outlet:
             _, payload, staged = self._kept.popleft()
             self._wait(payload, staged)
 
-    def _put_slowly(self, kind: int, payload: bytes, staged: bool) -> None:
-        policy = self._overflow
+    def _put_slowly(self, record: tuple[Any, ...], payload: bytes, staged: bool) -> bool:
+        policy, kind = self._overflow, record[0]
+        asks = len(record) > _WITHOUT_TICKET
         while self._kept and self._write(self._kept[0][1], staged=self._kept[0][2]):
             self._kept.popleft()
         if not self._kept and self._write(payload, staged=staged):
-            return
-        if policy == "drop_oldest":
+            return True
+        if policy == "drop_oldest" and not asks:
             self._keep(kind, payload, staged)
-        elif policy == "block" or kind in _NEVER_DROPPED:
-            self._wait(payload, staged)
-        else:
-            self._drop("the ring is full: the companion is behind")
-            if policy == "raise":
-                raise MailboxFullError(
-                    "the companion is behind and its ring is full; log less often or choose "
-                    "another overflow policy than 'raise'"
-                )
+            return True
+        if policy == "block" or asks or kind in NEVER_DROPPED:
+            self.settle()
+            return self._wait(payload, staged)
+        self._drop("the ring is full: the companion is behind")
+        if policy == "raise":
+            raise MailboxFullError(
+                "the companion is behind and its ring is full; log less often or choose "
+                "another overflow policy than 'raise'"
+            )
+        return False
 
     def _keep(self, kind: int, payload: bytes, staged: bool) -> None:
         self._kept.append((kind, payload, staged))
         if len(self._kept) > self._capacity:
             for place, (kept, _, _) in enumerate(self._kept):
-                if kept not in _NEVER_DROPPED:
+                if kept not in NEVER_DROPPED:
                     del self._kept[place]
                     self._drop("the ring is full: the companion is behind")
                     return
 
-    def _wait(self, payload: bytes, staged: bool) -> None:
-        if self._companion.alive:
+    def _wait(self, payload: bytes, staged: bool) -> bool:
+        if not self._companion.given_up:
             self._complain("the ring is full: training waits for the companion")
         begin = time.monotonic()
         written = self._companion.wait_for_room(lambda: self._write(payload, staged=staged))
         self.blocked += time.monotonic() - begin
-        if not written:
-            self._drop("there is no companion to take them any more")
+        return written or self._drop("there is no companion to take them any more")
 
-    def _drop(self, why: str) -> None:
+    def _drop(self, why: str) -> bool:
         self.dropped += 1
         self._complain(f"events for the trackers are dropped: {why}")
+        return False
 
     def _complain(self, what: str) -> None:
         if not self._complained:

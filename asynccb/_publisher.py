@@ -10,39 +10,39 @@ from __future__ import annotations
 import dataclasses
 import logging
 import mmap
-import pickle
+import os
 import secrets
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from asynccb._callback import Overflow
-from asynccb._companion._messages import LaneSpec
 from asynccb._companion._parent import Companion
-from asynccb._control import pack_flags
+from asynccb._companion._settings import read_settings
+from asynccb._control import Decision, pack_flags
 from asynccb._describe import describe_run
 from asynccb._events import EVENTS
-from asynccb._exceptions import CallbackError, MailboxFullError
+from asynccb._exceptions import MailboxFullError
+from asynccb._faults import Faults
 from asynccb._lane import LaneCounts
+from asynccb._lane_making import lane_spec, pickled, thread_lane
+from asynccb._listening import Listening
 from asynccb._loop import LoopThread
-from asynccb._mailbox import Letter, Mailbox, weigh
+from asynccb._mailbox import Letter, weigh
 from asynccb._outlet import Outlet
-from asynccb._record import END, HISTORY, LEAVE, RUN
+from asynccb._record_writer import RecordWriter
 from asynccb._roster import Member, Route
 from asynccb._run import RunDescription, RunStatus
 from asynccb._slots import SIZE, Slots
-from asynccb._state import ChangeTracker, TrainerState, snapshot
-from asynccb._thread_lane import ThreadLane
+from asynccb._state import TrainerState, snapshot
 from asynccb.staging import Staging
 
 logger = logging.getLogger("asynccb")
 
 _POLL_NS: Final = 100_000_000
 """Nanoseconds between two looks at what the companion has said."""
-
-_HISTORY_PART: Final = 1000
-"""Entries of the log history in one record, which must fit into the ring."""
 
 
 class Publisher:
@@ -51,23 +51,23 @@ class Publisher:
     def __init__(self, directory: Path, overflow: Overflow, capacity: int) -> None:
         """Take where run directories go, and the limits of the mailboxes."""
         self.key = secrets.token_hex(16)
-        self.faults: list[tuple[str, BaseException | str]] = []
-        """Errors to raise on the training thread: callback's name, and the error or its text."""
+        self.faults: Faults = []
         self.staging = Staging(self._find_slots, self._slots_read, overflow)
+        self.on_request: Callable[[Decision], None] = lambda wishes: None
+        """Takes what callbacks in the companion request."""
         self.loop = LoopThread(self._settle)
         self.companion: Companion | None = None
         self.outlet: Outlet | None = None
+        self.records: RecordWriter | None = None
         stamp = time.strftime("%Y%m%d-%H%M%S")
         self.directory = directory / f"{stamp}-{self.key[:8]}"
         self._overflow = overflow
         self._capacity = capacity
-        self._changes = ChangeTracker()
-        self._wants_history = False
-        self._history: list[dict[str, Any]] | None = None
-        self._sent = 0
+        self._settings = read_settings(os.environ)
         self._next_poll = 0
         self._started = time.time_ns()
         self._members: dict[str, Member] = {}
+        self.listening = Listening(self._members, self._copy_out)
         self.late: list[Member] = []
         """Members that the companion could not serve, to be given lanes on the thread."""
 
@@ -78,6 +78,7 @@ class Publisher:
         self._members[member.name] = member
         if member in self.late:
             self.late.remove(member)
+            self.listening.tickets.lose([member.name])  # asked of the companion meanwhile
             self._start_on_thread(member, args, model)
             return
         if member.options.placement == "process" and self._start_in_companion(member, args, model):
@@ -86,18 +87,15 @@ class Publisher:
 
     def end_lane(self, member: Member) -> None:
         """Have a callback's lane deliver what it has got, and end; its counts stay."""
-        if member.in_companion and self.outlet is not None:
-            extra = {"lane": member.name}
-            self.outlet.put((LEAVE, time.time_ns(), 0, 0.0, 0, None, None, None, extra))
+        if member.in_companion and self.records is not None:
+            self.records.leave(member.name)
         if member.lane is not None:
             self.loop.end_lane(member.lane, "finished")
 
     def describe(self, args: Any, model: Any) -> None:
         """Tell the companion, from here on, what the run is like."""
-        if self.outlet is not None:
-            extra = describe_run(args, model, self.key, self._started)
-            self._changes = ChangeTracker()
-            self.outlet.put((RUN, time.time_ns(), 0, 0.0, 0, None, None, None, extra))
+        if self.records is not None:
+            self.records.describe(describe_run(args, model, self.key, self._started))
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -109,40 +107,39 @@ class Publisher:
         control: Any,
         history: int,
         extra: dict[str, Any],
+        ticket: int,
     ) -> None:
-        """Write an event's record for the companion; `history` is the record's bit, or 0."""
-        assert self.outlet is not None
-        if self._wants_history:
-            self._send_history(state, now, 1 if history else 0)
-        changes = self._changes.changes(state)
-        head = (number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history)
-        if "logs" in extra and len(extra) == 1:  # nearly always
-            logs = self.staging.for_record(extra["logs"])
-            self.outlet.put((*head, logs) if changes is None else (*head, logs, changes))
-        else:
-            rest = dict(extra)
-            logs, metrics = (
-                self.staging.for_record(rest.pop("logs", None)),
-                rest.pop("metrics", None),
-            )
-            self.outlet.put((*head, logs, changes, metrics, rest or None))
+        """Write an event's record for the companion, as `RecordWriter.write` does."""
+        assert self.records is not None
+        written = self.records.write(number, now, state, control, history, extra, ticket)
+        if ticket and not written:
+            self.listening.lose_record()
+        self._poll_when_due(now)
+
+    def put_off(
+        self, number: int, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
+    ) -> bool:
+        """
+        Log fresh tensors together with others within the next 10 ms; False where that cannot be.
+
+        Raises `ConfigurationError` while a CUDA graph is captured.
+        """
+        records, device = self.records, self.staging.device
+        if records is None or device is None or not self.staging.knows(logs):
+            return False
+        device.check_capture()
+        if not records.put_off(number, now, state, control, logs, device.current_stream()):
+            return False
+        if now >= device.due:
+            records.catch_up()
+            device.tick(now)
+            self._poll_when_due(now)
+        return True
+
+    def _poll_when_due(self, now: int) -> None:
         if now >= self._next_poll:
             self._next_poll = now + _POLL_NS
             self.poll()
-
-    def _send_history(self, state: TrainerState, now: int, own: int) -> None:
-        """Write the entries that no record has carried; the event's `own` one follows with it."""
-        entries = state.log_history
-        if entries is not self._history:
-            self._history, self._sent = entries, 0
-        end = len(entries) - own
-        assert self.outlet is not None
-        while self._sent < end:
-            part = entries[self._sent : min(end, self._sent + _HISTORY_PART)]
-            extra = {"start": self._sent, "entries": part}
-            self.outlet.put((HISTORY, now, 0, 0.0, 0, None, None, None, extra))
-            self._sent += len(part)
-        self._sent = end + own
 
     def post(
         self,
@@ -153,8 +150,13 @@ class Publisher:
         args: Any,
         objects: dict[str, Any],
         extra: dict[str, Any],
+        ticket: int,
     ) -> None:
-        """Put an event, with plain values, into the mailboxes of the lanes on the thread."""
+        """
+        Put an event, with plain values, into the mailboxes of the lanes on the thread.
+
+        `ticket` is what those answer to that decide, or 0.
+        """
         letter = Letter(
             EVENTS[route.number],
             args,
@@ -165,9 +167,12 @@ class Publisher:
             weigh(extra),
         )
         refusal: MailboxFullError | None = None
+        asking = dataclasses.replace(letter, ticket=ticket) if ticket else letter
         for lane in route.lanes:
+            asked = asking if letter.event in lane.deciding else letter
             try:
-                lane.mailbox.put(letter, self.loop.wake)
+                if not lane.mailbox.put(asked, self.loop.wake) and asked.ticket:
+                    self.listening.tickets.answer(lane.name, ticket, None)
             except MailboxFullError as error:
                 refusal = error  # raised once every other lane has got the event
         self.loop.wake()
@@ -179,13 +184,6 @@ class Publisher:
         if self.companion is not None:
             self.companion.poll()
 
-    def raise_fault(self) -> None:
-        """Raise the oldest error of a callback that wants its errors raised."""
-        name, error = self.faults.pop(0)
-        if isinstance(error, str):
-            raise CallbackError(f"{name} failed in the companion: {error}")
-        raise CallbackError(f"{name} failed: {type(error).__name__}: {error}") from error
-
     def _find_slots(self) -> Slots:
         """Return the companion's slots, or without one our own."""
         if self.companion is not None:
@@ -195,34 +193,60 @@ class Publisher:
     def _slots_read(self) -> int:
         return self.companion.slots_read if self.companion is not None else sys.maxsize
 
+    def _copy_out(self) -> None:
+        self._catch_up()
+        if self.staging.device is not None:
+            self.staging.device.copy_out()
+
     def _settle(self) -> None:
         if self.staging.device is not None:
             self.staging.device.settle()
 
     # -- the end -----------------------------------------------------------------------------------
 
+    def finish_staging(self, deadline: float) -> bool:
+        """Wait until every value has come from the device; return False at the deadline."""
+        self._catch_up()
+        return self.staging.device is None or self.staging.device.finish(deadline)
+
+    def _catch_up(self) -> None:
+        if self.records is not None:
+            self.records.catch_up()
+
     def flush(self, deadline: float) -> bool:
         """Wait until everything published is delivered; return False at the deadline."""
-        delivered = self.staging.device is None or self.staging.device.finish(deadline)
+        delivered = self.finish_staging(deadline)
         if self.companion is not None and self.outlet is not None:
             self.outlet.settle()
             delivered = self.companion.flush(deadline) and delivered
         return self.loop.wait(lambda lane: lane.idle or lane.done, deadline) and delivered
 
-    def close(self, status: RunStatus, deadline: float, on_wait: Any) -> dict[str, int]:
+    def close(
+        self, status: RunStatus, deadline: float, on_wait: Callable[[], None]
+    ) -> dict[str, int]:
         """End every lane by the deadline; return the events that are left, by callback."""
         pending: dict[str, int] = {}
-        if self.staging.device is not None:
-            self.staging.device.finish(deadline)
-        if self.companion is not None and self.outlet is not None:
-            self.outlet.settle()
-            self.outlet.put((END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": status}))
+        self.loop.end_lanes(status)  # they come to their end while the companion does
+        if self.companion is not None:
+            self.companion.deadline = deadline
+        self.finish_staging(deadline)
+        if self.companion is not None and self.records is not None:
+            self.records.end(status)
             pending.update(self.companion.close(deadline, on_wait))
-        pending.update(self.loop.close(status, deadline))
+        pending.update(self.loop.close(status, deadline, on_wait))
+        return {name: count for name, count in pending.items() if count}
+
+    def pending(self) -> dict[str, int]:
+        """Return the events that are not known to be delivered, by callback."""
+        pending = self.loop.pending()
+        if self.companion is not None:
+            pending.update(self.companion.pending())
         return {name: count for name, count in pending.items() if count}
 
     def release(self) -> None:
-        """Let go of the companion, which ends by itself, and of the device."""
+        """Let go of the lanes, of the companion, which ends by itself, and of the device."""
+        self.loop.stop()
+        self.listening.tickets.release()
         if self.staging.device is not None:
             self.staging.device.close()
             self.staging.device = None
@@ -232,6 +256,7 @@ class Publisher:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's."""
         self.loop.abandon()
+        self.listening.tickets.release()
         if self.companion is not None:
             self.companion.abandon()
 
@@ -246,11 +271,7 @@ class Publisher:
         result: dict[str, LaneCounts] = {}
         for name, member in self._members.items():
             if member.lane is not None:
-                counts = dataclasses.replace(member.lane.counts)
-                counts.pending = member.lane.waiting
-                counts.dropped += member.lane.mailbox.dropped
-                counts.blocked = member.lane.mailbox.blocked
-                result[name] = counts
+                result[name] = member.lane.count()
             elif self.companion is not None:
                 result[name] = self.companion.counts.get(name, LaneCounts())
         return result
@@ -259,11 +280,8 @@ class Publisher:
 
     def _start_in_companion(self, member: Member, args: Any, model: Any) -> bool:
         """Tell whether the companion serves the callback; where not, one line says why."""
-        kind = type(member.callback)
         try:
-            if kind.__module__ == "__main__":
-                raise pickle.PicklingError("its class is defined in the main script")
-            pickled = pickle.dumps(member.callback)
+            body = pickled(member)
             self._start_companion()
         except Exception as error:  # noqa: BLE001 - pickling runs the user's code
             logger.warning(
@@ -273,17 +291,10 @@ class Publisher:
             )
             return False
         assert self.companion is not None
-        exports = getattr(member.callback, "state", None)
-        spec = LaneSpec(
-            member.name,
-            pickled,
-            f"{kind.__module__}:{kind.__qualname__}",
-            exports() if callable(exports) else None,
-            self.companion.ring.written,
-        )
+        spec = lane_spec(member, body, self.companion.ring.written)
         member.in_companion = True
-        if getattr(member.callback, "needs_history", True):
-            self._wants_history, self._history = True, None
+        if self.records is not None and getattr(member.callback, "needs_history", True):
+            self.records.send_history()
         self.companion.add_lane(spec)
         self.describe(args, model)
         return True
@@ -299,10 +310,17 @@ class Publisher:
                 self.key,
                 on_fault=lambda name, text: self.faults.append((name, text)),
                 on_lane_failed=self._lane_failed,
+                settings=self._settings,
+                on_answer=self.listening.tickets.answer,
+                on_ended=self.listening.fall_silent,
+                on_request=self.on_request,
             )
+            self.listening.companion = self.companion
             self.outlet = Outlet(self.companion, self.staging, self._overflow, self._capacity)
+            self.records = RecordWriter(self.outlet, self.staging)
 
     def _lane_failed(self, name: str, reason: str) -> None:
+        self.listening.tickets.lose([name])
         logger.warning(
             "%s cannot live in the companion (%s); from here on a thread of the training process "
             "serves it, and what it should have seen before is lost",
@@ -312,25 +330,14 @@ class Publisher:
         self.late.append(self._members[name])
 
     def _start_on_thread(self, member: Member, args: Any, model: Any) -> None:
-        name = member.name
-        overflow = member.options.overflow or self._overflow
-
-        def complain() -> None:
-            logger.warning(
-                "%s is behind by %d events; its overflow policy is %r (said once; statistics() "
-                "counts what it costs)",
-                name,
-                self._capacity,
-                overflow,
-            )
-
         member.in_companion = False
-        member.lane = ThreadLane(
-            name,
-            member.callback,
-            member.hooks.asynchronous,
-            lambda error: self.faults.append((name, error)),
-            mailbox=Mailbox(self._capacity, overflow, complain),
+        member.lane = thread_lane(
+            member,
+            self._capacity,
+            self._overflow,
+            lambda error: self.faults.append((member.name, error)),
+            self.listening.tickets.answer,
+            offline=self._settings.offline,
         )
         if member.lane.tracker is not None:
             extra = describe_run(args, model, self.key, self._started)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asynccb._events import EVENTS
+from asynccb._events import EVENTS, TERMINAL
 
 FORMAT: Final = 1
 
@@ -26,6 +26,14 @@ HISTORY: Final = 66
 
 LEAVE: Final = 67
 """Kind of the last record for a callback that was removed: `extra` has its lane's name, `lane`."""
+
+LOST: Final = 68
+"""Kind of a record that stands for dropped ones: `changes` has what they changed of the state."""
+
+NEVER_DROPPED: Final = frozenset(
+    {EVENTS.index(event) for event in TERMINAL} | {RUN, END, HISTORY, LEAVE}
+)
+"""Kinds of records that are kept where others are dropped for want of room."""
 
 HISTORY_BIT: Final = 1 << 8
 """Set in `flags` where the logs, with the step, were also appended to the log history."""
@@ -46,12 +54,13 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     """State fields that changed since the record before."""
     metrics: dict[Any, Any] | None = None
     extra: dict[str, Any] | None = None
+    ticket: int = 0
+    """What the answers of hooks that decide refer to; 0 where nobody waits for one."""
 
     @property
     def name(self) -> str:
-        """The event's name, or `run`, `end`, `history`, `leave` for those about the run."""
+        """The event's name, or `run`, `end`, `history`, `leave`, `lost` for the others."""
         if self.kind < len(EVENTS):
             return EVENTS[self.kind]
-        return {RUN: "run", END: "end", HISTORY: "history", LEAVE: "leave"}.get(
-            self.kind, f"kind {self.kind}"
-        )
+        others = {RUN: "run", END: "end", HISTORY: "history", LEAVE: "leave", LOST: "lost"}
+        return others.get(self.kind, f"kind {self.kind}")

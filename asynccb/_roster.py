@@ -11,9 +11,10 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from asynccb._callback import Hooks, InlineHook, Options, find_hooks, read_options
+from asynccb._decides import Deciding
 from asynccb._events import EVENTS, RESETS, Event
 from asynccb._thread_lane import ThreadLane
 
@@ -29,8 +30,26 @@ class Member:
     callback: Any
     hooks: Hooks
     options: Options
+    terms: Mapping[Event, Deciding]
+    """Terms of the hooks that decide, also where a trace decides for them."""
     lane: ThreadLane | None = None
     in_companion: bool = False
+
+    @property
+    def is_served(self) -> bool:
+        """Whether its async hooks run, here and not on another rank only."""
+        return self.lane is not None or self.in_companion
+
+
+class Decider(NamedTuple):
+    """Name a callback that decides on an event."""
+
+    position: int
+    """Its place among the callbacks."""
+    name: str
+    terms: Deciding
+    asked: bool
+    """Whether it is asked here, and not on another rank only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +59,43 @@ class Route:
     number: int
     """The event's place in `EVENTS`."""
     resets: tuple[str, ...]
-    inline: tuple[tuple[InlineHook, str], ...]
-    """The `def` hooks in order, with their callbacks' names."""
+    inline: tuple[tuple[InlineHook, str, bool], ...]
+    """The `def` hooks in order, with their callbacks' `name` and `agreed`."""
     lanes: tuple[ThreadLane, ...]
     companion: bool
     """Whether a callback in the companion listens."""
     frames_training: bool
     """Whether the event begins or ends a training."""
+    deciders: tuple[Decider, ...]
+    """Who decides on the event, in order."""
+    is_boundary: bool
+    """Whether decisions of earlier events are applied at it."""
+    applies: bool
+    """Whether any decision can be applied at it."""
+
+    is_heard: bool
+    """Whether a callback listens."""
+
+    is_quiet: bool
+    """Whether it is no more than a boundary."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether nothing but the companion's records comes of the event, which can wait."""
+        return self.companion and not (self.inline or self.lanes or self.deciders)
 
     @property
     def is_empty(self) -> bool:
         """Whether the event does nothing at all."""
-        return not (
-            self.resets or self.inline or self.lanes or self.companion or self.frames_training
-        )
+        return not (self.resets or self.is_heard or self.frames_training or self.is_boundary)
 
 
 class Roster:
     """Hold the callbacks in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, asks: bool = True) -> None:
+        """Take whether hooks that decide are called; a trace decides for them otherwise."""
+        self._asks = asks
         self.members: list[Member] = []
         self.routes: Mapping[str, Route | None] = {}
         self._names: dict[str, int] = {}
@@ -78,7 +114,11 @@ class Roster:
             )
         count = self._names[kind.__name__] = self._names.get(kind.__name__, 0) + 1
         name = kind.__name__ if count == 1 else f"{kind.__name__}-{count}"
-        return Member(name, instance, hooks, read_options(instance))
+        terms = hooks.terms
+        if not self._asks:
+            called = {e: hook for e, hook in hooks.asynchronous.items() if e not in terms}
+            hooks = hooks._replace(asynchronous=called)
+        return Member(name, instance, hooks, read_options(instance), terms)
 
     def add(self, member: Member) -> None:
         """Make a prepared callback a member, after all others."""
@@ -100,6 +140,22 @@ class Roster:
         self.members.remove(member)
         self.update()
 
+    @property
+    def deciders(self) -> list[tuple[str, str, int]]:
+        """Name, event and lag of each hook that decides."""
+        return [
+            (member.name, str(event), terms.lag)
+            for member in self.members
+            for event, terms in member.terms.items()
+        ]
+
+    def terms(self, name: str, event: str) -> Deciding | None:
+        """Return the terms on which a callback decides on an event, or None."""
+        for member in self.members:
+            if member.name == name:
+                return member.terms.get(Event(event))
+        return None
+
     def update(self) -> None:
         """Work the routes out again."""
         routes: dict[str, Route | None] = {}
@@ -110,17 +166,33 @@ class Roster:
 
     def _route(self, number: int, event: Event) -> Route:
         listening = [member for member in self.members if event in member.hooks.asynchronous]
+        deciders = tuple(
+            Decider(position, member.name, member.terms[event], member.is_served)
+            for position, member in enumerate(self.members)
+            if event in member.terms
+        )
+        inline = tuple(
+            (member.hooks.inline[event], member.name, member.options.agreed)
+            for member in self.members
+            if event in member.hooks.inline
+        )
+        lanes = tuple(member.lane for member in listening if member.lane is not None)
+        companion = any(member.in_companion for member in listening)
+        is_boundary = event == Event.STEP_END
+        is_heard = bool(inline or lanes or companion or deciders)
+        resets = RESETS.get(event, ())
         return Route(
             number,
-            RESETS.get(event, ()),
-            tuple(
-                (member.hooks.inline[event], member.name)
-                for member in self.members
-                if event in member.hooks.inline
-            ),
-            tuple(member.lane for member in listening if member.lane is not None),
-            any(member.in_companion for member in listening),
+            resets,
+            inline,
+            lanes,
+            companion,
             event in (Event.TRAIN_BEGIN, Event.TRAIN_END),
+            deciders,
+            is_boundary,
+            is_boundary or any(decider.terms.lag == 0 for decider in deciders),
+            is_heard,
+            is_boundary and not (is_heard or resets),
         )
 
 

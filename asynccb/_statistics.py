@@ -54,6 +54,14 @@ def _describe(counts: LaneCounts, pending: int) -> str:
     for name in ("failed", "timed_out", "dropped", "rejected", "retried", "stalled"):
         if count := getattr(counts, name):
             words.append(f"{count} {name.replace('_', ' ')}")
+    if counts.decided:
+        words.append(f"{counts.decided} decisions applied")
+    if counts.undue:
+        words.append(f"{counts.undue} decisions for steps that did not come")
+    if counts.late:
+        words.append(f"{counts.late} decisions late")
+    if counts.waited >= 0.001:
+        words.append(f"training waited {counts.waited:.2f} s for its decisions")
     if counts.blocked >= 0.001:
         words.append(f"made training wait {counts.blocked:.2f} s")
     if pending:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from asynccb._lane import Lane
+from asynccb._lane import Lane, LaneCounts
 from asynccb._mailbox import Mailbox
 from asynccb._run import RunDescription, RunStatus
 from asynccb._stall import LANE_PREFIX
+
+logger = logging.getLogger("asynccb")
 
 _PENANCE: Final = 30.0
 """Longest time, in seconds, for which a lane that blocked the loop lets the others go first."""
@@ -37,6 +42,7 @@ class ThreadLane(Lane):
         self._unsent = False
         self._stalls_seen = 0
         self._status: RunStatus | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.done = False
 
     @property
@@ -49,9 +55,21 @@ class ThreadLane(Lane):
         """Events that have not been dealt with."""
         return len(self.mailbox) + self.active
 
+    def count(self) -> LaneCounts:
+        """Return the counts, with those of the mailbox."""
+        box = self.mailbox
+        dropped = self.counts.dropped + box.dropped
+        return replace(self.counts, pending=self.waiting, dropped=dropped, blocked=box.blocked)
+
     def ring(self) -> None:
         """Wake the lane; on the event loop's thread."""
         self._bell.set()
+
+    def hurry(self) -> None:
+        """Have the mailbox looked at now, not at the next tick; from any thread."""
+        if self._loop is not None and self.mailbox:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self.ring)
 
     def end(self, status: RunStatus) -> None:
         """Have the lane end once its mailbox is empty; on the event loop's thread."""
@@ -60,9 +78,12 @@ class ThreadLane(Lane):
 
     async def run(self) -> None:
         """Serve until `end`; close the callback in every case."""
+        self._loop = asyncio.get_running_loop()
         try:
             if self.tracker is not None and self.description is not None:
                 self.tracker.describe(self.description)
+            if getattr(self.callback, "uploads", ()):
+                logger.warning("%s uploads no files where there is no companion process", self.name)
             async with anyio.create_task_group() as group:
                 for _ in range(self.options.concurrency):
                     group.start_soon(self._work, name=LANE_PREFIX + self.name)
@@ -86,7 +107,8 @@ class ThreadLane(Lane):
             if self._unsent:
                 await self._flush_after_interval()
             else:
-                await self._wait(None)
+                await self.beat()
+                await self._wait(None if self.tracker is None else self.tracker.beat)
 
     async def _serve_next(self) -> bool:
         """Call the hook for the next letter; return False where there is none."""
@@ -120,6 +142,7 @@ class ThreadLane(Lane):
             self._unsent = False
             try:
                 await self.flush()
+                await self.beat()
             finally:
                 self.active -= 1
 

@@ -24,6 +24,7 @@ from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses
 from asynccb._trainer.optimization import Optimization, make_optimizer, make_scheduler
 from asynccb._trainer.speed import speed_metrics
+from asynccb._trainer.termination import saving_on_signal
 from asynccb._trainer.training import TrainedModel, Training
 from asynccb._trainer.usage import Usage
 from asynccb._trainer.weights import load_weights
@@ -94,10 +95,11 @@ class Trainer(BaseTrainer):
         check_train_dataset(self.train_dataset)
         found = checkpoint.find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
         try:
-            with self._own_stream():
+            jit = self.args.enable_jit_checkpoint
+            with self._own_stream(), saving_on_signal(jit, self.dispatcher.request):
                 training = self._prepare(found)
-                self._emit(Event.TRAIN_BEGIN)
-                if self.args.eval_on_start:
+                self._emit_at_begin(Event.TRAIN_BEGIN, again=training.first_step > 0)
+                if self.args.eval_on_start and training.first_step == 0:
                     self.evaluate()
                 going = True
                 while going and not self._is_over(training):
@@ -121,7 +123,7 @@ class Trainer(BaseTrainer):
         position = training.position
         if position.batches == 0:
             training.restore_random()
-        self._emit(Event.EPOCH_BEGIN)
+        self._emit_at_begin(Event.EPOCH_BEGIN, again=position.batches > 0)
         groups = training.epochs.groups(position.epoch, position.batches)
         training.restore_random()
         exhausted = position.batches == training.epochs.batches
@@ -138,6 +140,10 @@ class Trainer(BaseTrainer):
             training.position = position.next_epoch()
         self._log_evaluate_save(training)
         return done
+
+    def _emit_at_begin(self, event: Event, *, again: bool) -> None:
+        """Emit an event; `again` where the run has come past it before its checkpoint."""
+        (self.dispatcher.emit_again if again else self.dispatcher.emit)(event)
 
     def _leaves_epoch(self) -> bool:
         control, state = self.control, self.state
@@ -242,6 +248,7 @@ class Trainer(BaseTrainer):
         )
         if found is not None:
             training.load(found, state.global_step)
+            self._resume_decisions(found, training)
             if args.ignore_data_skip:
                 training.position.batches = 0
         training.optimization.clear()
@@ -278,7 +285,9 @@ class Trainer(BaseTrainer):
         note_best_checkpoint(state, path)
         if training.position.batches:
             training.position.cut = self.control.should_epoch_stop
-        state.stateful_callbacks = callback_states.capture(self._stateful())
+        decisions = self.dispatcher.state_dict()
+        training.decisions = None if args.should_save else decisions
+        state.stateful_callbacks = callback_states.capture(self._stateful(), decisions)
         with checkpoint.writing(path, owner=args.should_save) as folder:
             if not args.save_only_model:
                 training.save_own(folder)
@@ -287,9 +296,17 @@ class Trainer(BaseTrainer):
                 if not args.save_only_model:
                     training.optimization.save(folder)
                 self.dispatcher.settle()  # synchronises
+                self.dispatcher.save_trace(folder)
                 state.save_to_json(str(folder / checkpoint.STATE_FILE))
         if args.should_save:
             checkpoint.rotate(directory, args.save_total_limit, state.best_model_checkpoint)
+
+    def _resume_decisions(self, found: Path, training: Training) -> None:
+        """Go on with the decisions that were pending, this rank's own where there are several."""
+        stored = callback_states.dispatcher_state(self.state.stateful_callbacks)
+        if state := training.decisions or stored:
+            self.dispatcher.resume_trace(found)
+            self.dispatcher.load_state_dict(state)
 
     def _stateful(self) -> list[Any]:
         return [*self.dispatcher.callbacks, self.control]

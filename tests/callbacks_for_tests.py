@@ -14,6 +14,7 @@ import anyio
 
 from asynccb._callback import TrainerCallback
 from asynccb._events import EVENTS, Event
+from asynccb._exceptions import TransientError
 from asynccb._run import RunStatus
 from asynccb._state import STATE_FIELDS
 from asynccb.trackers.base import Tracker
@@ -166,6 +167,23 @@ class FileTracker(Tracker):
 
     def state(self) -> dict[str, Any]:
         return {"args": {"path": self.path}, "attributes": {}}
+
+
+class LocalTracker(FileTracker):
+    """Need no server."""
+
+    local = True
+
+
+class AwayTracker(FileTracker):
+    """Find its server away for as long as there is no file `<path>.up`."""
+
+    interval = 0.0
+
+    async def flush(self) -> None:
+        if not Path(self.path + ".up").exists():  # noqa: ASYNC240 - one look
+            raise TransientError("the server is away")
+        await super().flush()
 
 
 def _all_events_hook(event: Event) -> Any:

@@ -250,7 +250,10 @@ class TestItsProcess:
             assert run.flush(20)
             assert time.monotonic() - begin < 3.0  # on a machine that does other things too
 
-    def test_its_directory_is_private(self, directory: Path, output: Path) -> None:
+    def test_its_directory_is_private(
+        self, directory: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("ASYNCCB_JOURNAL_KEEP", "1")
         with running(LogWitness(output), directory=directory) as run:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynccb._control import FLAGS, FrozenControl, TrainerControl, pack_flags
+from asynccb._control import (
+    FLAGS,
+    NO_OPINION,
+    Decision,
+    FrozenControl,
+    TrainerControl,
+    combine,
+    merge,
+    pack_flags,
+    unpack_flags,
+    write_flags,
+)
 from asynccb._exceptions import UndecidedError
 
 flags = st.fixed_dictionaries(dict.fromkeys(FLAGS, st.booleans()))
@@ -100,3 +111,54 @@ def test_a_copy_of_a_frozen_control_is_frozen_with_the_same_flags(duplicate):
     assert pack_flags(twin) == 5
     with pytest.raises(UndecidedError):
         twin.should_save = True
+
+
+opinions = st.builds(Decision, *[st.sampled_from([None, True, False])] * len(FLAGS))
+
+
+@settings(deadline=None)
+@given(flags, st.lists(opinions))
+def test_merging_equals_running_the_callbacks_one_after_another(values, decisions):
+    control = TrainerControl(**values)
+    before = pack_flags(control)
+    for decision in decisions:
+        for name, value in decision.opinions.items():
+            setattr(control, name, value)
+    assert merge(before, decisions) == pack_flags(control)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 31), st.lists(opinions), st.lists(opinions))
+def test_merging_in_two_parts_equals_merging_at_once(before, first, second):
+    assert merge(merge(before, first), second) == merge(before, first + second)
+    assert combine([combine(first), combine(second)]) == combine(first + second)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 31), st.integers(0, 31))
+def test_the_difference_of_two_controls_makes_one_of_the_other(before, after):
+    assert merge(before, [Decision.between(before, after)]) == after
+
+
+@settings(deadline=None)
+@given(st.integers(0, 31), opinions)
+def test_no_opinion_changes_nothing(before, decision):
+    assert merge(before, [NO_OPINION]) == before
+    assert combine([decision, NO_OPINION]) == decision
+
+
+@settings(deadline=None)
+@given(flags, st.lists(opinions))
+def test_writing_decisions_to_a_control_leaves_the_merged_flags(values, decisions):
+    control = TrainerControl(**values)
+    merged = merge(pack_flags(control), decisions)
+    write_flags(control, decisions)
+    assert pack_flags(control) == merged
+
+
+@settings(deadline=None)
+@given(st.integers(0, 511))
+def test_flags_of_a_record_become_a_control_of_ones_own(bits):
+    control = unpack_flags(bits)
+    assert pack_flags(control) == bits & 31
+    control.should_save = True

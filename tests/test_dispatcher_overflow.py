@@ -114,7 +114,7 @@ class TestRing:
             run.emit("on_log", logs={})
             assert run.flush(20)
             assert run._publisher.companion is not None
-            pid = run._publisher.companion._process.pid
+            pid = run._publisher.companion.pid
             os.kill(pid, signal.SIGSTOP)
             try:
                 yield run
@@ -164,7 +164,7 @@ class TestRing:
     ) -> None:
         with self.stopped(tmp_path, "block") as run:
             assert run._publisher.companion is not None
-            pid = run._publisher.companion._process.pid
+            pid = run._publisher.companion.pid
 
             def release() -> None:
                 eventually(lambda: "training waits for the companion" in caplog.text)
@@ -186,7 +186,7 @@ class TestRing:
         saves = SaveWitness(tmp_path / "saves")
         with self.stopped(tmp_path, policy) as run:
             assert run._publisher.companion is not None
-            pid = run._publisher.companion._process.pid
+            pid = run._publisher.companion.pid
             run.add_callback(saves)
             self.overfill(run)
             done = threading.Event()

@@ -13,6 +13,7 @@ from asynccb import TrainerCallback
 from asynccb._control import TrainerControl
 from asynccb._events import Event
 from asynccb._exceptions import AccessError, FrozenError, TransientError, UndecidedError
+from asynccb.trackers.base import Tracker
 
 
 class Raises(TrainerCallback):
@@ -208,7 +209,7 @@ class TestWhatHooksGet:
         assert "Uses.on_log returned int; a hook returns None, or a control" in message
 
 
-class Delivering(TrainerCallback):
+class Delivering(Tracker):
     """A tracker whose deliveries fail as it is told."""
 
     interval = 0.01

@@ -138,6 +138,7 @@ def test_the_dispatchers_arguments_are_those_of_the_documentation() -> None:
         "directory",
         "capacity",
         "overflow",
+        "replay",
     ]
 
 

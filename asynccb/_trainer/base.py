@@ -63,6 +63,7 @@ class BaseTrainer:
         compute_loss_func: ComputeLoss | None = None,
         compute_metrics: ComputeMetrics | None = None,
         processing_class: Any = None,
+        replay: str | os.PathLike[str] | None = None,
     ) -> None:
         self.args = args = TrainingArguments() if args is None else args
         check_trainer(model, args, optimizers, callbacks)
@@ -87,6 +88,7 @@ class BaseTrainer:
             optimizer=optimizers[0],
             lr_scheduler=optimizers[1],
             processing_class=processing_class,
+            replay=None if replay is None else Path(replay),
         )
         try:
             self._emit(Event.INIT_END)
@@ -177,7 +179,9 @@ class BaseTrainer:
             if training is not None:
                 tokens = seen - training.first_tokens
                 logs |= speed_metrics("train", training.seconds, tokens=tokens)
-        self.dispatcher.log(logs)
+        # What the loop logs it has summed up anew, outside of any graph; what others log may be
+        # anything.
+        self.dispatcher.log(logs, fresh=training is not None)
 
     def add_callback(self, callback: CallbackLike) -> None:
         """Add a callback, an instance or a class that is called without arguments, at the end."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from asynccb._state import export_states
 from asynccb.trackers.base import Tracker
 
 logger = logging.getLogger("asynccb")
+
+DISPATCHER: Final = "CallbackDispatcher"
+"""Stands among the callbacks for the dispatcher, whose state has their form."""
 
 
 def stateful(callbacks: Sequence[Any]) -> list[Any]:
@@ -28,9 +31,16 @@ def stateful(callbacks: Sequence[Any]) -> list[Any]:
     ]
 
 
-def capture(callbacks: Sequence[Any]) -> dict[str, Any]:
-    """Return the states by class name, as they are now."""
-    return export_states(stateful(callbacks))
+def capture(callbacks: Sequence[Any], dispatcher: dict[str, Any]) -> dict[str, Any]:
+    """Return the states by class name, as they are now, and that of the dispatcher beside them."""
+    states = export_states(stateful(callbacks))
+    return {**states, DISPATCHER: {"args": {}, "attributes": dispatcher}}
+
+
+def dispatcher_state(states: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what `capture` has put there for the dispatcher, or None."""
+    stored = states.get(DISPATCHER)
+    return None if stored is None else stored["attributes"]
 
 
 def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
@@ -43,6 +53,8 @@ def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
     for callback in stateful(callbacks):
         present.setdefault(type(callback).__name__, []).append(callback)
     for name, stored in states.items():
+        if name == DISPATCHER:
+            continue
         listed = stored if isinstance(stored, list) else [stored]
         instances = present.pop(name, [])
         for callback, state in zip(instances, listed, strict=False):

@@ -36,12 +36,10 @@ def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callback
         )
     if optimizers[1] is not None and optimizers[0] is None:
         raise ConfigurationError("optimizers holds a scheduler without the optimizer it drives")
-    for name, what in (
-        ("push_to_hub", "upload in a callback's on_save"),
-        ("enable_jit_checkpoint", "save on a signal is not in this version yet"),
-    ):
-        if getattr(args, name):
-            raise ConfigurationError(f"{name}=True, but this Trainer does not do that: {what}")
+    if args.push_to_hub:
+        raise ConfigurationError(
+            "push_to_hub=True, but this Trainer does not do that: upload in a callback's on_save"
+        )
 
 
 def check_datasets(args: TrainingArguments, train_dataset: Any, eval_dataset: Any) -> None:

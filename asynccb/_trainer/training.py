@@ -69,6 +69,8 @@ class Training:
     position: Position = field(default_factory=Position)
     figures: dict[str, Any] = field(default_factory=dict)
     """Norm of the gradient and learning rate of the last step, as they are logged."""
+    decisions: dict[str, Any] | None = None
+    """This rank's pending decisions, where it is another than the one that writes the state."""
     first_step: int = 0
     first_tokens: int = 0
     began: float = field(default_factory=time.perf_counter)
@@ -86,6 +88,7 @@ class Training:
             "losses": self.losses.state(),
             "figures": self.figures,
             "samples": self.epochs.samples,
+            "decisions": self.decisions,
         }
         checkpoint.save_part(loop, folder, checkpoint.of_rank(LOOP_FILE))
         checkpoint.save_part(random_state.capture(), folder, checkpoint.of_rank(RANDOM_FILE))
@@ -105,6 +108,7 @@ class Training:
             self.position.batches = self.position.batches * loop["samples"] // self.epochs.samples
             self.losses.restore(loop["losses"])
             self.figures = loop["figures"]
+            self.decisions = loop.get("decisions")
         else:
             missing.append(LOOP_FILE)
             self.position = self.epochs.position_of(step)

@@ -32,6 +32,8 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     evaluation (one of several datasets) is said once per run.
     """
 
+    agreed = True
+
     def __init__(
         self, early_stopping_patience: int = 1, early_stopping_threshold: float | None = 0.0
     ) -> None:

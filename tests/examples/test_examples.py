@@ -63,6 +63,12 @@ def test_the_hand_written_loop_logs_every_step(tmp_path: Path) -> None:
     assert "after 50 steps" in (tmp_path / "custom_loop" / "diary.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["quickstart.py", "custom_loop.py"])
+def test_a_service_stops_a_training_and_a_replay_does_without_the_service(tmp_path: Path) -> None:
+    printed = run("remote_stop.py", tmp_path, "--steps", "30", "--allowed", "5")
+    assert "stopped after 7 steps" in printed
+    assert "replayed without the service: stopped after 7 steps" in printed
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "custom_loop.py", "remote_stop.py"])
 def test_an_example_says_what_it_is_for(name: str, tmp_path: Path) -> None:
     assert "--steps" in run(name, tmp_path, "--help")

@@ -1,0 +1,277 @@
+"""
+Decisions, from the event that asks for them to the boundary that applies them.
+
+Promises: what is applied where depends on the events alone, not on when an answer comes; while
+nothing is due a boundary costs a few looks; whatever is not applied is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asynccb._agreement import Agreement
+from asynccb._control import NO_OPINION, Decision, combine, write_flags
+from asynccb._decision_state import load, save
+from asynccb._events import EVENTS, Event
+from asynccb._exceptions import ClosedError
+from asynccb._lane import LaneCounts
+from asynccb._publisher import Publisher
+from asynccb._requests import Requests
+from asynccb._roster import Roster, Route
+from asynccb._schedule import Schedule, Ticket, fingerprint
+from asynccb._state import TrainerState
+from asynccb._trace import FORMAT, RANKS, REQUEST, TRACE_FILE, Entry, Header, Replay, Trace
+from asynccb._waiting import Waiting
+
+logger = logging.getLogger("asynccb")
+
+
+class Decisions:
+    """Ask, wait, apply and trace for one dispatcher; on the training thread only."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        roster: Roster,
+        seed: object,
+        replay: Path | None,
+        *,
+        owner: bool,
+    ) -> None:
+        """Take who answers, whose answers count, and a trace to go by; `owner` writes the own."""
+        self._tickets = publisher.listening.tickets
+        self._roster = roster
+        self._seed = seed if isinstance(seed, int) else None
+        self._agreement = Agreement()
+        self._requests = Requests(self._agreement)
+        self._closed = False
+        publisher.on_request = self._requests.post
+        self._schedule = Schedule()
+        self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
+        self._replay = None if replay is None else Replay(replay, owner=owner)
+        self.trace = Trace(publisher.directory / TRACE_FILE, owner=owner)
+        self._header: Header | None = None
+        self._emission = 0
+        self._training = 0
+        self._last = 0
+        self._decided: Counter[str] = Counter()
+        self._lost: set[str] = set()
+        self._undue: Counter[str] = Counter()
+        self.paused = False
+        """Whether events ask for no decisions: a run that was interrupted has asked already."""
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def open(self, route: Route, state: TrainerState) -> int:
+        """Ask the callbacks that decide on an event; return the number that answers refer to."""
+        if self.paused:
+            return 0
+        step = state.global_step
+        self._begin(state)
+        self._emission += 1
+        for decider in route.deciders:
+            ticket = Ticket(
+                self._emission,
+                decider.position,
+                decider.name,
+                EVENTS[route.number],
+                step,
+                step + decider.terms.lag,
+                decider.terms,
+            )
+            if self._replay is not None:
+                self._replay.answer(ticket, self._training)
+            elif decider.asked:
+                self._tickets.add(ticket)
+            else:  # the callback runs on another rank
+                ticket.settle(NO_OPINION, "decided")
+            self._schedule.add([ticket])
+        return self._emission
+
+    def pass_by(self, state: TrainerState) -> bool:
+        """Go past a boundary where nothing can be due; tell whether this is one, at little cost."""
+        if self._schedule or self._replay is not None or not self._requests.is_idle:
+            return False
+        step = state.global_step
+        if step < self._last:
+            return False
+        self._last = step
+        return True
+
+    def apply(self, route: Route, state: TrainerState, control: Any) -> None:
+        """Apply to the control what is due now that the event has been published."""
+        if route.is_boundary:
+            self._apply_boundary(state, control)
+        elif due := self._schedule.take_prompt(self._emission):
+            write_flags(control, [self._settle(due, state.global_step, self._emission)])
+
+    def request(self, wishes: Decision) -> None:
+        """Set flags at a boundary soon; from any thread or signal. `ClosedError` after `close`."""
+        if self._closed:
+            raise ClosedError("nothing can be requested any more: this dispatcher was closed")
+        self._requests.post(wishes)
+
+    def agree(self, event: str, step: int, wishes: Decision) -> Decision:
+        """Return what holds on all ranks of what `def` hooks want at an event."""
+        return self._agreement.agree(step, fingerprint(step, event), wishes)
+
+    def forget(self, name: str) -> None:
+        """Lose what a callback that is removed has decided and what it was asked for."""
+        self._tickets.lose([name])
+        for ticket in self._schedule.tickets:
+            if ticket.name == name:
+                ticket.lose()
+
+    def _begin(self, state: TrainerState) -> None:
+        """Notice a first event, and a training that begins after another one."""
+        if state.global_step < self._last:
+            self._training += 1
+            self._last = state.global_step
+            self._undue = self.undue
+            self._schedule = Schedule()
+        if self._header is None:
+            self._header = Header(FORMAT, self._roster.deciders, state.max_steps, self._seed)
+            if self._replay is not None:
+                self._replay.check(self._header)
+
+    def _apply_boundary(self, state: TrainerState, control: Any) -> None:
+        step = state.global_step
+        self._begin(state)
+        self._last = step
+        due = self._schedule.take(step)
+        if self._replay is not None:
+            self._replay.check_passed(self._training, step)
+        decisions = [self._settle(due, step, 0)] if due else []
+        decisions += self._requested(step)
+        if decisions:
+            write_flags(control, decisions)
+
+    def _settle(self, due: Sequence[Ticket], step: int, emission: int) -> Decision:
+        """Wait for what is due, and return what comes of it on all ranks."""
+        try:
+            self._waiting.wait(due)
+        except BaseException:
+            self._schedule.add(due)
+            raise
+        for ticket in due:
+            self._note(ticket, step)
+        wishes = combine(ticket.decision for ticket in due)
+        if self._replay is not None:
+            of_ranks = self._replay.other(RANKS, self._training, emission, step)
+            wishes = combine((wishes, of_ranks or NO_OPINION))
+        named = [(ticket.emission, ticket.event, ticket.name) for ticket in due]
+        agreed = self._agreement.agree(step, fingerprint(step, named), wishes)
+        if agreed != wishes:
+            self._write_other(RANKS, agreed, step, emission)
+        return agreed
+
+    def _requested(self, step: int) -> list[Decision]:
+        """Return what was requested from outside, if anything was."""
+        request = self._requests.take(step)
+        replayed = None
+        if self._replay is not None:
+            replayed = self._replay.other(REQUEST, self._training, 0, step)
+        if request is None and replayed is None:  # nearly always
+            return []
+        requests = [each for each in (request, replayed) if each is not None]
+        for each in requests:
+            self._write_other(REQUEST, each, step, 0)
+        return requests
+
+    def _note(self, ticket: Ticket, step: int) -> None:
+        """Count and trace a decision that is applied, or will never be."""
+        opinions = ticket.decision.opinions
+        if ticket.outcome == "lost" and ticket.name not in self._lost:
+            self._lost.add(ticket.name)
+            logger.warning(
+                "%s does not decide any more: it was removed or disabled, or its lane has ended "
+                "(said once; the trace has each decision that is lost)",
+                ticket.name,
+            )
+        if not opinions and ticket.outcome == "decided":
+            return
+        self._decided[ticket.name] += ticket.outcome == "decided"
+        self._write(
+            Entry(
+                step,
+                ticket.event,
+                ticket.step,
+                ticket.name,
+                opinions,
+                ticket.outcome or "decided",
+                round(ticket.waited, 6),
+                ticket.emission,
+                self._training,
+            )
+        )
+
+    def _write_other(self, callback: str, decision: Decision, step: int, emission: int) -> None:
+        self._write(
+            Entry(
+                step,
+                Event.STEP_END,
+                step,
+                callback,
+                decision.opinions,
+                "decided",
+                0.0,
+                emission,
+                self._training,
+            )
+        )
+
+    def _write(self, entry: Entry) -> None:
+        assert self._header is not None
+        self.trace.write(self._header, entry)
+
+    # -- the state ---------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Wait for what is pending, and return what a resumed run needs, as JSON values."""
+        tickets = self._schedule.tickets
+        self._waiting.wait(tickets)
+        return save(self._emission, self._training, self._roster, tickets)
+
+    def load(self, state: object, step: int) -> None:
+        """Go on from a state at a step; raises `ConfigurationError` for something else."""
+        saved, tickets = load(state, self._roster)
+        self._emission, self._training, self._last = saved.emission, saved.training, step
+        self._schedule = Schedule()
+        self._schedule.add(tickets)
+        if self._replay is not None:
+            self._replay.forget(saved.emission, step)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    @property
+    def undue(self) -> Counter[str]:
+        """Decisions with an opinion whose step has not come, by callback."""
+        waiting = Counter(t.name for t in self._schedule.tickets if t.decision.opinions)
+        return self._undue + waiting
+
+    def count(self, counts: dict[str, LaneCounts]) -> dict[str, LaneCounts]:
+        """Add to the lanes' counts what is counted here."""
+        undue = self.undue
+        return {
+            name: dataclasses.replace(
+                lane,
+                decided=self._decided[name],
+                waited=self._waiting.waited.get(name, 0.0),
+                late=self._waiting.late.get(name, 0),
+                undue=undue[name],
+            )
+            for name, lane in counts.items()
+        }
+
+    def close(self) -> None:
+        """Let go of the other ranks, and of the trace that was replayed."""
+        self._closed = True
+        self._requests.close()
+        self._agreement.close()
+        if self._replay is not None:
+            self._replay.close()
