@@ -53,7 +53,8 @@ class Agreement:
     def world(self) -> int:
         """Number of ranks, 1 without a process group."""
         dist: Any = sys.modules.get("torch.distributed")
-        if dist is None or not dist.is_available() or not dist.is_initialized():
+        group = getattr(dist, "group", None)  # not there in a build without it
+        if group is None or group.WORLD is None:
             return 1
         world: int = dist.get_world_size()
         return world

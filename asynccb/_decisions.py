@@ -95,7 +95,7 @@ class Decisions:
 
     def pass_by(self, state: TrainerState) -> bool:
         """Go past a boundary where nothing can be due; tell whether this is one, at little cost."""
-        if self._schedule or self._replay is not None or not self._requests.is_idle:
+        if self._schedule.waiting or self._replay is not None or not self._requests.is_idle:
             return False
         step = state.global_step
         if step < self._last:

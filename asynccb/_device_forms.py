@@ -14,13 +14,17 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from asynccb._slots import Kind, Layout, Part
+from asynccb._exceptions import ConfigurationError
+from asynccb._slots import COUNT, EMPTY_SLOT, Kind, Layout, Part
+from asynccb._staged_logs import pack_tail
+
+LARGEST: Final = COUNT // 2
+"""Slots that one log may take."""
 
 _ONLY_TENSORS: Final = {torch.Tensor}
 _PLAIN: Final = {float, str, bool, type(None)}
 _LARGE: Final = 1 << 63
-_look = attrgetter("dtype", "ndim")
-_device = torch.Tensor.get_device
+_look = attrgetter("__class__", "dtype", "ndim", "requires_grad", "device")
 
 
 class Group(NamedTuple):
@@ -37,44 +41,59 @@ class Group(NamedTuple):
 class Form:
     """Hold the form of one log: its numbers by device and dtype, then its rows."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], others: Sequence[str]) -> None:
-        """Take the tensors of a log, 0-d or short 1-d ones, and the names of its other values."""
+    def __init__(self, tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
+        """Take the tensors of a log, 0-d or short 1-d ones, and all its names in order."""
         numbers = sorted(
             (key for key, tensor in tensors.items() if not tensor.ndim),
             key=lambda key: (tensors[key].get_device(), str(tensors[key].dtype)),
         )
         rows = [key for key, tensor in tensors.items() if tensor.ndim]
         self.layout = Layout({key: _part(tensors[key]) for key in (*numbers, *rows)})
+        if self.layout.count > LARGEST:
+            raise ConfigurationError(
+                f"one log holds {self.layout.count} values of the device; at most {LARGEST} go"
+            )
+        self.empty = EMPTY_SLOT * self.layout.count
+        """What the slots hold until the values land."""
         self.groups = _groups([tensors[key] for key in numbers])
         self.rows = len(rows)
         """How many of the tensors, the last ones, are rows."""
         taken = [tensors[key] for key in self.layout.keys]
+        self.requires_grad = any(tensor.requires_grad for tensor in taken)
+        """Whether a tensor is part of a graph that the copy must not become a part of."""
         self._pick = itemgetter(*self.layout.keys)
-        self._others = tuple(others)
+        self.names = tuple(names)
+        self.tail = pack_tail(names, self.layout)
+        """The log's form in a record, but for its position and its other values."""
+        self._others = tuple(name for name in names if name not in tensors)
         self._looks = list(map(_look, taken))
-        self._devices = list(map(_device, taken))
         self.recurs = not rows and set(map(type, taken)) == _ONLY_TENSORS
         """Whether `take` can tell logs of this form."""
 
-    def pick(self, values: Mapping[str, Any]) -> Sequence[Any]:
+    def pick(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
         """Return the tensors of a log in the order of the slots."""
         tensors: Any = self._pick(values)
         return tensors if len(self._looks) > 1 else (tensors,)
 
-    def take(self, values: Mapping[str, Any]) -> Sequence[torch.Tensor] | None:
+    def others(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the values of a log that are no tensors, if there are any."""
+        return {name: values[name] for name in self._others} if self._others else None
+
+    def take(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...] | None:
         """Do as `pick` for a log with these names; return None where it has not this form."""
-        tensors = self.pick(values)
-        if (
-            set(map(type, tensors)) != _ONLY_TENSORS
-            or list(map(_look, tensors)) != self._looks
-            or list(map(_device, tensors)) != self._devices
-        ):
+        tensors: Any = self._pick(values)
+        if len(self._looks) == 1:
+            tensors = (tensors,)
+        try:
+            if [*map(_look, tensors)] != self._looks:
+                return None
+        except AttributeError:  # one of them is no tensor
             return None
         for name in self._others:
             value = values[name]
             if type(value) not in _PLAIN and not (type(value) is int and abs(value) < _LARGE):
                 return None
-        return tensors
+        return tensors  # type: ignore[no-any-return]
 
 
 def kind_of(dtype: torch.dtype) -> Kind:

@@ -1,10 +1,10 @@
 """
-Staging values that lie on devices: into slots on the training's stream, without waiting.
+Staging values that lie on devices: into slots that the companion reads, without waiting.
 
-Promises: one launch for each dtype of a log, however many scalars it has, and none for fresh
-tensors but one for all logs of 10 ms; what was staged is copied out at most every 10 ms, and at
-once when logs are rarer than that; the training thread waits only where every slot is taken, and
-only under `overflow = "block"`.
+Promises: one launch for each dtype of a log, however many scalars it has, on the training's stream,
+and no other call to the device; a value is what the tensor held when it was logged, whatever is
+written to the tensor later; nothing is allocated on the device; the training thread waits only
+where every slot is taken, and only under `overflow = "block"`.
 """
 
 from __future__ import annotations
@@ -14,42 +14,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from asynccb._callback import Overflow
 from asynccb._device_forms import Form, kind_of
-from asynccb._device_ring import DeviceRing, PinnedSlots, is_capturing
 from asynccb._exceptions import ConfigurationError, MailboxFullError
-from asynccb._slots import COUNT, CURRENT, Kind, Slots, Staged, StagedLog
+from asynccb._pinned import PinnedSlots
+from asynccb._slots import COUNT, Kind, Slots, StagedLog
 
 logger = logging.getLogger("asynccb")
 
-INTERVAL: Final = 10_000_000
-"""Least nanoseconds between two copies out of the device."""
+INTERVAL: Final = 50_000_000
+"""Nanoseconds between two looks at what has landed, for the log history."""
+_ALIKE: Final = 64
+"""Most logs that are read together."""
 _PAUSE: Final = 0.0001
 
 
-@dataclass(slots=True)
-class _Pending:
-    """A log that has not landed, and the history entry that waits for its numbers."""
-
-    log: StagedLog
-    entry: dict[str, Any] | None = None
-
-    def fill_entry(self) -> None:
-        """Put the numbers into the history entry, where it still has their stand-ins."""
-        if self.entry is not None and self.log.values is not None:
-            entry = self.entry
-            for key, value in zip(self.log.layout.keys, self.log.values, strict=True):
-                if type(entry.get(key)) is Staged:
-                    entry[key] = value
-
-
 class DeviceStaging:
-    """Own the slots and the rings; every method but `settle` is the training thread's."""
+    """Own the pinned slots; every method but `settle` is the training thread's."""
 
     def __init__(self, slots: Slots, consumed: Callable[[], int], overflow: Overflow) -> None:
         """Take the slots, and what tells the position below which the companion has read."""
@@ -57,104 +42,76 @@ class DeviceStaging:
         self._consumed = consumed
         self._overflow = overflow
         self._pinned = PinnedSlots(slots.memory)
-        self._rings: dict[int, DeviceRing] = {}
-        self._pending: deque[_Pending] = deque()
-        self._last: _Pending
+        self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
+        """0-d tensors of the slots, by device and whether they hold floats."""
+        self._pending: deque[StagedLog] = deque()
         self._lock = threading.Lock()
-        self._thread = threading.get_ident()
         self._next = 0
         self._settled = 0
-        self.due = 0
-        """When the next copy out is due, on the clock of `tick`."""
         self._free = COUNT
-        self.trusts = True
-        """Whether tensors that are said to be fresh have been so."""
+        self.due = 0
+        """When `tick` is to be called next, in nanoseconds."""
         self.dropped = 0
         """Values for which there was no slot."""
         self.blocked = 0.0
         """Seconds for which the training thread waited for slots, or for a number it asked for."""
 
-    def check_capture(self) -> None:
-        """Raise `ConfigurationError` while the stream is captured into a CUDA graph."""
-        if is_capturing():
-            raise ConfigurationError(
-                "logging a tensor of the device while a CUDA graph is captured would put the copy "
-                "into the graph; log the graph's output after its replay"
-            )
-
-    @property
-    def has_one_stream(self) -> bool:
-        """Whether fresh tensors are trusted, and `current_stream` speaks for all of them."""
-        return self.trusts and len(self._rings) == 1
-
-    def current_stream(self) -> int:
-        """Return the current stream of the one device."""
-        return next(iter(self._rings.values())).current_stream()
-
     def stage(
-        self, form: Form, tensors: Sequence[torch.Tensor], made_on: int | None
+        self, form: Form, tensors: tuple[torch.Tensor, ...], *, now: bool = False
     ) -> StagedLog | None:
         """
         Start the tensors of a log on their way; return None where there is no slot.
 
-        With `made_on`, the number of a stream or `CURRENT`, they are fresh: they are copied
-        together with later ones, and nobody may write to them any more. Raises
-        `ConfigurationError` while the stream is captured, but for fresh ones of before, and
-        `MailboxFullError` under `overflow = "raise"`.
+        With `now` that is neither counted as a drop nor waited for. Raises `ConfigurationError`
+        while the stream is captured, and `MailboxFullError` under `overflow = "raise"`.
         """
-        if made_on is None or made_on == CURRENT:
-            self.check_capture()
-        position = self._reserve(form.layout.count)
-        if position is None:
-            return None
-        self._put(position % COUNT, form, tensors, made_on if self.trusts else None)
+        if torch._C._cuda_isCurrentStreamCapturing():
+            raise ConfigurationError(
+                "logging a tensor of the device while a CUDA graph is captured would put the copy "
+                "into the graph; log the graph's output after its replay"
+            )
+        count = form.layout.count
+        position = self._next
+        end = position + count
+        if end > self._free or end % COUNT < count:  # no room, or the last slots are too few
+            found = None if now else self._find_room(count)
+            if found is None:
+                self.dropped += 0 if now else count
+                return None
+            position = found
+        place = position % COUNT
+        self._slots.memory[place * 8 : (place + count) * 8] = form.empty
+        if self._pinned.mirrors:
+            self._pinned.clear(place, count)
+        if form.requires_grad:
+            tensors = tuple([tensor.detach() for tensor in tensors])
+        for device, floating, first, last in form.groups:
+            views = self._views.get((device, floating)) or self._find_views(device, floating)
+            torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
+        if form.rows:
+            self._put_rows(place, form, tensors)
+        self._next = position + count
         log = StagedLog(position, form.layout, self._arrive)
-        self._last = _Pending(log)
-        self._pending.append(self._last)
+        self._pending.append(log)
         return log
 
-    def watch(self, entry: dict[str, Any]) -> None:
-        """Put the numbers of the last `stage` into a history entry, in place, when they land."""
-        with self._lock:
-            self._last.entry = entry
-            self._last.fill_entry()
-
     def tick(self, now: int) -> None:
-        """Copy out what was staged, if that is due, and take in what has landed."""
-        if now >= self.due:
-            self.due = now + INTERVAL
-            self.copy_out()
-            self.settle()
-
-    def copy_out(self) -> None:
-        """Send everything that was staged on its way to the host."""
-        for ring in self._rings.values():
-            ring.copy_out()
-            if ring.overwritten and self.trusts:
-                self._distrust()
-
-    def _distrust(self) -> None:
-        self.trusts = False
-        logger.error(
-            "tensors that were logged with fresh=True have been written to afterwards: what was "
-            "logged of them in the last %d ms may hold later values. From here on they are copied "
-            "when they are logged; leave fresh=True out for them",
-            INTERVAL // 1_000_000,
-        )
+        """Take in what has landed."""
+        self.due = now + INTERVAL
+        self.settle()
 
     def settle(self) -> None:
         """Take in what has landed; looks at memory only, and may be called by any thread."""
         if not self._lock.acquire(blocking=False):
             return
         try:
-            while self._pending and self._take_in(self._pending[0]):
-                self._pending.popleft()
+            while self._pending and self._take_in(self._alike()):
+                pass
         finally:
             self._lock.release()
 
     def finish(self, deadline: float) -> bool:
         """Wait until everything has landed; return False at the (monotonic) deadline."""
-        self.copy_out()
         self.settle()
         while self._pending:
             if time.monotonic() > deadline:
@@ -164,61 +121,34 @@ class DeviceStaging:
         return True
 
     def close(self) -> None:
-        """Unpin the slots; to be called after `finish`."""
-        self._rings.clear()
-        self._pinned.close()
+        """Unpin the slots, unless something is still on its way to them."""
+        if not self._pending:
+            self._views.clear()
+            self._pinned.close()
 
-    def _put(
-        self, place: int, form: Form, tensors: Sequence[torch.Tensor], made_on: int | None
-    ) -> None:
-        """Copy the values into the slots from `place` on, or keep them until the copy out."""
-        for device, floating, begin, end in form.groups:
-            ring = self._ring(device)
-            some = tensors[begin:end]
-            if made_on is None:
-                ring.put(place + begin, some, floating=floating)
-            else:
-                stream = ring.current_stream() if made_on == CURRENT else made_on
-                ring.keep(place + begin, some, floating=floating, made_on=stream)
+    def _find_views(self, device: int, floating: bool) -> list[torch.Tensor]:
+        views = self._pinned.on(device).each(floating=floating)
+        self._views[device, floating] = views
+        return views
+
+    def _put_rows(self, place: int, form: Form, tensors: Sequence[torch.Tensor]) -> None:
+        """Copy the rows, the last ones of the tensors of a log whose slots begin at `place`."""
         for index in range(len(tensors) - form.rows, len(tensors)):
-            row = tensors[index].detach().reshape(-1)
-            floating = kind_of(row.dtype) == Kind.FLOAT
+            row = tensors[index].reshape(-1)
             start = place + form.layout.offsets[index]
-            self._ring(row.get_device()).put_row(start, row, floating=floating)
+            floating = kind_of(row.dtype) == Kind.FLOAT
+            self._pinned.on(row.get_device()).row(start, len(row), floating=floating).copy_(row)
 
-    def _ring(self, device: int) -> DeviceRing:
-        ring = self._rings.get(device)
-        if ring is None:
-            where = torch.device("cuda", device)
-            ring = self._rings[device] = DeviceRing(where, self._pinned)
-        return ring
-
-    def _reserve(self, count: int) -> int | None:
-        """Return the position of so many free, empty slots in a row."""
-        if count > COUNT // 2:
-            raise ConfigurationError(
-                f"one log holds {count} values of the device; it takes at most {COUNT // 2}"
-            )
+    def _find_room(self, count: int) -> int | None:
+        """Return the position of so many free slots in a row; wait if that is the policy."""
         position = self._next
-        place = position % COUNT
-        if place + count > COUNT:
-            position += COUNT - place
-        if position + count > self._free and not self._find_room(position + count):
-            self.dropped += count
-            return None
-        self._next = position + count
-        self._slots.clear(position, count)
-        self._pinned.clear(position % COUNT, count)
-        return position
-
-    def _find_room(self, end: int) -> bool:
-        """Tell whether the slots below `end` may be used, after waiting if that is the policy."""
-        self._free = self._oldest() + COUNT
+        if position % COUNT + count > COUNT:
+            position += COUNT - position % COUNT
+        end = position + count
         if end > self._free:
-            self.copy_out()
             self.settle()
             self._free = self._oldest() + COUNT
-        return end <= self._free or self._wait(end)
+        return position if end <= self._free or self._wait(end) else None
 
     def _oldest(self) -> int:
         """Return the position below which slots may be used again."""
@@ -241,21 +171,39 @@ class DeviceStaging:
         self.blocked += time.monotonic() - begin
         return True
 
-    def _take_in(self, pending: _Pending) -> bool:
-        """Read the values of one log if they have all landed."""
-        log = pending.log
-        self._pinned.mirror(log.position % COUNT, log.layout.count)
-        if not log.take_in(self._slots):
-            return False
-        pending.fill_entry()
-        self._settled = log.position + log.layout.count
+    def _alike(self) -> list[StagedLog]:
+        """Return the first log that is on its way, and those like it whose slots follow."""
+        pending = self._pending
+        logs = [pending[0]]
+        layout = logs[0].layout
+        end = logs[0].position + layout.count
+        for index in range(1, min(len(pending), _ALIKE)):
+            log = pending[index]  # the training thread may append meanwhile
+            if log.layout is not layout or log.position != end or not end % COUNT:
+                break
+            logs.append(log)
+            end += layout.count
+        return logs
+
+    def _take_in(self, logs: list[StagedLog]) -> bool:
+        """Read the values of logs that are alike; return False if the first has not landed."""
+        first, count = logs[0].position, logs[0].layout.count
+        if self._pinned.mirrors:
+            self._pinned.mirror(first % COUNT, count * len(logs))
+        while not self._slots.landed(first, count * len(logs)):
+            if len(logs) == 1:
+                return False
+            del logs[(len(logs) + 1) // 2 :]
+        read = logs[0].layout.read(self._slots, first, len(logs))
+        for log, values in zip(logs, read, strict=True):
+            log.take(values)
+            self._pending.popleft()
+        self._settled = first + count * len(logs)
         return True
 
     def _arrive(self, log: StagedLog) -> None:
-        """Wait for a log to land; the training thread copies it out first."""
+        """Wait for a log to land."""
         begin = time.monotonic()
-        if threading.get_ident() == self._thread:
-            self.copy_out()
         self.settle()
         while log.values is None:
             time.sleep(_PAUSE)

@@ -19,13 +19,11 @@ from asynccb._closing import close_publisher
 from asynccb._control import TrainerControl
 from asynccb._decisions import Decisions
 from asynccb._events import Event, parse_event
-from asynccb._exceptions import (
-    ClosedError,
-    ForkedError,
-)
+from asynccb._exceptions import ClosedError, ForkedError
 from asynccb._faults import raise_oldest
 from asynccb._given import Given, check_limits, check_mapping, first_state
 from asynccb._inline import run_inline
+from asynccb._late_history import take_in
 from asynccb._lifetime import at_exit, in_forked_children, status_of
 from asynccb._membership import Membership
 from asynccb._publisher import Publisher
@@ -33,7 +31,7 @@ from asynccb._record import HISTORY_BIT
 from asynccb._requesting import Requesting
 from asynccb._roster import Refusing, Roster, Route
 from asynccb._run import RunStatus
-from asynccb._slots import CURRENT
+from asynccb._staged_logs import StagedLogs
 from asynccb._state import TrainerState
 from asynccb._statistics import Statistics
 from asynccb._steering import Steering
@@ -129,8 +127,6 @@ class CallbackDispatcher(Membership, Steering):
         for callback in callbacks:
             self.add_callback(callback)
 
-    # -- events ------------------------------------------------------------------------------------
-
     def emit(self, event: str, **extra: Any) -> TrainerControl:
         """
         Emit an event and return the control as the inline hooks left it.
@@ -142,36 +138,32 @@ class CallbackDispatcher(Membership, Steering):
         """
         return self._emit(event, extra, 0)
 
-    def log(self, logs: Mapping[str, Any], *, fresh: bool = False) -> TrainerControl:
-        """
-        Append the logs, with the step, to the state's log history, and emit `on_log`.
-
-        `fresh=True` promises that nobody writes to the logged CUDA tensors any more, as is so for
-        what an eager step has computed, and not for a CUDA graph's outputs. Each log then costs no
-        launch: the tensors are kept and copied with those of the next 10 ms (which a training that
-        is killed loses). Writing to one in place is noticed, said, and ends this.
-        """
-        check_mapping("logs", logs)
-        if fresh and self._log_later(logs):
+    def log(self, logs: Mapping[str, Any]) -> TrainerControl:
+        """Append the logs, with the step, to the state's log history, and emit `on_log`."""
+        if type(logs) is not dict:
+            check_mapping("logs", logs)
+        elif self._log_directly(logs):
             return self.control  # type: ignore[no-any-return]
-        staging = self._staging
-        plain = staging.plain(logs, CURRENT if fresh else None)
+        plain = self._staging.plain(logs)
         entry = {**plain, "step": self.state.global_step}
-        staging.watch(plain, entry)
+        if type(plain) is StagedLogs:
+            plain.log.watch(entry)
         self.state.log_history.append(entry)
         return self._emit("on_log", {"logs": plain}, HISTORY_BIT)
 
-    def _log_later(self, logs: Mapping[str, Any]) -> bool:
-        """Log fresh tensors together with others, if only the companion listens."""
-        route = self._routes[Event.LOG]
-        if route is None or not route.may_wait:
+    def _log_directly(self, logs: Mapping[str, Any]) -> bool:
+        """Log tensors of a device the short way, if only the companion listens."""
+        route = self._routes["on_log"]
+        records = self._publisher.records
+        if route is None or not route.is_direct or records is None:
             return False
         begin = _clock()
+        control = self.control
         for flag in route.resets:
-            setattr(self.control, flag, False)
-        publisher = self._publisher
-        if not publisher.put_off(route.number, begin, self.state, self.control, logs):
+            setattr(control, flag, False)
+        if not records.write_log(route.number, begin, self.state, control, logs):
             return False
+        self._look_around(begin)
         self._events += 1
         self._busy += _clock() - begin
         if self._faults:
@@ -182,8 +174,6 @@ class CallbackDispatcher(Membership, Steering):
         self,
         logs: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
-        *,
-        fresh: bool = False,
     ) -> TrainerControl:
         """
         Count an update step of a hand-written loop, and return what the callbacks want next.
@@ -192,21 +182,23 @@ class CallbackDispatcher(Membership, Steering):
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
         `should_training_stop`. Saving and evaluating is the loop's own: emit `on_save` when a
         checkpoint is there. `on_step_begin` and the epoch events are emitted by the loop, if
-        wanted. `fresh` is that of `log`.
+        wanted.
         """
-        for name, values in (("logs", logs), ("metrics", metrics)):
-            if values is not None:
-                check_mapping(name, values)
+        if logs is not None and type(logs) is not dict:
+            check_mapping("logs", logs)
+        if metrics is not None:
+            check_mapping("metrics", metrics)
         control = self.control
         control._new_step()
-        self.state.global_step += 1
-        if self._max_steps and self.state.global_step >= self._max_steps:
+        state = self.state
+        state.global_step += 1
+        if self._max_steps and state.global_step >= self._max_steps:
             control.should_training_stop = True
         self._emit("on_step_end", {}, 0)
         if logs is not None:
-            self.log(logs, fresh=fresh)
+            self.log(logs)
         if metrics is not None:
-            self.log(metrics, fresh=fresh)
+            self.log(metrics)
             self._emit("on_evaluate", {"metrics": metrics}, 0)
         return self.control  # type: ignore[no-any-return]
 
@@ -263,8 +255,17 @@ class CallbackDispatcher(Membership, Steering):
             publisher.post(
                 route, now, self.state, self.control, self.args, self._objects, copies, ticket
             )
-        if self._staging.device is not None:
-            self._staging.device.tick(now)
+        self._look_around(now)
+
+    def _look_around(self, now: int) -> None:
+        """Take in what has come meanwhile, where it is time to look."""
+        publisher = self._publisher
+        if now >= publisher.next_poll:
+            publisher.poll(now)
+        device = self._staging.device
+        if device is not None and now >= device.due:
+            device.tick(now)
+            take_in(self.state)
         if publisher.late:
             self._start_late_lanes()
 
@@ -276,8 +277,6 @@ class CallbackDispatcher(Membership, Steering):
     def settle(self) -> None:
         """Wait until the log history holds numbers only; waits for the device, if there is one."""
         self._publisher.finish_staging(float("inf"))
-
-    # -- the end -----------------------------------------------------------------------------------
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was emitted is delivered; return False after `timeout` seconds."""

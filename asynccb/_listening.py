@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from asynccb._companion._parent import Companion
@@ -24,12 +24,11 @@ _LOOK: Final = 0.5
 class Listening:
     """Own the open tickets of one dispatcher, and know who can still answer."""
 
-    def __init__(self, members: Mapping[str, Member], send_on: Callable[[], None]) -> None:
-        """Take all callbacks with lanes, and what sends on to them what is still on its way."""
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        """Take all callbacks with lanes."""
         self.tickets = Tickets()
         self.companion: Companion | None = None
         self._members = members
-        self._send_on = send_on
         self._silent: set[str] = set()
 
     def listen(self, missing: Sequence[Ticket], timeout: float) -> None:
@@ -44,7 +43,6 @@ class Listening:
         self.tickets.lose(name for name in names if not self._can_answer(name))
         if timeout <= 0:
             return
-        self._send_on()
         for name in names:
             if (lane := self._members[name].lane) is not None:
                 lane.hurry()

@@ -56,7 +56,9 @@ class Outlet:
         """
         try:
             payload = self._encode(record)
-            staged = self._staging.was_referenced()
+            staged = self._staging.referenced
+            if staged:
+                self._staging.referenced = False
             if not self._kept and self._write(payload, staged=staged):
                 return True
         except (ValueError, OverflowError, TypeError) as error:
@@ -67,7 +69,7 @@ class Outlet:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
         payload = self._encode(plain)
-        staged = self._staging.was_referenced()
+        staged, self._staging.referenced = self._staging.referenced, False
         if len(payload) > self._companion.ring.largest:
             return self._drop(f"a record of {len(payload)} bytes is too large ({error})")
         return self._put_slowly(record, payload, staged)

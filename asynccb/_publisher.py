@@ -14,7 +14,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,10 +64,11 @@ class Publisher:
         self._overflow = overflow
         self._capacity = capacity
         self._settings = read_settings(os.environ)
-        self._next_poll = 0
+        self.next_poll = 0
+        """When `poll` is to be called next, in nanoseconds."""
         self._started = time.time_ns()
         self._members: dict[str, Member] = {}
-        self.listening = Listening(self._members, self._copy_out)
+        self.listening = Listening(self._members)
         self.late: list[Member] = []
         """Members that the companion could not serve, to be given lanes on the thread."""
 
@@ -114,32 +115,6 @@ class Publisher:
         written = self.records.write(number, now, state, control, history, extra, ticket)
         if ticket and not written:
             self.listening.lose_record()
-        self._poll_when_due(now)
-
-    def put_off(
-        self, number: int, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
-    ) -> bool:
-        """
-        Log fresh tensors together with others within the next 10 ms; False where that cannot be.
-
-        Raises `ConfigurationError` while a CUDA graph is captured.
-        """
-        records, device = self.records, self.staging.device
-        if records is None or device is None or not self.staging.knows(logs):
-            return False
-        device.check_capture()
-        if not records.put_off(number, now, state, control, logs, device.current_stream()):
-            return False
-        if now >= device.due:
-            records.catch_up()
-            device.tick(now)
-            self._poll_when_due(now)
-        return True
-
-    def _poll_when_due(self, now: int) -> None:
-        if now >= self._next_poll:
-            self._next_poll = now + _POLL_NS
-            self.poll()
 
     def post(
         self,
@@ -179,8 +154,9 @@ class Publisher:
         if refusal is not None:
             raise refusal
 
-    def poll(self) -> None:
+    def poll(self, now: int = 0) -> None:
         """Hear what the companion has said."""
+        self.next_poll = now + _POLL_NS
         if self.companion is not None:
             self.companion.poll()
 
@@ -193,11 +169,6 @@ class Publisher:
     def _slots_read(self) -> int:
         return self.companion.slots_read if self.companion is not None else sys.maxsize
 
-    def _copy_out(self) -> None:
-        self._catch_up()
-        if self.staging.device is not None:
-            self.staging.device.copy_out()
-
     def _settle(self) -> None:
         if self.staging.device is not None:
             self.staging.device.settle()
@@ -206,12 +177,7 @@ class Publisher:
 
     def finish_staging(self, deadline: float) -> bool:
         """Wait until every value has come from the device; return False at the deadline."""
-        self._catch_up()
         return self.staging.device is None or self.staging.device.finish(deadline)
-
-    def _catch_up(self) -> None:
-        if self.records is not None:
-            self.records.catch_up()
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything published is delivered; return False at the deadline."""

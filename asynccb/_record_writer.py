@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from asynccb._control import pack_flags
-from asynccb._log_group import Head, LogGroup
+from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
 from asynccb._record import END, HISTORY, HISTORY_BIT, LEAVE, RUN
 from asynccb._run import RunStatus
@@ -33,7 +33,6 @@ class RecordWriter:
         self._wants_history = False
         self._history: list[dict[str, Any]] | None = None
         self._sent = 0
-        self._group = LogGroup(staging, outlet.put)
 
     def send_history(self) -> None:
         """Send the whole log history with the next event: a callback has come that reads it."""
@@ -68,12 +67,11 @@ class RecordWriter:
 
         `history` is the record's bit, or 0; `ticket` is 0 where no decision is waited for.
         """
-        self._group.write()
         put = self._outlet.put
         if self._wants_history:
             self._send_history(state, now, 1 if history else 0)
         changes = self._changes.changes(state)
-        head = _head(number, now, state, control, history)
+        head = number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history
         if "logs" in extra and len(extra) == 1 and not ticket:  # nearly always
             logs = self._staging.for_record(extra["logs"])
             return put((*head, logs) if changes is None else (*head, logs, changes))
@@ -82,31 +80,33 @@ class RecordWriter:
         record = (*head, logs, changes, rest.pop("metrics", None), rest or None)
         return put((*record, ticket) if ticket else record)
 
-    def put_off(
-        self,
-        number: int,
-        now: int,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any],
-        made_on: int,
+    def write_log(
+        self, number: int, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
     ) -> bool:
         """
-        Append logs to the history now and write their record with others; False if that cannot be.
+        Write the record of a log, and append it to the history, straight from a device's tensors.
 
-        Its tensors are fresh ones that were made on the stream `made_on`.
+        That is for a log like an earlier one that nobody in this process listens to, and makes no
+        stand-ins. Returns False, with nothing done, where it cannot be.
         """
-        if self._wants_history or "step" in logs:
+        staging = self._staging
+        form = staging.forms.get(tuple(logs))
+        if form is None or staging.device is None or self._wants_history:
             return False
-        entry = {**logs, "step": state.global_step}
-        state.log_history.append(entry)
-        head = _head(number, now, state, control, HISTORY_BIT)
-        self._group.add(head, entry, self._changes.changes(state), made_on)
+        tensors = form.take(logs)
+        if tensors is None:
+            return False
+        log = staging.device.stage(form, tensors, now=True)
+        if log is None:
+            return False
+        others = form.others(logs)
+        append_late(state, (log, form.names, others, state.global_step))
+        changes = self._changes.changes(state)
+        head = number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | HISTORY_BIT
+        packed = staging.packer.join(log.position, form.tail, others)
+        staging.referenced = True
+        self._outlet.put((*head, packed) if changes is None else (*head, packed, changes))
         return True
-
-    def catch_up(self) -> None:
-        """Write the records that were put off."""
-        self._group.write()
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""
@@ -121,10 +121,5 @@ class RecordWriter:
         self._sent = end + own
 
     def _tell(self, kind: int, extra: dict[str, Any], now: int | None = None) -> None:
-        self._group.write()
         when = time.time_ns() if now is None else now
         self._outlet.put((kind, when, 0, 0.0, 0, None, None, None, extra))
-
-
-def _head(number: int, now: int, state: TrainerState, control: Any, history: int) -> Head:
-    return number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history

@@ -79,10 +79,8 @@ class Route:
     is_quiet: bool
     """Whether it is no more than a boundary."""
 
-    @property
-    def may_wait(self) -> bool:
-        """Whether nothing but the companion's records comes of the event, which can wait."""
-        return self.companion and not (self.inline or self.lanes or self.deciders)
+    is_direct: bool
+    """Whether only the companion listens, and nobody decides."""
 
     @property
     def is_empty(self) -> bool:
@@ -193,6 +191,7 @@ class Roster:
             is_boundary or any(decider.terms.lag == 0 for decider in deciders),
             is_heard,
             is_boundary and not (is_heard or resets),
+            companion and not (inline or lanes or deciders),
         )
 
 

@@ -55,39 +55,37 @@ class Schedule:
     """Hold the tickets that are not due yet."""
 
     def __init__(self) -> None:
-        self._tickets: list[Ticket] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._tickets)
+        self.waiting: list[Ticket] = []
+        """All tickets, in any order."""
 
     @property
     def tickets(self) -> list[Ticket]:
         """All tickets, in the order in which they apply within a boundary."""
-        return sorted(self._tickets, key=_order)
+        return sorted(self.waiting, key=_order)
 
     def add(self, tickets: Iterable[Ticket]) -> None:
         """Take tickets, new ones or some that were taken out in vain."""
-        self._tickets.extend(tickets)
+        self.waiting.extend(tickets)
 
     def take(self, step: int) -> list[Ticket]:
         """Take out what is due at the boundary of a step or before, in order."""
-        if not self._tickets:  # nearly always
+        if not self.waiting:  # nearly always
             return []
-        return self._take([ticket for ticket in self._tickets if ticket.due <= step])
+        return self._take([ticket for ticket in self.waiting if ticket.due <= step])
 
     def take_prompt(self, emission: int) -> list[Ticket]:
         """Take out what an event waits for itself, in order."""
         return self._take(
             [
                 ticket
-                for ticket in self._tickets
+                for ticket in self.waiting
                 if ticket.emission == emission and not ticket.terms.lag
             ]
         )
 
     def _take(self, taken: list[Ticket]) -> list[Ticket]:
         if taken:
-            self._tickets = [ticket for ticket in self._tickets if ticket not in taken]
+            self.waiting = [ticket for ticket in self.waiting if ticket not in taken]
         return sorted(taken, key=_order)
 
 

@@ -8,9 +8,9 @@ used again before both the training process and the companion have read it. Need
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
-from itertools import accumulate
+from itertools import accumulate, repeat
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
@@ -22,11 +22,8 @@ EMPTY: Final = 0x7FF8_A5CC_B0DE_5107
 EXTENSION: Final = 1
 """MessagePack extension type of a value that is still on its way."""
 
-CURRENT: Final = -1
-"""Stands for the stream that is current, where the number of one is wanted."""
-
 _REFERENCE: Final = Struct("<QBxH")
-_EMPTY_SLOTS: Final = EMPTY.to_bytes(8, "little") * 4096
+EMPTY_SLOT: Final = EMPTY.to_bytes(8, "little")
 
 
 class Kind(IntEnum):
@@ -62,10 +59,8 @@ class Slots:
 
     def clear(self, position: int, count: int) -> None:
         """Empty the slots from a position on; they must not run over the end."""
-        begin, end = position % COUNT * 8, (position % COUNT + count) * 8
-        for start in range(begin, end, len(_EMPTY_SLOTS)):
-            stop = min(end, start + len(_EMPTY_SLOTS))
-            self.memory[start:stop] = _EMPTY_SLOTS[: stop - start]
+        begin = position % COUNT * 8
+        self.memory[begin : begin + count * 8] = EMPTY_SLOT * count
 
     def landed(self, position: int, count: int) -> bool:
         """Tell whether all of these values have landed."""
@@ -104,11 +99,24 @@ class Layout:
         self.kind = kinds.pop() if len(kinds) == 1 and self.count == len(self.parts) else None
         """The kind of all values, where each is a number of one kind."""
 
+    def read(self, slots: Slots, position: int, times: int) -> Iterator[list[Any]]:
+        """Yield the values of so many logs whose slots lie one after the other."""
+        if self.kind is not None:
+            values = slots.row(position, self.kind, self.count * times)
+            for begin in range(0, len(values), self.count):
+                yield values[begin : begin + self.count]
+            return
+        for begin in range(position, position + self.count * times, self.count):
+            yield [
+                slots.read(begin + offset, *part)
+                for offset, part in zip(self.offsets, self.parts, strict=True)
+            ]
+
 
 class StagedLog:
     """Hold the values of one log, which land together."""
 
-    __slots__ = ("arrive", "layout", "position", "values")
+    __slots__ = ("arrive", "entry", "layout", "position", "values")
 
     def __init__(self, position: int, layout: Layout, arrive: Callable[[StagedLog], None]) -> None:
         """Take where and how the values lie, and what waits until they have landed."""
@@ -117,19 +125,35 @@ class StagedLog:
         self.arrive = arrive
         self.values: list[Any] | None = None
         """The numbers, once they have landed."""
+        self.entry: dict[str, Any] | None = None
+        """The history entry that waits for the numbers."""
 
-    def take_in(self, slots: Slots) -> bool:
-        """Read the values if they have landed; tell whether they have."""
-        layout = self.layout
-        if self.values is None and slots.landed(self.position, layout.count):
-            if layout.kind is not None:
-                self.values = slots.row(self.position, layout.kind, layout.count)
-            else:
-                self.values = [
-                    slots.read(self.position + offset, *part)
-                    for offset, part in zip(layout.offsets, layout.parts, strict=True)
-                ]
-        return self.values is not None
+    def stand_ins(self) -> tuple[Staged, ...]:
+        """Return what stands for the numbers, in the order of the layout."""
+        return tuple(map(Staged, repeat(self), range(len(self.layout.keys))))
+
+    def watch(self, entry: dict[str, Any]) -> None:
+        """Put the numbers into a history entry, in place, when they land."""
+        # In this order, so that one of this thread and the one that takes the values in fills it.
+        self.entry = entry
+        if self.values is not None:
+            self._fill(entry, self.values)
+
+    def take(self, values: list[Any]) -> None:
+        """Take the numbers, which have landed."""
+        self.values = values
+        if self.entry is not None:
+            self._fill(self.entry, values)
+
+    def _fill(self, entry: dict[str, Any], values: list[Any]) -> None:
+        """Put the numbers into an entry, where it still has their stand-ins."""
+        keys = self.layout.keys
+        if [*map(type, map(entry.get, keys))].count(Staged) == len(keys):  # nearly always
+            entry.update(zip(keys, values, strict=True))
+            return
+        for key, value in zip(keys, values, strict=True):
+            if type(entry.get(key)) is Staged:
+                entry[key] = value
 
 
 class Staged:

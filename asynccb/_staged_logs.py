@@ -12,9 +12,10 @@ and read once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import is_
 from struct import Struct
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
@@ -23,6 +24,7 @@ from asynccb._slots import Layout, Slots, Staged, StagedLog
 LOGS_EXTENSION: Final = 2
 """MessagePack extension type of logs with values on their way."""
 _HEAD: Final = Struct("<QI")
+_LENGTH: Final = Struct("<I")
 _NO_OTHERS: Final = msgspec.msgpack.encode({})
 _KEPT: Final = 256
 """Layouts that are remembered."""
@@ -33,23 +35,28 @@ LayoutKey: TypeAlias = tuple[Layout, tuple[str, ...]]
 class StagedLogs(dict[str, Any]):
     """Hold logs as a dict, with stand-ins for the values that land together as `log`."""
 
-    __slots__ = ("log",)
+    __slots__ = ("log", "size", "stand_ins")
 
-    def __init__(self, values: Mapping[str, Any], log: StagedLog) -> None:
-        """Take the values, and the log that their stand-ins belong to."""
-        super().__init__(values)
-        self.log = log
+    log: StagedLog
+    stand_ins: tuple[Staged, ...]
+    size: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], log: StagedLog) -> Self:
+        """Return the values with stand-ins for those of the log."""
+        # No __init__: a Python one would take as long as all the rest.
+        logs = cls(values)
+        logs.log = log
+        logs.stand_ins = log.stand_ins()
+        logs.update(zip(log.layout.keys, logs.stand_ins, strict=True))
+        logs.size = len(logs)
+        return logs
 
     @property
     def is_whole(self) -> bool:
-        """Whether every staged value is still there, which a hook may have changed."""
-        log, staged = self.log, 0
-        for value in self.values():
-            if type(value) is Staged:
-                if value.log is not log:
-                    return False
-                staged += 1
-        return staged == len(log.layout.parts)
+        """Whether every stand-in is still in its place, which a hook may have changed."""
+        placed = map(self.get, self.log.layout.keys)
+        return len(self) == self.size and all(map(is_, placed, self.stand_ins))
 
 
 class LogPacker:
@@ -58,35 +65,38 @@ class LogPacker:
     def __init__(self, encode: Callable[[Any], bytes]) -> None:
         """Take what encodes the other values."""
         self._encode = encode
-        self._layouts: dict[LayoutKey, bytes] = {}
+        self._tails: dict[LayoutKey, bytes] = {}
 
     def pack(self, logs: StagedLogs) -> msgspec.msgpack.Ext:
         """Return the form of logs that are whole."""
         log = logs.log
         key = (log.layout, tuple(logs))
-        layout = self._layouts.get(key)
-        if layout is None:
-            if len(self._layouts) >= _KEPT:
-                self._layouts.clear()
-            layout = self._layouts[key] = self._encode(_rows(logs))
-        others = _NO_OTHERS
+        tail = self._tails.get(key)
+        if tail is None:
+            if len(self._tails) >= _KEPT:
+                self._tails.clear()
+            tail = self._tails[key] = pack_tail(logs, log.layout)
+        others = None
         if len(logs) > len(log.layout.parts):
-            plain = {key: value for key, value in logs.items() if type(value) is not Staged}
-            others = self._encode(plain)
-        body = _HEAD.pack(log.position, len(layout)) + layout + others
-        return msgspec.msgpack.Ext(LOGS_EXTENSION, body)
+            others = {key: value for key, value in logs.items() if type(value) is not Staged}
+        return self.join(log.position, tail, others)
+
+    def join(
+        self, position: int, tail: bytes, others: Mapping[str, Any] | None
+    ) -> msgspec.msgpack.Ext:
+        """Return the form of logs from its parts."""
+        plain = _NO_OTHERS if others is None else self._encode(others)
+        return msgspec.msgpack.Ext(LOGS_EXTENSION, position.to_bytes(8, "little") + tail + plain)
 
 
-def _rows(logs: StagedLogs) -> list[list[Any]]:
-    layout = logs.log.layout
-    rows: list[list[Any]] = []
-    for key, value in logs.items():
-        if type(value) is Staged:
-            kind, length = layout.parts[value.index]
-            rows.append([key, int(kind), length, layout.offsets[value.index]])
-        else:
-            rows.append([key])
-    return rows
+def pack_tail(names: Iterable[str], layout: Layout) -> bytes:
+    """Return what follows the position in the form of logs with these names, in their order."""
+    staged = {
+        key: [key, int(part.kind), part.length, offset]
+        for key, part, offset in zip(layout.keys, layout.parts, layout.offsets, strict=True)
+    }
+    rows = msgspec.msgpack.encode([staged.get(name, [name]) for name in names])
+    return _LENGTH.pack(len(rows)) + rows
 
 
 class LogUnpacker:

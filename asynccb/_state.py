@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, overload
 
 from asynccb._exceptions import DefinitionError, FrozenError
 from asynccb._intervals import absolute_steps
+from asynccb._late_history import LogHistory, without_late
 
 if TYPE_CHECKING:
     from asynccb.arguments import TrainingArguments
@@ -72,7 +73,7 @@ class TrainerState:
     num_train_epochs: int = 0
     num_input_tokens_seen: int = 0
     total_flos: float = 0
-    log_history: list[dict[str, Any]] = None  # type: ignore[assignment]
+    log_history: list[dict[str, Any]] = LogHistory()  # type: ignore[assignment]  # noqa: RUF009
     best_metric: float | None = None
     best_global_step: int | None = None
     best_model_checkpoint: str | None = None
@@ -84,13 +85,15 @@ class TrainerState:
     stateful_callbacks: dict[str, Any] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.log_history is None:
-            self.log_history = []
         given: object = self.stateful_callbacks
         if given is None:
             self.stateful_callbacks = {}
         elif not isinstance(given, dict):
             self.stateful_callbacks = export_states(given)  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.log_history  # noqa: B018 - completes it
+        return without_late(self.__dict__)
 
     def compute_steps(self, args: TrainingArguments, max_steps: int) -> None:
         """Resolve the intervals: one below 1 is a share of `max_steps`; None keeps what was set."""
@@ -215,8 +218,9 @@ class StateSnapshot(TrainerState):
 
 def snapshot(state: TrainerState) -> StateSnapshot:
     """Return the state as it is now, frozen; costs one copy of twenty references."""
-    values = dict(state.__dict__)
-    values["log_history"] = HistoryView(state.log_history, len(state.log_history))
+    history = state.log_history
+    values = without_late(state.__dict__)
+    values["log_history"] = HistoryView(history, len(history))
     return StateSnapshot(values)
 
 

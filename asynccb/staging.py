@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -52,27 +51,28 @@ class Staging:
         self._find_slots = find_slots
         self._consumed = consumed
         self._overflow = overflow
-        self._referenced = False
-        self._packer = LogPacker(msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode)
+        self.referenced = False
+        """Whether the encoder has met a value on its way; who has seen it sets it back."""
+        self.packer = LogPacker(msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode)
         self.device: DeviceStaging | None = None
         """What stages values of CUDA devices; made with the first one."""
-        self._forms: dict[tuple[str, ...], Form] = {}
+        self.forms: dict[tuple[str, ...], Form] = {}
+        """The forms of logs with tensors of devices that recur, by their names."""
         self._odd: set[tuple[str, type]] = set()
         self.odd = 0
         """Values that were no number, text, list or dict and went on as text."""
 
-    def plain(self, values: Mapping[str, Any], made_on: int | None = None) -> dict[str, Any]:
+    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """
         Return the values with every tensor and array scalar as numbers.
 
         The same dict comes back where all values are plain already. An object that is none of the
         things that can be logged becomes its `str`, is counted, and is warned of once per key.
-        `made_on` says that nobody writes to the tensors any more, as `DeviceStaging.stage` does.
         """
-        if self._forms and (form := self._forms.get(tuple(values))) is not None:
+        if self.forms and (form := self.forms.get(tuple(values))) is not None:
             taken = form.take(values)
             if taken is not None:
-                return self._send(values, form, taken, made_on)
+                return self._send(values, form, taken)
         for key, value in values.items():
             kind = type(value)
             if (
@@ -91,17 +91,7 @@ class Staging:
         if not tensors:
             return plain
         form = self._find_form(tensors, rest)
-        return self._send(plain, form, form.pick(tensors), made_on)
-
-    def knows(self, logs: Mapping[str, Any]) -> bool:
-        """Tell whether fresh tensors with these names have been logged, and can be put off."""
-        device = self.device
-        return device is not None and device.has_one_stream and tuple(logs) in self._forms
-
-    def watch(self, logs: dict[str, Any], entry: dict[str, Any]) -> None:
-        """Put numbers for the stand-ins in `logs`, staged just now, into a history entry."""
-        if type(logs) is StagedLogs and self.device is not None:
-            self.device.watch(entry)
+        return self._send(plain, form, form.pick(tensors))
 
     def plain_object(self, value: Any) -> Any:
         """
@@ -113,7 +103,7 @@ class Staging:
         if type(value) is Staged:
             if value.landed:
                 return value.value()
-            self._referenced = True
+            self.referenced = True
             return msgspec.msgpack.Ext(EXTENSION, value.reference())
         device = getattr(value, "device", None)
         on_host = device is None or getattr(device, "type", "cpu") == "cpu"
@@ -124,14 +114,9 @@ class Staging:
     def for_record(self, logs: Any) -> Any:
         """Return logs as a record holds them; only those with values on their way are changed."""
         if type(logs) is StagedLogs and logs.log.values is None and logs.is_whole:
-            self._referenced = True
-            return self._packer.pack(logs)
+            self.referenced = True
+            return self.packer.pack(logs)
         return logs
-
-    def was_referenced(self) -> bool:
-        """Tell whether the encoder has met a value on its way since the last call."""
-        referenced, self._referenced = self._referenced, False
-        return referenced
 
     def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """
@@ -157,28 +142,25 @@ class Staging:
         """Work a log's form out, and remember it where logs like it can be told."""
         from asynccb._device_forms import Form
 
-        form = Form(tensors, [key for key in values if key not in tensors])
+        form = Form(tensors, [str(key) for key in values])
         if form.recurs and all(type(key) is str for key in values):
-            if len(self._forms) >= _KEPT:
-                self._forms.clear()
-            self._forms[tuple(values)] = form
+            if len(self.forms) >= _KEPT:
+                self.forms.clear()
+            self.forms[tuple(values)] = form
         return form
 
     def _send(
-        self, values: Mapping[str, Any], form: Form, tensors: Sequence[Any], made_on: int | None
+        self, values: Mapping[str, Any], form: Form, tensors: tuple[Any, ...]
     ) -> dict[str, Any]:
         """Start the tensors on their way and return the values with their stand-ins."""
         if self.device is None:
             from asynccb._device_staging import DeviceStaging
 
             self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
-        keys = form.layout.keys
-        log = self.device.stage(form, tensors, made_on)
+        log = self.device.stage(form, tensors)
         if log is None:
-            return {key: value for key, value in values.items() if key not in keys}
-        plain = StagedLogs(values, log)
-        plain.update(zip(keys, map(Staged, repeat(log), range(len(keys))), strict=False))
-        return plain
+            return {key: value for key, value in values.items() if key not in form.layout.keys}
+        return StagedLogs.of(values, log)
 
     def _plain(self, key: str, value: Any) -> Any:
         kind = type(value)

@@ -86,13 +86,13 @@ def measure_latency(work: Workload, steps: int, folder: Path) -> Latencies:
     ends = [make_event() for _ in range(steps)]
     with asynccb.CallbackDispatcher([callback], directory=folder) as run:
         for _ in range(_LEAD_IN):
-            run.step(logs=work.step(), fresh=work.fresh)
+            run.step(logs=work.step())
         before = Anchor.drop()
         begin = time.perf_counter()
         for end in ends:
             scalars = work.step()
             end.record()
-            run.step(logs=scalars, fresh=work.fresh)
+            run.step(logs=scalars)
         work.synchronize()
         passed = time.perf_counter() - begin
         if not run.flush(timeout=_PATIENCE):

@@ -61,17 +61,13 @@ def missing_for(logger: str) -> str | None:
 
 
 @contextlib.contextmanager
-def open_logger(name: str, servers: Servers, folder: Path, *, fresh: bool) -> Iterator[Ready]:
-    """
-    Open a logger that writes its files below `folder`, and close it.
-
-    `fresh` says that no later step writes to a step's scalars.
-    """
+def open_logger(name: str, servers: Servers, folder: Path) -> Iterator[Ready]:
+    """Open a logger that writes its files below `folder`, and close it."""
     folder.mkdir(parents=True)
     if name == "none":
         yield Ready(None, lambda: None)
     elif name == "asynccb":
-        with _asynccb(servers, folder, fresh) as ready:
+        with _asynccb(servers, folder) as ready:
             yield ready
     else:
         with _PEERS[name](Place(folder, servers.mlflow or "")) as peer:
@@ -97,7 +93,7 @@ def fetched(log: Callable[[int, Values], object], fetch: str) -> Log:
 
 
 @contextlib.contextmanager
-def _asynccb(servers: Servers, folder: Path, fresh: bool) -> Iterator[Ready]:
+def _asynccb(servers: Servers, folder: Path) -> Iterator[Ready]:
     """asynccb to four trackers: TensorBoard, MLflow, and two REST sinks."""
     import _gpu_sinks as sinks
 
@@ -122,7 +118,7 @@ def _asynccb(servers: Servers, folder: Path, fresh: bool) -> Iterator[Ready]:
     def log(step: int, scalars: Scalars) -> None:
         nonlocal logged
         logged += len(scalars)
-        run.step(logs=scalars, fresh=fresh)
+        run.step(logs=scalars)
 
     def settle() -> None:
         if not run.flush(timeout=PATIENCE):

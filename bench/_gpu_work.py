@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,6 @@ _WARM_UP: Final = 11
 
 class Workload(ABC):
     """A training that has been warmed up."""
-
-    fresh: ClassVar[bool]
-    """Whether each step's scalars are tensors of its own, which no later step writes to."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -165,8 +162,6 @@ def _names(count: int) -> tuple[str, ...]:
 
 
 class _Eager(Workload):
-    fresh = True
-
     def __init__(self, training: _Training, scalars: int) -> None:
         super().__init__(training.device)
         self._training = training
@@ -181,8 +176,6 @@ class _Eager(Workload):
 
 
 class _Captured(Workload):
-    fresh = False
-
     def __init__(self, training: _Training, scalars: int) -> None:
         super().__init__(training.device)
         beside = torch.cuda.Stream(training.device)  # type: ignore[no-untyped-call]

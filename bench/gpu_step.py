@@ -2,10 +2,9 @@
 Show what logging every step does to the speed of a training on a GPU.
 
 Each step's scalars, 5 or 20 tensors on the device, go to TensorBoard, MLflow and two REST sinks at
-once by asynccb, which is told where they are fresh (`fresh=True`: everywhere but with the graph);
-each peer sends them to its one tracker. Trainings: an eager MLP, which the processor limits, the
-same one as a CUDA graph, and a small GPT. MLflow's server and the sinks run on loopback; where
-MLflow is not installed a second TensorBoard directory takes its place.
+once by asynccb; each peer sends them to its one tracker. Trainings: an eager MLP, which the
+processor limits, the same one as a CUDA graph, and a small GPT. MLflow's server and the sinks run
+on loopback; where MLflow is not installed a second TensorBoard directory takes its place.
 
 A logger's process alternates blocks of steps with and without logging, in changing order; a figure
 is the median over the pairs, in brackets the least and the greatest. Logged steps that are not
@@ -88,7 +87,7 @@ class Outcome(NamedTuple):
 def take_turn(cell: Cell, logger: str, servers: Servers, folder: Path) -> Outcome:
     """Measure one logger in one cell; runs in the logger's own process."""
     work = make_workload(cell.workload, cell.scalars, cell.scale, torch.device(cell.device))
-    with open_logger(logger, servers, folder, fresh=work.fresh) as ready:
+    with open_logger(logger, servers, folder) as ready:
         pairs = _Pairs(work, ready, cell.steps)
         timed = [pairs.run() for _ in range(cell.pairs)]
         on_device = [pairs.run(on_device=True) for _ in range(cell.device_pairs)]

@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             steps = options.steps or STEPS[workload]
             traces = {}
             folder = Path(name, workload)
-            with open_logger(options.logger, servers, folder, fresh=work.fresh) as ready:
+            with open_logger(options.logger, servers, folder) as ready:
                 for kind, log in (("without", None), ("with", ready.log)):
                     for number in range(_LEAD_IN):
                         scalars = work.step()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_every_value_of_every_dtype_arrives_bit_for_bit_without_a_synchronisatio
 ) -> None:
     steps = 3000
     source = torch.randn(steps, len(DTYPES), device="cuda", dtype=torch.float64) * 100
-    rows = torch.rand(steps, 5, device="cuda")
+    rows = {t: torch.rand(steps, 5, device="cuda").mul(9).to(t) for t in DTYPES}
     static = torch.zeros((), device="cuda")
     with two_lanes(tmp_path) as (run, companion, thread):
         run.step(logs={"loss": static})
@@ -67,17 +67,19 @@ def test_every_value_of_every_dtype_arrives_bit_for_bit_without_a_synchronisatio
             for step in range(steps):
                 static.copy_(source[step, 0])
                 values = {str(t): source[step, i].to(t) for i, t in enumerate(DTYPES)}
-                run.step(logs={"static": static, **values, "row": rows[step], "host": step})
+                several = {f"{t} row": row[step] for t, row in rows.items()}
+                run.step(logs={"static": static, **values, **several, "host": step})
                 static.fill_(-1.0)  # what comes after must not be seen
         assert run.flush(30)
         history = [{k: v for k, v in e.items() if k != "step"} for e in run.state.log_history]
 
     host = source.cpu()
+    on_host = {t: row.tolist() for t, row in rows.items()}
     expected = [
         {
             "static": host[step, 0].float().item(),
             **{str(t): host[step, i].to(t).item() for i, t in enumerate(DTYPES)},
-            "row": rows[step].tolist(),
+            **{f"{t} row": lists[step] for t, lists in on_host.items()},
             "host": step,
         }
         for step in range(steps)
@@ -108,31 +110,57 @@ def test_a_hundred_thousand_values_arrive_bit_for_bit_in_memory_that_stays_as_it
     assert [logs["loss"] for logs in arrived(companion)] == source.tolist()
 
 
-def test_fresh_tensors_of_every_dtype_arrive_bit_for_bit_without_a_launch_of_their_own(
+def test_tensors_with_a_graph_and_those_of_inference_are_logged_and_stay_as_they_are(
     tmp_path: Path,
 ) -> None:
-    steps = 10_000
-    source = torch.randn(steps, len(DTYPES), device="cuda", dtype=torch.float64) * 100
-    held = torch.zeros(2, device="cuda", requires_grad=True)
-    with two_lanes(tmp_path) as (run, companion, thread), no_sync():
-        for step in range(steps):
-            values = {str(t): source[step, i].to(t) for i, t in enumerate(DTYPES)}
-            logs = {"grad": held.sum() + step, **values, "host": step}
-            run.step(logs=logs, fresh=True)
-        assert run.flush(60)
-        history = [{k: v for k, v in e.items() if k != "step"} for e in run.state.log_history]
-    host = source.cpu()
-    expected = [
-        {
-            "grad": float(step),
-            **{str(t): host[step, i].to(t).item() for i, t in enumerate(DTYPES)},
-            "host": step,
-        }
-        for step in range(steps)
-    ]
-    assert arrived(companion) == expected
-    assert thread.seen == expected
-    assert history == expected
+    weight = torch.ones((), device="cuda", requires_grad=True)
+    with two_lanes(tmp_path) as (run, companion, _), no_sync():
+        for step in range(200):
+            loss = weight * step
+            with torch.inference_mode(step % 2 == 0):
+                other = torch.full((), float(step), device="cuda")
+                run.step(logs={"loss": loss, "other": other})
+            loss.backward()
+        assert run.flush(20)
+    assert arrived(companion) == [{"loss": float(n), "other": float(n)} for n in range(200)]
+    assert weight.grad is not None
+    assert weight.grad.item() == sum(range(200))
+
+
+def test_the_history_has_every_log_whenever_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "arrived").touch()
+    lane = InCompanion(tmp_path / "arrived")
+    source = torch.rand(2000, 2, device="cuda")
+    host = source.double().tolist()
+    expected = []
+    with asynccb.CallbackDispatcher([lane], directory=tmp_path / "journal") as run:
+        for step in range(2000):
+            if step % 500 == 0:
+                run.log({"host": step})
+                expected.append({"host": step, "step": step})
+            run.step(logs={"b": source[step, 1], "rate": 0.5, "a": source[step, 0]})
+            expected.append({"b": host[step][1], "rate": 0.5, "a": host[step][0], "step": step + 1})
+            if step % 7 == 0:
+                assert len(run.state.log_history) == len(expected)
+                assert list(run.state.log_history[-1]) == ["b", "rate", "a", "step"]
+            if step % 100 == 0:
+                assert run.state.log_history == expected  # which waits
+        copied = copy.deepcopy(run.state)
+        run.settle()
+        assert copied == run.state
+    assert run.state.log_history == expected
+    assert all(type(entry.get("a", 0.0)) is float for entry in run.state.log_history)
+    assert arrived(lane) == [{k: v for k, v in e.items() if k != "step"} for e in expected]
+
+
+def test_nothing_is_allocated_on_the_device(tmp_path: Path) -> None:
+    x = torch.zeros((), device="cuda")
+    before = torch.cuda.memory_allocated()
+    with two_lanes(tmp_path) as (run, _, _):
+        for _ in range(100):
+            run.step(logs={"loss": x})
+        assert torch.cuda.memory_allocated() == before
+        assert run.flush(20)
 
 
 def test_a_log_that_changes_its_form_is_logged_as_it_is(tmp_path: Path) -> None:
@@ -142,7 +170,7 @@ def test_a_log_that_changes_its_form_is_logged_as_it_is(tmp_path: Path) -> None:
             dtype = forms[step // 3 % len(forms)]
             odd = torch.tensor(step, device="cpu") if step % 7 == 0 else step
             value = step if dtype is None else torch.full((), step, device="cuda").to(dtype)
-            run.step(logs={"a": value, "b": odd}, fresh=step % 2 == 0)
+            run.step(logs={"a": value, "b": odd})
         assert run.flush(20)
     kinds = {torch.bool: bool, torch.int64: int, None: int}
     for step, logs in enumerate(arrived(companion)):
@@ -152,36 +180,8 @@ def test_a_log_that_changes_its_form_is_logged_as_it_is(tmp_path: Path) -> None:
         assert type(logs["a"]) is kind
 
 
-def test_writing_to_a_tensor_that_was_said_to_be_fresh_is_noticed_and_ends_the_grouping(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    x = torch.zeros((), device="cuda")
-    with two_lanes(tmp_path) as (run, companion, _):
-        for _ in range(20):
-            x.add_(1.0)
-            run.step(logs={"loss": x}, fresh=True)
-        run.flush(10)
-        for _ in range(20):
-            x.add_(1.0)
-            run.step(logs={"loss": x}, fresh=True)
-        assert run.flush(10)
-    assert caplog.text.count("logged with fresh=True have been written to") == 1
-    assert [logs["loss"] for logs in arrived(companion)][20:] == [float(n) for n in range(21, 41)]
-
-
-def test_fresh_tensors_of_several_streams_keep_their_order(tmp_path: Path) -> None:
-    with two_lanes(tmp_path) as (run, companion, _):
-        streams = [torch.cuda.Stream() for _ in range(3)]
-        for step in range(300):
-            with torch.cuda.stream(streams[step % 3]):
-                run.step(logs={"loss": torch.full((), float(step), device="cuda")}, fresh=True)
-        assert run.flush(20)
-    assert [logs["loss"] for logs in arrived(companion)] == [float(n) for n in range(300)]
-
-
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")
-@pytest.mark.parametrize("fresh", [False, True])
-def test_values_of_several_devices_come_together_in_their_log(tmp_path: Path, fresh: bool) -> None:
+def test_values_of_several_devices_come_together_in_their_log(tmp_path: Path) -> None:
     steps = 2000
     sources = [torch.rand(steps, 3, device=f"cuda:{n}") for n in range(2)]
     host = [source.double().tolist() for source in sources]
@@ -190,7 +190,7 @@ def test_values_of_several_devices_come_together_in_their_log(tmp_path: Path, fr
             names = (0,) if step < 100 else (0, 1)
             with torch.cuda.device(step % 2):
                 logs = {f"{n}/{i}": sources[n][step, i] for i in range(3) for n in names}
-                run.step(logs=logs, fresh=fresh)
+                run.step(logs=logs)
         assert run.flush(30)
     expected = [
         {f"{n}/{i}": host[n][step][i] for i in range(3) for n in ((0,) if step < 100 else (0, 1))}
@@ -198,50 +198,6 @@ def test_values_of_several_devices_come_together_in_their_log(tmp_path: Path, fr
     ]
     assert arrived(companion) == expected
     assert thread.seen == expected
-
-
-def test_fresh_tensors_that_only_the_companion_gets_are_put_off_and_keep_their_place(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "arrived").touch()
-    lane = InCompanion(tmp_path / "arrived")
-    source = torch.rand(5000, 3, device="cuda")
-    with asynccb.CallbackDispatcher([lane], directory=tmp_path / "journal") as run, no_sync():
-        for step in range(5000):
-            if step % 500 == 0:
-                run.step(logs={"host": step})
-            values = {f"m{i}": source[step, i] for i in range(3)}
-            run.step(logs={**values, "rate": 0.5}, fresh=True)
-        assert run.flush(30)
-        history = [dict(entry) for entry in run.state.log_history]
-    expected = []
-    for step, row in enumerate(source.double().tolist()):
-        if step % 500 == 0:
-            expected.append({"host": step})
-        expected.append({**{f"m{i}": value for i, value in enumerate(row)}, "rate": 0.5})
-    assert arrived(lane) == expected
-    assert history == [{**logs, "step": n} for n, logs in enumerate(expected, 1)]
-
-
-def test_values_that_wait_on_the_device_do_not_get_into_a_graph_that_is_captured(
-    tmp_path: Path,
-) -> None:
-    x = torch.zeros((), device="cuda")
-    with two_lanes(tmp_path) as (run, companion, _):
-        run.step(logs={"loss": x})
-        for n in range(1, 4):  # within 10 ms of the copy before: these wait
-            run.step(logs={"loss": torch.full((), float(n), device="cuda")}, fresh=True)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            x.add_(1.0)
-            due = time.monotonic() + 0.03
-            while time.monotonic() < due:  # until a copy out would be due
-                run.emit("on_substep_end")
-                run.step(logs={"host": 1.0})
-        graph.replay()
-        assert run.flush(10)
-    assert [logs["loss"] for logs in arrived(companion) if "loss" in logs] == [0.0, 1.0, 2.0, 3.0]
-    assert x.item() == 1.0
 
 
 def test_slots_are_used_again_only_when_they_were_read(tmp_path: Path) -> None:
@@ -361,9 +317,9 @@ def test_a_training_that_is_killed_loses_at_most_what_was_on_the_device(tmp_path
 def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asynccb import _device_ring
+    from asynccb import _pinned
 
-    monkeypatch.setattr(_device_ring, "_register", lambda address: False)
+    monkeypatch.setattr(_pinned, "_register", lambda address: False)
     source = torch.rand(500, device="cuda")
     with two_lanes(tmp_path) as (run, companion, _):
         for value in source:
@@ -373,9 +329,9 @@ def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
 
 
 def test_pinning_that_fails_leaves_no_cuda_error_behind(tmp_path: Path) -> None:
-    from asynccb import _device_ring
+    from asynccb import _pinned
 
-    assert not _device_ring._register(0)
+    assert not _pinned._register(0)
     torch.ones(4, device="cuda").sum().item()
     torch.cuda.synchronize()
 

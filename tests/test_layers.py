@@ -18,7 +18,7 @@ import asynccb
 ROOT = Path(asynccb.__file__).parent
 
 LAYERS: list[set[str]] = [
-    {"_exceptions", "_events"},
+    {"_exceptions", "_events", "_late_history", "_slots"},
     {
         "_intervals",
         "_state",
@@ -37,7 +37,6 @@ LAYERS: list[set[str]] = [
         "_schedule",
         "_tickets",
         "_waiting",
-        "_slots",
         "_staged_logs",
         "_ring",
         "_mailbox",
@@ -55,17 +54,16 @@ LAYERS: list[set[str]] = [
         "_companion",
         "_describe",
         "_device_forms",
-        "_device_ring",
         "_device_staging",
         "_faults",
         "_given",
         "_inline",
         "_lane_making",
         "_lifetime",
-        "_log_group",
         "_meeting",
         "_noticeboard",
         "_outlet",
+        "_pinned",
         "_request_rounds",
         "_requests",
         "_roster",

@@ -13,7 +13,7 @@ import pytest
 
 from asynccb._companion._arrivals import Arrivals
 from asynccb._ring import HEADER, RingReader, RingWriter
-from asynccb._slots import COUNT, EXTENSION, Kind, Layout, Part, Staged, StagedLog
+from asynccb._slots import COUNT, EXTENSION, Kind, Layout, Part, Slots, Staged, StagedLog
 from asynccb.delivery.journal import split_frames
 
 
@@ -33,6 +33,12 @@ def land(writer: RingWriter, position: int, form: str, *values: object) -> None:
     place = position % COUNT * 8
     packed = struct.pack(f"{len(values)}{form}", *values)
     writer.slots.memory[place : place + len(packed)] = packed
+
+
+def take(log: StagedLog, slots: Slots) -> None:
+    """Take in a log that has landed."""
+    (values,) = log.layout.read(slots, log.position, 1)
+    log.take(values)
 
 
 def staged(position: int, *parts: Part) -> StagedLog:
@@ -99,8 +105,22 @@ def test_a_float_arrives_bit_for_bit(value: float) -> None:
         writer.slots.clear(3, 1)
         land(writer, 3, "d", value)
         log = staged(3, FLOAT)
-        assert log.take_in(writer.slots)
+        assert writer.slots.landed(log.position, log.layout.count)
+        take(log, writer.slots)
         assert struct.pack("d", Staged(log, 0).value()) == struct.pack("d", value)
+
+
+@pytest.mark.parametrize(
+    "parts", [(FLOAT, FLOAT), (INTEGER,), (BOOLEAN, FLOAT, Part(Kind.FLOAT, 3))]
+)
+def test_logs_that_are_alike_are_read_together(parts: tuple[Part, ...]) -> None:
+    with both_ends() as (writer, _):
+        one = staged(8, *parts).layout
+        for slot in range(8, 8 + 5 * one.count):
+            land(writer, slot, "q", 3 + slot)
+        together = list(one.read(writer.slots, 8, 5))
+        assert together == [next(one.read(writer.slots, 8 + n * one.count, 1)) for n in range(5)]
+        assert len({repr(values) for values in together}) == (1 if parts == (BOOLEAN,) else 5)
 
 
 def test_integers_truth_values_and_rows_arrive_as_what_they_were() -> None:
@@ -109,9 +129,10 @@ def test_integers_truth_values_and_rows_arrive_as_what_they_were() -> None:
         writer.slots.clear(0, log.layout.count)
         land(writer, 0, "q", -(2**62), 1)
         land(writer, 2, "d", 1.0, 2.0, 3.0)
-        assert not log.take_in(writer.slots)
+        assert not writer.slots.landed(log.position, log.layout.count)
         land(writer, 5, "q", 0)
-        assert log.take_in(writer.slots)
+        assert writer.slots.landed(log.position, log.layout.count)
+        take(log, writer.slots)
         values = [Staged(log, index).value() for index in range(4)]
         assert values == [-(2**62), True, [1.0, 2.0, 3.0], False]
         assert [type(value) for value in values] == [int, bool, list, bool]
@@ -151,7 +172,7 @@ def test_a_stand_in_behaves_as_its_number_once_that_is_here() -> None:
         assert "on its way" in repr(number)
         land(writer, 0, "d", 0.125)
         land(writer, 1, "q", 3)
-        log.take_in(writer.slots)
+        take(log, writer.slots)
         assert number.landed
         assert (float(number), int(integer), bool(number)) == (0.125, 3, True)
         assert number < 0.5
@@ -166,7 +187,7 @@ def test_a_stand_in_waits_for_its_number_when_that_is_asked_for() -> None:
 
         def arrive(log: StagedLog) -> None:
             land(writer, 0, "d", 2.5)
-            log.take_in(writer.slots)
+            take(log, writer.slots)
 
         writer.slots.clear(0, 1)
         assert float(Staged(StagedLog(0, Layout({"loss": FLOAT}), arrive), 0)) == 2.5

@@ -6,11 +6,12 @@ import struct
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asynccb._ring import RingWriter
-from asynccb._slots import COUNT, EMPTY, Kind, Layout, Part, Slots, Staged, StagedLog
+from asynccb._slots import COUNT, EMPTY, Kind, Layout, Part, Slots, StagedLog
 from asynccb._staged_logs import LogPacker, LogUnpacker, StagedLogs
 
 values = st.one_of(
@@ -55,12 +56,11 @@ def test_what_is_packed_is_unpacked_with_keys_in_order_and_each_value_in_its_pla
             continue
         order = data.draw(st.permutations(staged))  # slots are in the order of the dtypes
         log = StagedLog(position, Layout({key: part_of(*logs[key]) for key in order}), never)
-        stand_ins = {key: Staged(log, index) for index, key in enumerate(log.layout.keys)}
-        given_logs = {key: stand_ins.get(key, value) for key, (_, value) in logs.items()}
+        given_logs = {key: value for key, (_, value) in logs.items()}
         ring.slots.clear(position, log.layout.count)
         land(ring.slots, log, logs)
 
-        body = packer.pack(StagedLogs(given_logs, log)).data
+        body = packer.pack(StagedLogs.of(given_logs, log)).data
         found, end = unpacker.unpack(memoryview(body), never)
 
         assert list(found.items()) == [(key, value) for key, (_, value) in logs.items()]
@@ -68,9 +68,40 @@ def test_what_is_packed_is_unpacked_with_keys_in_order_and_each_value_in_its_pla
     ring.close()
 
 
-def test_logs_that_a_hook_has_taken_a_value_from_are_not_whole() -> None:
-    log = StagedLog(0, Layout({"a": Part(Kind.FLOAT, 0), "b": Part(Kind.FLOAT, 0)}), never)
-    logs = StagedLogs({"a": Staged(log, 0), "b": Staged(log, 1)}, log)
+def staged_logs(first: int = 0) -> StagedLogs:
+    log = StagedLog(first, Layout({"a": Part(Kind.FLOAT, 0), "b": Part(Kind.FLOAT, 0)}), never)
+    return StagedLogs.of({"a": 0, "host": 1.0, "b": 0}, log)
+
+
+def test_logs_are_whole_while_every_stand_in_is_in_its_place() -> None:
+    logs = staged_logs()
     assert logs.is_whole
-    del logs["a"]
+    logs["host"] = 2.0
+    assert logs.is_whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda logs: logs.pop("a"),
+        lambda logs: logs.update(more=1.0),
+        lambda logs: logs.update(a=logs["b"], b=logs["a"]),
+        lambda logs: logs.update(a=staged_logs(8)["a"]),
+        lambda logs: logs.update(a=0.5),
+    ],
+)
+def test_logs_that_a_hook_has_changed_a_value_of_are_not_whole(change: Any) -> None:
+    logs = staged_logs()
+    change(logs)
     assert not logs.is_whole
+
+
+def test_a_history_entry_gets_the_numbers_where_it_still_has_their_stand_ins() -> None:
+    logs = staged_logs()
+    whole, changed, late = dict(logs), {**logs, "a": "mine"}, dict(logs)
+    logs.log.watch(whole)
+    logs.log.take([0.5, 1.5])
+    logs.log.watch(changed)
+    logs.log.watch(late)
+    assert whole == late == {"a": 0.5, "host": 1.0, "b": 1.5}
+    assert changed == {"a": "mine", "host": 1.0, "b": 1.5}

@@ -181,7 +181,7 @@ class BaseTrainer:
                 logs |= speed_metrics("train", training.seconds, tokens=tokens)
         # What the loop logs it has summed up anew, outside of any graph; what others log may be
         # anything.
-        self.dispatcher.log(logs, fresh=training is not None)
+        self.dispatcher.log(logs)
 
     def add_callback(self, callback: CallbackLike) -> None:
         """Add a callback, an instance or a class that is called without arguments, at the end."""
