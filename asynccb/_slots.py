@@ -160,8 +160,8 @@ class Staged:
     """
     Stand for a number that is on its way from a device.
 
-    Anything that needs the number itself (`float`, `format`, a comparison) waits for it, which
-    costs the training thread a step or more; `landed` tells whether it would.
+    Anything that needs the number itself (`float`, `format`, a comparison, a copy) waits for it,
+    which costs the training thread a step or more; `landed` tells whether it would.
     """
 
     __slots__ = ("index", "log")
@@ -190,6 +190,10 @@ class Staged:
         kind, count = layout.parts[self.index]
         return _REFERENCE.pack(self.log.position + layout.offsets[self.index], kind, count)
 
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        """Have copies and pickles hold the number; waits for it."""
+        return _as_it_is, (self.value(),)
+
     def __float__(self) -> float:
         return float(self.value())
 
@@ -216,6 +220,10 @@ class Staged:
 
     def __repr__(self) -> str:
         return repr(self.value()) if self.landed else "<on its way from the device>"
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def parse_reference(body: bytes | memoryview) -> tuple[int, int, int]:

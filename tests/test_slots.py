@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -191,3 +193,13 @@ def test_a_stand_in_waits_for_its_number_when_that_is_asked_for() -> None:
 
         writer.slots.clear(0, 1)
         assert float(Staged(StagedLog(0, Layout({"loss": FLOAT}), arrive), 0)) == 2.5
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_a_copy_of_a_stand_in_is_its_number(copied: Callable[[Staged], object]) -> None:
+    log = staged(0, FLOAT)
+    log.take([0.5])
+    assert type(copied(Staged(log, 0))) is float
+    assert copied({"loss": Staged(log, 0)}["loss"]) == 0.5
