@@ -201,10 +201,15 @@ class Results:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row, in the place of an older one of the same cell."""
-        self.rows.append(row)
-        name = [row.get(key) for key in self._keys]
-        self._kept = [old for old in self._kept if [old.get(key) for key in self._keys] != name]
-        self._kept.append(row)
+        self.rows = [*self._others(self.rows, row), row]
+        self._kept = [*self._others(self._kept, row), row]
         settings = {key: value for key, value in vars(self._options).items() if key != "json"}
         with redirect_stdout(sys.stderr):
             write_result(self._options.json, self._bench, self._about, settings, self._kept)
+
+    def _others(
+        self, rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]
+    ) -> list[Mapping[str, Any]]:
+        """Return the rows of other cells."""
+        name = [row.get(key) for key in self._keys]
+        return [old for old in rows if [old.get(key) for key in self._keys] != name]

@@ -128,7 +128,7 @@ class _Pairs:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the table, a cell's together."""
+    """Yield the rows of the table, and each again when a turn has added to it."""
     with (
         tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name,
         servers_for(options.loggers, Path(name), options.fetch) as servers,
@@ -154,11 +154,18 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     outcomes[logger].append(
                         processes.call(logger, take_turn, cell, logger, servers, folder)
                     )
-            for logger in options.loggers:
-                about = {"workload": workload, "scalars": scalars, "logger": logger}
-                if logger == "asynccb":
-                    about["trackers"] = 4
-                yield {**about, **_result(lacking[logger], outcomes[logger])}
+                    yield _row(cell, logger, lacking[logger], outcomes[logger])
+            for logger, lack in lacking.items():
+                if lack is not None:
+                    yield _row(cell, logger, lack, [])
+
+
+def _row(
+    cell: Cell, logger: str, lack: str | None, outcomes: Sequence[Future[Outcome]]
+) -> dict[str, Any]:
+    about = {"workload": cell.workload, "scalars": cell.scalars, "logger": logger}
+    trackers = {"trackers": 4} if logger == "asynccb" else {}
+    return {**about, **trackers, **_result(lack, outcomes)}
 
 
 def _result(lack: str | None, outcomes: Sequence[Future[Outcome]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ Calls that wait are `cudaStreamSynchronize`, `cudaEventSynchronize`, `cudaDevice
 asynccb adds one.
 
 How to read the table: calls per step without logging, with it, and the difference. An asynchronous
-call more per step is a launch; one per many steps is the copy to the host, every 10 ms.
+call more per step is a launch.
 """
 
 from __future__ import annotations
