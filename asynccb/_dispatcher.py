@@ -157,6 +157,8 @@ class CallbackDispatcher(Membership, Steering):
         records = self._publisher.records
         if route is None or not route.is_direct or records is None:
             return False
+        if not isinstance(self.state, TrainerState):  # that of transformers holds a plain list
+            return False
         begin = _clock()
         control = self.control
         for flag in route.resets:
