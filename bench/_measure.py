@@ -125,6 +125,13 @@ def make_parser(about: str | None, bench: str, contenders: Sequence[str]) -> Arg
     return parser
 
 
+def add_mlflow(parser: ArgumentParser) -> None:
+    """Add the option to use an MLflow server that runs already."""
+    parser.add_argument(
+        "--mlflow", default="", metavar="URI", help="a running server; by default one is started"
+    )
+
+
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table in Markdown: the first two columns to the left, figures to the right."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]

@@ -20,13 +20,16 @@ _STOP_SECONDS: Final = 10.0
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, niceness: int = 0) -> Iterator[str]:
+def mlflow_server(folder: Path, niceness: int = 0, running: str = "") -> Iterator[str]:
     """
-    Run a server with its data in `folder` and yield its address.
+    Run a server with its data in `folder` and yield its address, unless one is `running` there.
 
     It inherits the cores that the caller may run on; `niceness` 19 gives way to everything else.
     Raises RuntimeError with the end of its log where it does not start.
     """
+    if running:
+        yield running
+        return
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     with (folder / "server.log").open("wb") as log:

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import torch
-
 PART: Final = 0.000_25
 """Seconds that one part takes, unless the whole work is shorter."""
 
@@ -23,6 +21,8 @@ class Work:
     """A fixed amount of work, calibrated to about `seconds`, half of them with the lock."""
 
     def __init__(self, seconds: float) -> None:
+        import torch  # here, so that a bench's own process, which only waits, does without
+
         torch.set_num_threads(1)
         self._pairs = max(1, round(seconds / PART / 2))
         part = seconds / self._pairs / 2
@@ -31,13 +31,14 @@ class Work:
         self._buffer = torch.zeros(
             max(1, round(part / _fastest(lambda: torch.tanh_(sample)) * len(sample)))
         )
+        self._tanh = torch.tanh_
 
     def do(self) -> None:
         """Do it once."""
-        turns, buffer = self._turns, self._buffer
+        turns, tanh, buffer = self._turns, self._tanh, self._buffer
         for _ in range(self._pairs):
             hold(turns)
-            torch.tanh_(buffer)  # of zeros: the values, and so the time, stay as they are
+            tanh(buffer)  # of zeros: the values, and so the time, stay as they are
 
     def do_until(self, deadline: float) -> None:
         """Do it again and again until the deadline, a `time.perf_counter()`."""

@@ -56,9 +56,6 @@ from asynccb import (
 CONTENDERS: Final = ("nothing", "slow", "raising", "blocking", "all three")
 CAPACITY: Final = 20
 """Events that a mailbox holds: few, so that the slow hook's overflow is at work in every block."""
-REST: Final = 1.0
-"""Seconds in which an event loop without events has gone to sleep, with time to spare."""
-
 Points: TypeAlias = dict[str, list[tuple[int, float]]]
 """Step and value of each point, by tag."""
 
@@ -85,10 +82,11 @@ class Turn(NamedTuple):
 class Side:
     """One of the two dispatchers that are compared, and the training that it is used for."""
 
-    def __init__(self, run: CallbackDispatcher, events: Path, work: Work) -> None:
+    def __init__(self, run: CallbackDispatcher, events: Path, work: Work, rest: float) -> None:
         self._run = run
         self._events = events
         self._work = work
+        self._rest = rest
 
     def speed(self, lead_in: int, steps: int, blocking: Blocking | None) -> float:
         """Train and log, at first without looking; return the steps/s, while `blocking` blocks."""
@@ -106,7 +104,7 @@ class Side:
         """Wait until everything is delivered and the event loop is asleep."""
         if not self._run.flush(timeout=PATIENCE):
             raise RuntimeError(f"not delivered within {PATIENCE:.0f} s: {self._run.statistics()}")
-        time.sleep(REST)
+        time.sleep(self._rest)
 
     def close(self) -> str:
         """Close the dispatcher and return what it said."""
@@ -126,13 +124,15 @@ class Side:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, work: Work, beside: Sequence[TrainerCallback]) -> Iterator[Side]:
+def opened(
+    folder: Path, work: Work, rest: float, beside: Sequence[TrainerCallback]
+) -> Iterator[Side]:
     """Open a dispatcher with the tracker, and these callbacks beside it."""
     events = folder / "events"
     callbacks = [TensorBoardCallback(logging_dir=str(events)), *beside]
     args = TrainingArguments(output_dir=str(folder))
     with CallbackDispatcher(callbacks, args=args, capacity=CAPACITY) as run:
-        yield Side(run, events, work)
+        yield Side(run, events, work, rest)
 
 
 def count_points(events: Path, steps: int) -> int:
@@ -182,6 +182,7 @@ class Training:
     lead_in: int
     pairs: int
     sleep: float
+    rest: float
 
     def __call__(self, name: str, number: int) -> Turn:
         """Run pairs of blocks, with the tracker alone and with what misbehaves beside it."""
@@ -192,8 +193,10 @@ class Training:
             kind() for kind in (Slow, Raising) if name in (kind.__name__.lower(), "all three")
         ]
         with (
-            opened(folder / "alone", work, ()) as alone,
-            opened(folder / "beside", work, [*beside, *filter(None, [blocking])]) as both,
+            opened(folder / "alone", work, self.rest, ()) as alone,
+            opened(
+                folder / "beside", work, self.rest, [*beside, *filter(None, [blocking])]
+            ) as both,
         ):
             for side in (alone, both):
                 side.settle()  # their companions have started, which takes a core for a second
@@ -224,6 +227,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             options.lead_in,
             options.pairs,
             options.sleep,
+            options.rest,
         )
         for contender, turn in take_turns(options.contenders, options.rounds, training):
             turns[contender].append(turn)
@@ -257,10 +261,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lead-in", type=int, default=20, help="steps before them")
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--sleep", type=float, default=5.0, help="seconds that blocking sleeps")
+    parser.add_argument(
+        "--rest",
+        type=float,
+        default=1.0,
+        help="seconds in which an event loop without events has gone to sleep, with time to spare",
+    )
     options = parser.parse_args(arguments)
     counts = (options.rounds, options.pairs, options.steps, options.lead_in)
-    if min(*counts, options.milliseconds, options.sleep) <= 0:
-        parser.error("--rounds, --pairs, --steps, --lead-in, --milliseconds, --sleep are above 0")
+    if min(*counts, options.milliseconds, options.sleep, options.rest) <= 0:
+        parser.error("--rounds and all other numbers are above 0")
     return options
 
 
@@ -296,6 +306,7 @@ def main() -> None:
         "lead_in": options.lead_in,
         "step_milliseconds": options.milliseconds,
         "sleep_seconds": options.sleep,
+        "rest_seconds": options.rest,
         "capacity": CAPACITY,
     }
     write_result(options.json, "contained", about, settings, rows)

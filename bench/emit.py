@@ -31,6 +31,7 @@ from typing import Any, Final
 from _contenders import OPEN, Log, Place, make_values
 from _measure import (
     Figure,
+    add_mlflow,
     describe_machine,
     make_parser,
     percentile,
@@ -112,7 +113,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     rounds: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name:
         folder = Path(name)
-        with mlflow_server(folder / "mlflow") as address:
+        with mlflow_server(folder / "mlflow", running=options.mlflow) as address:
             block = Emit(Place(folder, address), options.events, options.lead_in)
             for contender, spent in take_turns(options.contenders, options.rounds, block):
                 for mode, nanoseconds in spent.items():
@@ -136,6 +137,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, "emit", CONTENDERS)
     parser.add_argument("--events", type=int, default=2000, help="events measured a turn and mode")
     parser.add_argument("--lead-in", type=int, default=1200, help="paced events before them")
+    add_mlflow(parser)
     options = parser.parse_args(arguments)
     if min(options.rounds, options.events, options.lead_in) < 1:
         parser.error("--rounds, --events and --lead-in take a number above 0")

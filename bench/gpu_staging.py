@@ -104,7 +104,9 @@ def measure_costs(options: argparse.Namespace, folder: Path) -> Iterator[dict[st
     """Yield a row for each number of scalars, load, and way."""
     device = torch.device(options.device)
     for count in options.scalars:
-        work = make_workload("graph" if device.type == "cuda" else "eager", count, 1.0, device)
+        work = make_workload(
+            "graph" if device.type == "cuda" else "eager", count, options.scale, device
+        )
         for (load, queued), way in product((("idle", 0), ("busy", options.queued)), WAYS):
             print(f"{count} scalars, {load}: {way}", file=sys.stderr)
             with open_way(way, count, folder / f"{count}-{load}-{way}") as call:

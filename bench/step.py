@@ -43,6 +43,7 @@ from typing import Any, Final, NamedTuple
 from _contenders import OPEN, Log, Place, make_values
 from _measure import (
     Figure,
+    add_mlflow,
     describe_machine,
     machine_busy,
     make_parser,
@@ -141,7 +142,7 @@ def measure(options: argparse.Namespace, layout: str) -> list[dict[str, Any]]:
         folder = Path(name)
         stack.enter_context(confined(*(rest if split else ())))
         niceness = 19 if layout == "niced" else 0
-        address = stack.enter_context(mlflow_server(folder / "mlflow", niceness))
+        address = stack.enter_context(mlflow_server(folder / "mlflow", niceness, options.mlflow))
         training = Training(
             Place(folder, address),
             first if split else None,
@@ -184,6 +185,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lead-in", type=int, default=400, help="logged steps before them")
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    add_mlflow(parser)
     options = parser.parse_args(arguments)
     if min(options.rounds, options.lead_in, options.milliseconds) <= 0 or options.steps < 2:
         parser.error("--rounds, --lead-in and --milliseconds are above 0, --steps above 1")

@@ -1,4 +1,11 @@
-"""Servers that several tests share."""
+"""
+What several tests share: servers, and the processor.
+
+`pytest -n auto` runs the suite in one process more than there are cores, since many tests wait for
+processes, servers and clocks, whole files to each (`--dist loadfile`): then a file's tests share
+what is dear to start. Plain `pytest` runs all in one. `python tests/faults/kills.py COUNT` and the
+programs named in tests/programs do at length what the tests do a few times.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +13,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# Before anything imports torch: the models are tiny, and threads that spin for work take the
+# cores from the other processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from servers.mlflow_server import RealMLflow
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` means."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture(scope="session")

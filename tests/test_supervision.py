@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -211,7 +210,9 @@ class TestImpossible:
         _, program, *arguments = command(
             "cannot_start", how, tmp_path / "runs", tmp_path / "output"
         )
-        paths = [environment()["PYTHONPATH"], sysconfig.get_path("purelib")]
+        # The link is in no virtual environment: it is told where ours finds its packages.
+        packages = [path for path in sys.path if path.endswith("site-packages")]
+        paths = [environment()["PYTHONPATH"], *packages]
         done = subprocess.run(
             [str(link), program, *arguments],
             env={**environment(), "PYTHONPATH": os.pathsep.join(paths)},

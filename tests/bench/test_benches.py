@@ -1,8 +1,10 @@
 """
 The benches run, and say what they measured in the shape that readers expect.
 
-Sizes are tiny and no time is looked at. transformers takes no turn here: it belongs to the `bench`
-extra, not to the tests' one.
+Sizes are tiny and no time is looked at. A contender that takes its turn in a process of its own
+imports torch there, which is most of what these tests cost: so only some do, and the others take it
+in this process. MLflow's clients are among those of `delivery.py`. transformers takes no turn here:
+it belongs to the `bench` extra, not to the tests' one.
 """
 
 from __future__ import annotations
@@ -11,36 +13,43 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.tensorboard import SummaryWriter
 
 ROOT = Path(__file__).parents[2]
 CONTAINED_CONTENDERS = ("nothing", "all three")
-EMIT_CONTENDERS = (
-    "nothing",
-    "asynccb, 4 lanes",
-    "call_soon_threadsafe",
-    "run_coroutine_threadsafe",
-)
-STEP_CONTENDERS = (
-    "nothing",
-    "asynccb",
-    "SummaryWriter",
-    "MLflow asynchronous",
-    "MLflow synchronous",
-)
+EMIT_CONTENDERS = ("nothing", "asynccb, 4 lanes")
+LOOPS = ("call_soon_threadsafe", "run_coroutine_threadsafe")
+STEP_CONTENDERS = ("nothing", "asynccb", "SummaryWriter")
+DECIDING = ("nobody", "lag=1, thread", "lag=0, companion")
 
 sys.path.insert(0, str(ROOT / "bench"))  # scripts find their neighbours in the same way
 
 import _measure  # noqa: E402
 import contained  # noqa: E402
-from _contenders import make_values  # noqa: E402
+import decisions  # noqa: E402
+import emit  # noqa: E402
+import step  # noqa: E402
+from _contenders import Place, make_values  # noqa: E402
+from servers.mlflow_server import RealMLflow  # noqa: E402
+
+PARSERS = {"emit": emit, "step": step, "contained": contained, "decisions": decisions}
+
+
+@pytest.fixture
+def as_many_threads_as_before() -> Iterator[None]:
+    """Undo what work in a process of its own does to torch."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def run_bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -72,9 +81,11 @@ def table(output: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
 
-def test_emit_prints_and_writes_both_modes_of_every_contender(tmp_path: Path) -> None:
+def test_emit_prints_and_writes_both_modes_of_every_contender(
+    tmp_path: Path, mlflow_server: RealMLflow
+) -> None:
     path = tmp_path / "results" / "emit.json"
-    sizes = ("--rounds", "1", "--events", "5", "--lead-in", "3")
+    sizes = ("--rounds", "1", "--events", "5", "--lead-in", "3", "--mlflow", mlflow_server.uri)
 
     done = run_bench("emit", *sizes, "--json", str(path), "--contenders", *EMIT_CONTENDERS)
 
@@ -90,11 +101,22 @@ def test_emit_prints_and_writes_both_modes_of_every_contender(tmp_path: Path) ->
         assert row["microseconds"]["p50"]["median"] > 0
 
 
-def test_step_prints_and_writes_every_contender_in_its_layout(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("as_many_threads_as_before")
+@pytest.mark.parametrize("name", LOOPS)
+def test_emit_times_every_call_to_a_loop_in_a_thread(name: str, tmp_path: Path) -> None:
+    spent = emit.Emit(Place(tmp_path, ""), events=5, lead_in=3)(name, 0)
+
+    assert {mode: len(times) for mode, times in spent.items()} == {"burst": 5, "paced": 5}
+
+
+def test_step_prints_and_writes_every_contender_in_its_layout(
+    tmp_path: Path, mlflow_server: RealMLflow
+) -> None:
     path = tmp_path / "step.json"
     sizes = ("--rounds", "1", "--steps", "6", "--lead-in", "2", "--layout", "split")
+    server = ("--mlflow", mlflow_server.uri)
 
-    done = run_bench("step", *sizes, "--json", str(path), "--contenders", *STEP_CONTENDERS)
+    done = run_bench("step", *sizes, *server, "--json", str(path), "--contenders", *STEP_CONTENDERS)
 
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
@@ -119,27 +141,33 @@ def test_decisions_prints_and_writes_every_contender(tmp_path: Path) -> None:
     path = tmp_path / "decisions.json"
     sizes = ("--rounds", "1", "--blocks", "2", "--steps", "2", "--milliseconds", "2")
 
-    done = run_bench("decisions", *sizes, "--think", "1", "--json", str(path))
+    options = ("--think", "1", "--json", str(path), "--contenders", *DECIDING)
+    done = run_bench("decisions", *sizes, *options)
 
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
     assert_described(result, "decisions")
-    contenders = [
-        "nobody",
-        *(f"lag={lag}, {at}" for lag in (1, 0) for at in ("thread", "companion")),
-    ]
-    assert [row["contender"] for row in result["rows"]] == contenders
-    assert [cells[0] for cells in table(done.stdout)] == contenders
+    assert [row["contender"] for row in result["rows"]] == list(DECIDING)
+    assert [cells[0] for cells in table(done.stdout)] == list(DECIDING)
     for row in result["rows"]:
         figures = {key: value for key, value in row.items() if isinstance(value, dict)}
         assert set(figures) == {"steps_per_second", "slower_percent", "waited_milliseconds"}
         assert_figures(list(figures.values()))
 
 
+@pytest.mark.usefixtures("as_many_threads_as_before")
+@pytest.mark.parametrize("name", sorted({*decisions.CONTENDERS} - {*DECIDING}))
+def test_decisions_measures_the_other_contenders_too(name: str) -> None:
+    turn = decisions.Training(0.002, 0.001, blocks=2, steps=2)(name, 0)
+
+    assert len(turn.pairs) == 2
+    assert turn.waited > 0
+
+
 def test_contained_prints_and_writes_each_contender_and_names_the_culprits(tmp_path: Path) -> None:
     path = tmp_path / "contained.json"
     sizes = ("--rounds", "1", "--pairs", "2", "--steps", "6", "--lead-in", "2")
-    brief = ("--milliseconds", "1", "--sleep", "1.5")
+    brief = ("--milliseconds", "1", "--sleep", "1.5", "--rest", "0.01")
 
     done = run_bench(
         "contained", *sizes, *brief, "--json", str(path), "--contenders", *CONTAINED_CONTENDERS
@@ -185,12 +213,15 @@ def test_contained_stops_at_points_that_are_not_those_emitted(
         contained.count_points(tmp_path, 3)
 
 
-@pytest.mark.parametrize("bench", ["emit", "step", "contained", "decisions"])
-def test_a_bench_refuses_zero_rounds_and_says_so(bench: str) -> None:
-    done = run_bench(bench, "--rounds", "0")
+@pytest.mark.parametrize("bench", PARSERS)
+def test_a_bench_refuses_zero_rounds_and_says_so(
+    bench: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as error:
+        PARSERS[bench].parse(["--rounds", "0"])
 
-    assert done.returncode == 2
-    assert "--rounds" in done.stderr.splitlines()[-1]
+    assert error.value.code == 2
+    assert "rounds" in capsys.readouterr().err.splitlines()[-1]
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1), st.floats(0, 1))

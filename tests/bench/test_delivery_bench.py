@@ -7,6 +7,7 @@ Sizes are tiny and no time is looked at.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +30,9 @@ from _faulty_server import faulty_server  # noqa: E402
 from _measure import Figure  # noqa: E402
 from _mlflow_ways import WAYS  # noqa: E402
 from servers.mlflow_server import RealMLflow  # noqa: E402
+
+FAULTY = (_faults.NO_LOGGING, "503")
+"""Contenders with a process of their own here; each has a training beside it that is answered."""
 
 
 def run_bench(*options: str) -> subprocess.CompletedProcess[str]:
@@ -86,15 +91,30 @@ def test_every_fault_gets_a_row_and_none_of_its_points_is_delivered(tmp_path: Pa
     path = tmp_path / "faults.json"
     sizes = ("--pairs", "2", "--block", "3", "--lead-in", "2", "--milliseconds", "1")
 
-    done = run_bench("--faults", *sizes, "--json", str(path))
+    done = run_bench("--faults", *FAULTY, *sizes, "--json", str(path))
 
     assert done.returncode == 0, done.stderr
     rows = read_result(path, "delivery_faults")
-    assert [row["contender"] for row in rows] == list(_faults.CONTENDERS)
-    assert contenders(done.stdout) == list(_faults.CONTENDERS)
+    assert [row["contender"] for row in rows] == contenders(done.stdout) == list(FAULTY)
     assert all(row["pairs"] == 2 and row["ratio"]["least"] > 0 for row in rows)
     lost = {row["contender"]: "NOT delivered" in row["closing"] for row in rows}
-    assert lost == {name: name in _faults.FAULTS for name in _faults.CONTENDERS}
+    assert lost == {name: name in _faults.FAULTS for name in FAULTY}
+
+
+@pytest.mark.parametrize("name", ["away", "silent"])
+def test_a_training_whose_server_does_not_answer_goes_on(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "asynccb")  # and is put back after what the bench does to it
+    threads = torch.get_num_threads()
+    try:
+        with faulty_server() as addresses:
+            training = _faults.Training(tmp_path, addresses, 0.001, steps=3, lead_in=2, pairs=2)
+            turn = training(name, 0)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(turn.pairs) == 2
+    assert "NOT delivered" in turn.closing
 
 
 @pytest.mark.parametrize("page", [3, 7, _mlflow_points.PAGE])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 BENCHES = ("gpu_step", "gpu_staging", "gpu_timeline")
@@ -42,11 +43,12 @@ def run_bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("bench", BENCHES)
-def test_a_bench_without_a_gpu_says_so_at_once(bench: str) -> None:
-    done = run_bench(bench)
+def test_a_bench_without_a_gpu_says_so_at_once(bench: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", [bench])
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("there is no CUDA device")
+    with pytest.raises(SystemExit, match="there is no CUDA device"):
+        PARSERS[bench].main()
 
 
 @pytest.mark.parametrize(
@@ -108,12 +110,15 @@ def test_a_ratio_is_taken_within_each_pair() -> None:
     assert "gpu_p99_ratio" not in figures
 
 
-def test_rows_of_other_cells_are_kept_and_those_of_the_same_cell_replaced(tmp_path: Path) -> None:
+def test_rows_of_other_cells_are_kept_and_those_of_the_same_cell_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "gpu_staging.json"
-    sizes = ("--device", "cpu", "--calls", "2", "--json", str(path), "--add")
+    sizes = ("--device", "cpu", "--scale", "0.1", "--calls", "2", "--json", str(path), "--add")
 
     for scalars in ("1", "2", "2"):
-        assert run_bench("gpu_staging", *sizes, "--scalars", scalars).returncode == 0
+        monkeypatch.setattr(sys, "argv", ["gpu_staging", *sizes, "--scalars", scalars])
+        gpu_staging.main()
 
     rows = json.loads(path.read_text())["rows"]
     cells = [(row["scalars"], row["load"], row["way"]) for row in rows]
