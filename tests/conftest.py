@@ -18,6 +18,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
 
 
@@ -30,9 +31,18 @@ def pytest_xdist_auto_num_workers() -> int:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMLflow]:
     """A real MLflow server; a test that stops it starts it again."""
     server = RealMLflow(tmp_path_factory.mktemp("mlflow"))
-    server.start()
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def mlflow_gate(mlflow_server: RealMLflow) -> Iterator[Gate]:
+    """An address of the real MLflow server that a test may shut: it takes 10 s to start again."""
+    with gate(mlflow_server.uri) as it:
+        yield it
 
 
 @pytest.fixture

@@ -88,7 +88,9 @@ class TestFinding:
 
 class TestRefusal:
     @pytest.mark.parametrize(
-        "thing", [object(), None, 5, lambda *a, **k: None, Mixed, "on_log"], ids=repr
+        "thing",
+        [object(), None, 5, lambda *a, **k: None, Mixed, "on_log"],
+        ids=lambda it: type(it).__name__,
     )
     def test_what_is_no_callback_is_refused(self, thing):
         with pytest.raises(DefinitionError, match=r"inherit from asynccb\.TrainerCallback"):

@@ -196,7 +196,7 @@ def main(count: int, seed: int) -> int:
         try:
             outcomes = kill_many(server, folder, count, seed, lambda text: print(text, flush=True))
         finally:
-            server.stop()
+            server.close()
     wrong = [outcome for outcome in outcomes if outcome.trouble]
     kills = sum(len(outcome.moments) for outcome in outcomes)
     print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from servers.gate import reserve_port
 
 _START_SECONDS = 180.0
 
@@ -21,7 +22,8 @@ class RealMLflow:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._port = _free_port()
+        self._reserved = reserve_port()
+        self._port = self._reserved.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self.uri = f"http://127.0.0.1:{self._port}"
 
@@ -53,6 +55,11 @@ class RealMLflow:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def close(self) -> None:
+        """Stop the server and give its port away."""
+        self.stop()
+        self._reserved.close()
 
     def _answers(self) -> bool:
         try:
@@ -109,9 +116,3 @@ def _environment() -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -20,6 +20,7 @@ from mlflow_runs import (
     run_id,
     training,
 )
+from servers.gate import Gate
 from servers.mlflow_server import RealMLflow
 
 from asynccb._exceptions import AccessError, TransientError
@@ -137,18 +138,16 @@ async def test_records_replayed_after_a_crash_are_stored_once(
 
 
 async def test_a_server_that_comes_back_gets_the_rest(
-    make: Make, mlflow_server: RealMLflow
+    make: Make, mlflow_server: RealMLflow, mlflow_gate: Gate
 ) -> None:
-    tracker, records = make(), training(50)
+    tracker, records = make(tracking_uri=mlflow_gate.uri), training(50)
     run = await deliver(tracker, records[:20])
-    mlflow_server.stop()
-    try:
-        await play(tracker, records[20:])
-        for _ in range(2):
-            with pytest.raises(TransientError):
-                await tracker.flush()
-    finally:
-        mlflow_server.start()
+    mlflow_gate.shut()
+    await play(tracker, records[20:])
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            await tracker.flush()
+    mlflow_gate.open()
     await tracker.flush()
     assert mlflow_server.points(run, "loss") == expected(records, "loss")
 
