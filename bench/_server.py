@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-_START_SECONDS: Final = 90.0
+_START_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 10.0
 
 

@@ -36,7 +36,7 @@ def launch(program: str, *arguments: object, **options: Any) -> subprocess.Popen
     )
 
 
-def output_of(program: str, *arguments: object, timeout: float = 40.0) -> tuple[str, str]:
+def output_of(program: str, *arguments: object, timeout: float = 120.0) -> tuple[str, str]:
     """Run a program to its end and return what it wrote to standard output and error."""
     done = subprocess.run(
         command(program, *arguments),

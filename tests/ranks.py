@@ -11,7 +11,7 @@ from typing import Any
 from launching import TESTS, environment, output_of
 
 
-def torchrun(script: Path, *arguments: object, processes: int = 2, timeout: float = 90.0) -> None:
+def torchrun(script: Path, *arguments: object, processes: int = 2, timeout: float = 180.0) -> None:
     """Run a script on several ranks; end them all where they hang."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={processes}", str(script), *map(str, arguments)]
@@ -38,7 +38,7 @@ def torchrun_ranks(
     *arguments: object,
     world: int = 2,
     backend: str = "gloo",
-    timeout: float = 120.0,
+    timeout: float = 180.0,
 ) -> list[Any]:
     """Run `module.function(rank, world, *arguments)` under `torchrun`; return all results."""
     module, _, name = function.rpartition(".")
@@ -49,7 +49,7 @@ def torchrun_ranks(
 
 
 def run_ranks(
-    folder: Path, function: str, *arguments: object, world: int = 2, timeout: float = 90.0
+    folder: Path, function: str, *arguments: object, world: int = 2, timeout: float = 180.0
 ) -> list[Any]:
     """
     Run `module.function(rank, world, *arguments)` on every rank; return the results, by rank.

@@ -243,12 +243,18 @@ class TestItsProcess:
             line["modules"]
         )
 
-    def test_it_starts_within_a_second(self, directory: Path, output: Path) -> None:
-        begin = time.monotonic()
+    def test_a_short_life_of_it_takes_less_than_two_seconds_of_a_processor(
+        self, directory: Path, output: Path
+    ) -> None:
+        def spent() -> float:
+            return os.times().children_user + os.times().children_system
+
+        begin = spent()
         with running(LogWitness(output), directory=directory) as run:
             run.step(logs={"loss": 1.0})
-            assert run.flush(20)
-            assert time.monotonic() - begin < 3.0  # on a machine that does other things too
+            assert run.flush(60)
+        # Others can make it last longer, but hardly cost more.
+        assert spent() - begin < 2.0
 
     def test_its_directory_is_private(
         self, directory: Path, output: Path, monkeypatch: pytest.MonkeyPatch

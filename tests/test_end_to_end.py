@@ -14,7 +14,7 @@ from running import running
 from servers.gate import Gate
 from servers.mlflow_server import RealMLflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from waiting import eventually
+from waiting import PROMPT, eventually
 
 import asynccb
 
@@ -134,7 +134,7 @@ def test_a_server_that_is_away_at_the_end_is_delivered_to_by_the_command_that_cl
         run.step(logs={"loss": 1 / step})
     begin = time.monotonic()
     run.close(timeout=1.5)
-    assert time.monotonic() - begin < 10.0  # it does not wait for the server
+    assert time.monotonic() - begin < PROMPT  # 1.5 on a machine that does nothing else
     mlflow_gate.open()
     said = capsys.readouterr().err
     command = said.strip().splitlines()[-1].rpartition("asynccb sync ")[2]

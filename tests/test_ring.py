@@ -172,7 +172,7 @@ def test_another_process_reads_every_record_while_they_are_written() -> None:
     with launch("read_ring", writer.fd, len(records), pass_fds=[writer.fd]) as reader:
         for record in records:
             eventually(lambda record=record: writer.write(record))
-        output, _ = reader.communicate(timeout=20)
+        output, _ = reader.communicate(timeout=60)
     digest = hashlib.sha256(b"".join(b"%d " % len(record) + record for record in records))
     assert output.split() == [str(len(records)), digest.hexdigest()]
     writer.close()

@@ -48,7 +48,7 @@ class TestRoundTrip:
         max_leaves=10,
     )
 
-    @settings(deadline=None)
+    @settings(max_examples=50)  # it takes long to draw one
     @given(st.lists(st.dictionaries(st.text(), json_values), max_size=3))
     def test_any_history_comes_back_equal_from_strict_json(self, tmp_path_factory, history):
         path = tmp_path_factory.mktemp("state") / "trainer_state.json"

@@ -20,7 +20,7 @@ from callbacks_for_tests import FileTracker, HangsAwaiting, HangsBlocking, LogWi
 from launching import command, environment, launch
 from running import running
 from supervised import ExitsInATask, FailsAndWrites, SlowTracker
-from waiting import eventually, is_gone, open_descriptors
+from waiting import PROMPT, eventually, is_gone, open_descriptors
 
 from asynccb import CallbackDispatcher
 from asynccb._companion._child import Child
@@ -69,7 +69,7 @@ class TestBlocked:
             pid = companion_of(run)
             begin = time.monotonic()
             run.close(1.0)
-            assert time.monotonic() - begin < 2.5
+            assert time.monotonic() - begin < PROMPT
             eventually(lambda: is_gone(pid))
         (folder,) = directory.iterdir()
         anyio.run(sync_run, folder, 20.0, lambda done, total: None)
@@ -158,7 +158,7 @@ class TestOrphan:
         self, tmp_path: Path, attempt: int
     ) -> None:
         with launch("ends", "is killed", tmp_path / "runs", tmp_path / "output") as training:
-            training.communicate(timeout=20)
+            training.communicate(timeout=60)
         tracker = RecordingTracker(tmp_path / "output")
         assert eventually(tracker.status) == "crashed"
         assert [one.step for one in tracker.recorded("on_log")] == list(range(1, 11))
@@ -176,21 +176,21 @@ class TestOrphan:
         assert ring.write(msgspec.msgpack.encode(record))
         eventually(hangs.lines)
         begin = time.monotonic()
-        child.leave(10.0)
+        child.leave(60.0)
         assert is_gone(child.pid)
-        assert time.monotonic() - begin < 4.0
+        assert time.monotonic() - begin < PROMPT
         ring.close()
         assert b"crashed" in b"".join(path.read_bytes() for path in folder.glob("journal/*"))
 
 
 class TestNothingIsLeft:
-    def test_twenty_dispatchers_leave_no_process_no_descriptor_and_no_thread(
+    def test_a_dozen_dispatchers_leave_no_process_no_descriptor_and_no_thread(
         self, directory: Path, tmp_path: Path
     ) -> None:
         with running(LogWitness(tmp_path / "warm up"), directory=directory):
             pass
         descriptors, threads, processes = open_descriptors(), threading.active_count(), children()
-        for number in range(20):
+        for number in range(12):  # every way to end one, killed and not
             with running(LogWitness(tmp_path / str(number)), directory=directory) as run:
                 run.step(logs={"loss": 1.0})
                 if number % 4 == 0:

@@ -11,10 +11,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PROMPT = 20.0
+"""Seconds within which what keeps a deadline of about one has returned, however busy the machine;
+less than the 30 that a close takes by default."""
+
 _PAUSE = threading.Event()
 
 
-def eventually(predicate: Callable[[], T], timeout: float = 20.0) -> T:
+def eventually(predicate: Callable[[], T], timeout: float = 60.0) -> T:
     """Return the predicate's value as soon as it is true; fail when it never is."""
     deadline = time.monotonic() + timeout
     while not (value := predicate()):

@@ -1,4 +1,4 @@
-"""Emit while a DataLoader's workers come and go: METHOD DIRECTORY OUTPUT."""
+"""Emit while a DataLoader's workers come and go: METHOD EPOCHS DIRECTORY OUTPUT."""
 
 import sys
 import warnings
@@ -38,20 +38,21 @@ class Notes(asynccb.TrainerCallback):
 
 
 if __name__ == "__main__":
-    method, directory, output = sys.argv[1:]
+    method, epochs, directory, output = sys.argv[1], int(sys.argv[2]), *sys.argv[3:]
+    steps = list(range(1, 8 * epochs + 1))
     notes, witness = Notes(), LogWitness(output)
     items = Items()
     with asynccb.CallbackDispatcher([notes, witness], directory=directory) as run:
         if method == "fork":
             items.run = run
         seen = []
-        for _ in range(2):
+        for _ in range(epochs):
             for batch in torch.utils.data.DataLoader(
                 items, batch_size=4, num_workers=2, multiprocessing_context=method
             ):
                 seen += batch.tolist()
                 run.step(logs={"loss": 1.0})
-        print("items", seen == list(range(32)) * 2)
+        print("items", seen == list(range(32)) * epochs)
         print("flushed", run.flush(30))
-        print("thread", notes.steps == list(range(1, 17)))
-        print("companion", [line["step"] for line in witness.lines()] == list(range(1, 17)))
+        print("thread", notes.steps == steps)
+        print("companion", [line["step"] for line in witness.lines()] == steps)
