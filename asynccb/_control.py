@@ -72,17 +72,42 @@ class FrozenControl(TrainerControl):
         self.__dict__.update({name: bool(flags >> bit & 1) for bit, name in enumerate(FLAGS)})
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise UndecidedError(
-            f"an async hook cannot set control.{name}: by the time it runs, the loop has moved on, "
-            "and when the flag arrived would depend on the network. That is what "
-            "@asynccb.decides(lag=k) is for, which applies an async hook's decision at a fixed "
-            "step; or write the hook as a plain `def`, which runs inline on the training thread"
-        )
+        raise _undecided(f"set control.{name}")
 
     def __delattr__(self, name: str) -> NoReturn:
         self.__setattr__(name, None)
 
 
+def _undecided(what: str) -> UndecidedError:
+    return UndecidedError(
+        f"an async hook cannot {what}: by the time it runs, the loop has moved on, and when the "
+        "flag arrived would depend on the network. That is what @asynccb.decides(lag=k) is for, "
+        "which applies an async hook's decision at a fixed step; or write the hook as a plain "
+        "`def`, which runs inline on the training thread"
+    )
+
+
+class PrivateControl(TrainerControl):
+    """
+    Be the control of one hook that decides, and remember what it asks for.
+
+    Its decision is what it changes; and each flag that it sets to True, even where that was up
+    already at its event and will long be down when the decision is applied. A flag that it sets to
+    False and that is down is no opinion, so that `control.should_save = step == 7` asks for a save
+    at step 7, and at other steps leaves everybody else's alone.
+    """
+
+    def __init__(self, flags: int) -> None:
+        values = {name: bool(flags >> bit & 1) for bit, name in enumerate(FLAGS)}
+        self.__dict__.update(values, _asked=0)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if value and name in FLAGS:
+            self.__dict__["_asked"] |= 1 << FLAGS.index(name)
+
+
+_ALL: Final = (1 << len(FLAGS)) - 1
 _read_flags = operator.attrgetter(*FLAGS)
 _PACKED: Final = {
     tuple(bool(bits >> place & 1) for place in range(len(FLAGS))): bits
@@ -99,9 +124,15 @@ def pack_flags(control: TrainerControl) -> int:
     return packed
 
 
-def unpack_flags(flags: int) -> TrainerControl:
-    """Return a control with the flags that were packed."""
-    return TrainerControl(*(bool(flags >> bit & 1) for bit in range(len(FLAGS))))
+def is_control(returned: object) -> bool:
+    """Tell whether what a hook returned has the flags of a control, ours or of transformers."""
+    return all(hasattr(returned, flag) for flag in FLAGS)
+
+
+def check_undecided(flags: int, returned: Any) -> None:
+    """Raise `UndecidedError` where a hook that may not decide returns other flags than it got."""
+    if is_control(returned) and pack_flags(returned) != flags & _ALL:
+        raise _undecided("return a control with other flags")
 
 
 @dataclass(frozen=True)
@@ -123,6 +154,13 @@ class Decision:
                 for bit in range(len(FLAGS))
             )
         )
+
+    @classmethod
+    def of(cls, before: int, control: TrainerControl) -> Decision:
+        """Return what a hook wants that got the packed flags, and left or returned the control."""
+        after = pack_flags(control)
+        asked = getattr(control, "_asked", 0) & after
+        return cls.between(before & ~asked, after)
 
     @property
     def opinions(self) -> dict[str, bool]:

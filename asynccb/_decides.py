@@ -31,7 +31,8 @@ def decides(
     Let an `async def` hook write to the control, and apply that at a fixed step.
 
     The hook gets a control of its own with the flags as they were at its event; what it changes
-    there, or in the control that it returns, is its decision. A decision on an event at
+    there, or in the control that it returns, is its decision. Setting a flag to True is one even
+    where it is up at the event, setting it to False only there. A decision on an event at
     `state.global_step` s is applied at the `on_step_end` of step s + `lag`, after the `def` hooks,
     as if a `def` hook had set the flags there; with `lag=0` already within the event, for which
     the training then waits. If the decision is not in by then, the training waits for it. From

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from asynccb._control import FLAGS, Decision, combine, pack_flags, write_flags
+from asynccb._control import Decision, combine, is_control, pack_flags, write_flags
 from asynccb._exceptions import HookReturnError
 from asynccb._roster import Route
 
@@ -41,7 +41,7 @@ def run_inline(
 
 
 def _check(returned: object, name: str, event: str) -> None:
-    if not all(hasattr(returned, flag) for flag in FLAGS):
+    if not is_control(returned):
         raise HookReturnError(
             f"{name}.{event} returned {type(returned).__name__} {returned!r}; a hook returns "
             "None, or the control"

@@ -24,9 +24,9 @@ from asynccb._control import (
     NO_OPINION,
     Decision,
     FrozenControl,
-    TrainerControl,
-    pack_flags,
-    unpack_flags,
+    PrivateControl,
+    check_undecided,
+    is_control,
 )
 from asynccb._decides import terms_of
 from asynccb._events import Event
@@ -149,7 +149,8 @@ class Lane:
     async def _call(self, hook: AsyncHook, letter: Letter) -> Decision:
         """Call the hook and return what it wants changed; nothing, where it fails."""
         may_decide = letter.event in self.deciding
-        control = unpack_flags(letter.flags) if may_decide else FrozenControl(letter.flags)
+        kind = PrivateControl if may_decide else FrozenControl
+        control = kind(letter.flags)
         keywords = {
             key: await arrived(value) if type(value) is dict else value
             for key, value in letter.keywords.items()
@@ -162,14 +163,16 @@ class Lane:
         async def run() -> None:
             nonlocal returned
             returned = await hook(letter.args, letter.state, control, **keywords)
+            if not may_decide:
+                check_undecided(letter.flags, returned)
 
         timeout = self.options.timeout
         if await self._contain(letter.event, run, timeout):
             self._returned += 1
             if self.tracker is None:
                 self._count_delivered()
-            if returned is None or isinstance(returned, TrainerControl):
-                return Decision.between(letter.flags, pack_flags(returned or control))
+            if returned is None or is_control(returned):
+                return Decision.of(letter.flags, returned or control)
             self._complain(letter.event, _nonsense(self.name, letter.event, returned))
         elif timeout is not None and time.monotonic() - begin >= timeout:
             self.counts.timed_out += 1

@@ -18,7 +18,8 @@ class Lagging(TrainerCallback):
     @decides(lag=1)
     async def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         await anyio.sleep(self.seconds)
-        control.should_training_stop = False
+        if state.global_step < 0:
+            control.should_training_stop = True
 
 
 class Prompt(TrainerCallback):
@@ -30,7 +31,8 @@ class Prompt(TrainerCallback):
     @decides(lag=0)
     async def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         await anyio.sleep(self.seconds)
-        control.should_training_stop = False
+        if state.global_step < 0:
+            control.should_training_stop = True
 
 
 class LaggingInCompanion(Lagging):

@@ -10,11 +10,11 @@ from asynccb._control import (
     NO_OPINION,
     Decision,
     FrozenControl,
+    PrivateControl,
     TrainerControl,
     combine,
     merge,
     pack_flags,
-    unpack_flags,
     write_flags,
 )
 from asynccb._exceptions import UndecidedError
@@ -158,7 +158,32 @@ def test_writing_decisions_to_a_control_leaves_the_merged_flags(values, decision
 
 @settings(deadline=None)
 @given(st.integers(0, 511))
-def test_flags_of_a_record_become_a_control_of_ones_own(bits):
-    control = unpack_flags(bits)
+def test_a_private_control_has_the_flags_of_a_record_and_no_opinion(bits):
+    control = PrivateControl(bits)
     assert pack_flags(control) == bits & 31
+    assert Decision.of(bits & 31, control) == NO_OPINION
+
+
+@settings(deadline=None)
+@given(st.integers(0, 31), st.lists(st.tuples(st.sampled_from(FLAGS), st.booleans())))
+def test_asking_for_a_flag_counts_though_it_is_up_and_refusing_one_only_where_it_is(before, writes):
+    control = PrivateControl(before)
+    for name, value in writes:
+        setattr(control, name, value)
+    decision = Decision.of(before, control)
+    left = dict(writes)
+    for bit, name in enumerate(FLAGS):
+        was_up, asks = bool(before >> bit & 1), left.get(name)
+        assert getattr(decision, name) is (asks if asks or (asks is False and was_up) else None)
+
+
+def test_a_control_that_is_returned_is_compared_with_the_event():
+    returned = TrainerControl(should_save=True, should_log=True)
+    before = pack_flags(TrainerControl(should_save=True, should_evaluate=True))
+    assert Decision.of(before, returned).opinions == {"should_evaluate": False, "should_log": True}
+
+
+def test_a_copy_of_a_private_control_remembers_what_was_asked_for():
+    control = PrivateControl(31)
     control.should_save = True
+    assert Decision.of(31, copy.copy(control)).opinions == {"should_save": True}

@@ -61,6 +61,22 @@ class TestBoundaries:
         with running(Wants(), Clears()) as run:
             assert list(saves(run, 3)) == [1]
 
+    def test_asking_for_what_is_up_at_the_event_counts_where_it_is_down(self) -> None:
+        class Saves(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                control.should_save = state.global_step == 2
+
+        with running(Saves(), Decides(saves_at(2))) as run:
+            assert list(saves(run, 4)) == [2, 3]
+
+    def test_refusing_what_is_down_at_the_event_leaves_what_others_ask_for_later(self) -> None:
+        class Saves(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                control.should_save = state.global_step > 2
+
+        with running(Saves(), Decides(lambda step: Decision(should_save=False))) as run:
+            assert list(saves(run, 4)) == [3]
+
     def test_the_loop_waits_for_a_decision_that_is_not_in(self) -> None:
         slow = Decides(saves_at(1))
         slow.open.clear()

@@ -174,6 +174,18 @@ class TestWhatHooksGet:
         assert UndecidedError.__name__ in caplog.text
         assert "@asynccb.decides" in caplog.text
 
+    async def test_returning_a_control_with_other_flags_explains_it_too(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        one = await self.call(lambda *about: TrainerControl(should_training_stop=True))
+        assert one.counts.failed == 1
+        assert "cannot return a control with other flags" in caplog.text
+        assert "@asynccb.decides" in caplog.text
+
+    async def test_returning_the_control_as_it_came_is_nothing(self) -> None:
+        one = await self.call(lambda state, control, keywords: control)
+        assert (one.counts.failed, one.counts.delivered) == (0, 1)
+
     async def test_writing_to_the_state_is_an_error_that_says_why(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
