@@ -40,8 +40,8 @@ class Agreement:
     same error at once.
     """
 
-    def __init__(self, *, limit: float = 600.0) -> None:
-        """Take the seconds that a meeting may last."""
+    def __init__(self, *, limit: float = 1800.0) -> None:
+        """Take the seconds that a meeting may last, by default those of `ddp_timeout`."""
         self.limit = limit
         self.meetings = 0
         """Times that ranks have met, one collective each."""

@@ -60,6 +60,7 @@ _RANGES: Final[dict[str, _Range]] = {
     "max_grad_norm": _Range(0),
     "warmup_steps": _Range(0),
     "warmup_ratio": _Range(0, 1),
+    "ddp_timeout": _Range(1),
     "dataloader_num_workers": _Range(0, whole=True),
     "dataloader_prefetch_factor": _Range(1, whole=True),
     "seed": _Range(0, _SEEDS - 1, whole=True),

@@ -38,7 +38,7 @@ class Decisions:
         self,
         publisher: Publisher,
         roster: Roster,
-        seed: object,
+        args: object,
         replay: Path | None,
         *,
         owner: bool,
@@ -46,8 +46,9 @@ class Decisions:
         """Take who answers, whose answers count, and a trace to go by; `owner` writes the own."""
         self._tickets = publisher.listening.tickets
         self._roster = roster
+        seed = getattr(args, "seed", None)
         self._seed = seed if isinstance(seed, int) else None
-        self._agreement = Agreement()
+        self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
         self._requests = Requests(self._agreement)
         self._closed = False
         publisher.on_request = self._requests.post

@@ -79,15 +79,15 @@ class CallbackDispatcher(Membership, Steering):
         """
         Take the callbacks, classes or instances, and what hooks are given.
 
-        `args` defaults to `TrainingArguments()`. `max_steps` above 0 makes `step` ask for the end
-        of training. Journals go below `directory`, by default `<args.output_dir>/asynccb`; a folder
-        is made only if a tracker needs one. A mailbox holds `capacity` events. Environment
-        variables that trackers read must be set before. `replay` is the `decisions.jsonl` of
-        another run, or a folder that holds it: hooks that decide are then not called, and what
-        they decided in that run is applied at the same steps. Raises `DefinitionError` for a
-        callback that cannot work, `ConfigurationError` for a value out of range, `TraceError` for
-        a trace that cannot be replayed; the latter also later, where it turns out to be of another
-        run.
+        `args` defaults to `TrainingArguments()`; ranks wait `args.ddp_timeout` seconds for one
+        another to decide. `max_steps` above 0 makes `step` ask for the end of training. Journals go
+        below `directory`, by default `<args.output_dir>/asynccb`; a folder is made only if a
+        tracker needs one. A mailbox holds `capacity` events. Environment variables that trackers
+        read must be set before. `replay` is the `decisions.jsonl` of another run, or a folder that
+        holds it: hooks that decide are then not called, and what they decided in that run is
+        applied at the same steps. Raises `DefinitionError` for a callback that cannot work,
+        `ConfigurationError` for a value out of range, `TraceError` for a trace that cannot be
+        replayed; the latter also later, where it turns out to be of another run.
         """
         check_limits(callbacks, max_steps, capacity, overflow)
         self.args: Any = TrainingArguments() if args is None else args
@@ -116,7 +116,7 @@ class CallbackDispatcher(Membership, Steering):
         self._decisions = Decisions(
             self._publisher,
             self._roster,
-            getattr(self.args, "seed", None),
+            self.args,
             None if replay is None else Path(replay).expanduser(),
             owner=self.state.is_world_process_zero,
         )

@@ -124,6 +124,9 @@ class TrainingArguments(GroupedSetters):
     ddp_backend: str | None = None
     """Backend of `torch.distributed`; None takes nccl on CUDA and gloo on the CPU."""
     ddp_find_unused_parameters: bool | None = None
+    ddp_timeout: float = 1800.0
+    """Seconds for which ranks wait for one another before they say who is missing, in the process
+    group that the Trainer makes and where they agree on decisions."""
 
     # Data
     dataloader_num_workers: int = 0

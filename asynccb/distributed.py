@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -60,11 +61,12 @@ def choose_device(use_cpu: bool) -> torch.device:
     return device
 
 
-def join(device: torch.device, backend: str | None = None) -> bool:
+def join(device: torch.device, backend: str | None = None, timeout: float = 1800.0) -> bool:
     """
     Set the process group up from the environment that `torchrun` made, once for the process.
 
-    `backend` None takes NCCL on a GPU and gloo on the CPU. Returns whether the group was made here:
+    `backend` None takes NCCL on a GPU and gloo on the CPU; a collective of the group fails after
+    `timeout` seconds. Returns whether the group was made here:
     False with a single process or an existing group. It stays until the program ends well; a group
     made anew through the same store of `torchrun` would find the old addresses there and hang
     (torch 2.13). Raises `ConfigurationError` for a backend that this build of torch lacks.
@@ -77,7 +79,11 @@ def join(device: torch.device, backend: str | None = None) -> bool:
             f"this build of torch has no distributed backend {name!r}; "
             "set ddp_backend to one that it has, such as 'gloo'"
         )
-    dist.init_process_group(name, device_id=device if device.type == "cuda" else None)
+    dist.init_process_group(
+        name,
+        timeout=timedelta(seconds=timeout),
+        device_id=device if device.type == "cuda" else None,
+    )
     atexit.register(_leave)
     return True
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from asynccb._control import FLAGS
 from asynccb.testing import no_sync
 
 LONGEST, LOG_EVERY = 30, 4
+PATIENCE = 6.0
+"""Seconds; the limit of ranks that one of them keeps waiting."""
 
 
 class Stopper(TrainerCallback):
@@ -169,6 +172,35 @@ def stop_early(rank: int, world: int, folder: str) -> int:
         return run.state.global_step
 
 
+class RanksDiffer:
+    """Give each rank another metric: on the last one nothing gets better from step 4 on."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.is_last = rank == world - 1
+        self.evaluations = 0
+
+    def __call__(self, prediction: Any) -> dict[str, float]:
+        self.evaluations += 1
+        worse = self.is_last and self.evaluations > 3
+        return {"quality": 0.0 if worse else float(self.evaluations)}
+
+
+def train_with_early_stopping(rank: int, world: int, folder: str) -> dict[str, Any]:
+    """Have DDP train until the last rank's own metric has not improved for two evaluations."""
+    return report(
+        train(
+            Path(folder),
+            EarlyStoppingCallback(early_stopping_patience=2),
+            given={"compute_metrics": RanksDiffer(rank, world)},
+            num_train_epochs=9,
+            save_strategy="no",
+            eval_strategy="steps",
+            eval_steps=1,
+            metric_for_best_model="quality",
+        )
+    )
+
+
 def report(trainer: asynccb.Trainer) -> dict[str, Any]:
     return {
         "end": trainer.state.global_step,
@@ -201,6 +233,7 @@ def stay(rank: int, world: int, folder: str, first: str, count: str) -> dict[str
         "companion": decide_in_the_companion(rank, world, f"{folder}/companion"),
         "request": request_on_one(rank, world, f"{folder}/request"),
         "early": stop_early(rank, world, f"{folder}/early"),
+        "early in a trainer": train_with_early_stopping(rank, world, f"{folder}/early-ddp"),
         "decider": train_with_a_decider(rank, world, f"{folder}/decider"),
         "terminated": train_until_terminated(rank, world, f"{folder}/terminated"),
     }
@@ -218,19 +251,37 @@ def error_of_steps(run: CallbackDispatcher) -> str:
 def fall_apart(rank: int, world: int, folder: str) -> list[str]:
     """Decide with other callbacks than the others on rank 1; then, as before, but rank 1 dies."""
     errors = []
+    args = impatient(folder)
     more = [stopper("on_log", 1, None, random.Random())]
     odd = stopper("on_step_end", 2 if rank == 1 else 1, None, random.Random())
     directory = f"{folder}/{rank}"
-    with CallbackDispatcher([odd, *more], directory=directory) as run:
+    with CallbackDispatcher([odd, *more], args=args, directory=directory) as run:
         errors.append(error_of_steps(run))
     even = stopper("on_step_end", 1, None, random.Random())
-    with CallbackDispatcher([even], directory=directory) as run:
+    with CallbackDispatcher([even], args=args, directory=directory) as run:
         run.step()
         run.step()
         if rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         errors.append(error_of_steps(run))
     return errors
+
+
+def stall(rank: int, world: int, folder: str) -> dict[str, Any]:
+    """Decide at every step on all ranks, and have rank 1 stand still from step 3 on."""
+    callback, args = stopper("on_step_end", 1, None, random.Random()), impatient(folder)
+    with CallbackDispatcher([callback], args=args, directory=f"{folder}/{rank}") as run:
+        for _ in range(3):
+            run.step()
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        begin = time.monotonic()
+        return {"error": error_of_steps(run), "seconds": time.monotonic() - begin}
+
+
+def impatient(folder: str) -> asynccb.TrainingArguments:
+    """Return arguments with a short limit for what ranks wait for."""
+    return asynccb.TrainingArguments(folder, report_to="none", ddp_timeout=PATIENCE)
 
 
 def meet_beside_nccl(rank: int, world: int, folder: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_runs import LONGEST, Plan
+from rank_runs import LONGEST, PATIENCE, Plan
 from ranks import run_ranks, torchrun_ranks
 
 RUNS = {2: range(30), 4: range(1000, 1012)}
@@ -64,6 +64,13 @@ def test_early_stopping_by_one_rank_s_metric_stops_all(ranks: list[dict[str, Any
     assert [rank["early"] for rank in ranks] == [6, 6]
 
 
+def test_early_stopping_stops_a_trainer_s_ranks_together_under_ddp(
+    ranks: list[dict[str, Any]],
+) -> None:
+    assert ranks[0]["early in a trainer"] == ranks[1]["early in a trainer"]
+    assert ranks[0]["early in a trainer"]["end"] == 5
+
+
 def test_a_trainer_s_ranks_stop_together_with_the_same_weights(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["decider"] == ranks[1]["decider"]
     assert ranks[0]["decider"]["end"] == 5
@@ -81,6 +88,14 @@ def test_a_rank_that_differs_or_dies_is_named_by_all_others(tmp_path: Path) -> N
     for differs, died in (first, third):
         assert "rank 1 (at step 3) had other decisions due than ranks 0, 2 (at step 2)" in differs
         assert "rank 1 ended, or gave up, before the others" in died
+
+
+def test_a_rank_that_stalls_is_named_by_all_others_within_ddp_timeout(tmp_path: Path) -> None:
+    first, stalled, third = run_ranks(tmp_path, "rank_runs.stall", tmp_path, world=3)
+    assert stalled is None
+    for rank in (first, third):
+        assert "no answer from rank 1 for 4 s" in rank["error"]
+        assert rank["seconds"] < 2 * PATIENCE  # a hang, not a slow machine
 
 
 @pytest.mark.gpu

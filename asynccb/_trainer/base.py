@@ -72,7 +72,7 @@ class BaseTrainer:
         self.device = distributed.choose_device(args.use_cpu)
         self._forward = Forward(self.device, precision_of(args, self.device), compute_loss_func)
         self._own_stream = OwnStream(self.device)
-        distributed.join(self.device, args.ddp_backend)
+        distributed.join(self.device, args.ddp_backend, args.ddp_timeout)
         self._optimizers = optimizers
         self.model = model.to(self.device)
         self.train_dataset = train_dataset
