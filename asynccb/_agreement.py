@@ -60,6 +60,11 @@ class Agreement:
         return world
 
     @property
+    def rank(self) -> int:
+        """This process's number among them."""
+        return 0 if self.world == 1 else int(sys.modules["torch.distributed"].get_rank())
+
+    @property
     def board(self) -> Noticeboard:
         """
         The ranks' noticeboard, opened at the first use.

@@ -40,7 +40,8 @@ def decides(
     waiting, `"skip"` goes on without it (that run cannot be repeated then, except from its trace),
     `"raise"` raises `LateDecisionError`. A hook that fails or times out decides nothing, and so
     does a callback that is removed, disabled, or on its way when a run ends. `on_save` comes after
-    its checkpoint: what was decided on it is not in there, and lost to a run that resumes from it.
+    its checkpoint; a run that resumes from there goes by what was decided on it, too, and asks
+    again where the decision had not come.
 
     Raises `DefinitionError` for a hook that is no `async def`, and `ConfigurationError` for a value
     out of range.

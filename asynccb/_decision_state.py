@@ -43,9 +43,13 @@ class Saved(msgspec.Struct, frozen=True):
     deciders: list[tuple[str, str, int]]
     """Name, event and lag of each hook that decided."""
     pending: list[Pending]
+    stopped: bool = False
+    """Whether it was decided that the run ends at the checkpoint's step."""
 
 
-def save(emission: int, training: int, roster: Roster, tickets: Iterable[Ticket]) -> dict[str, Any]:
+def save(
+    emission: int, training: int, roster: Roster, tickets: Iterable[Ticket], *, stopped: bool
+) -> dict[str, Any]:
     """Return the state; the tickets are settled."""
     pending = [
         Pending(
@@ -60,7 +64,8 @@ def save(emission: int, training: int, roster: Roster, tickets: Iterable[Ticket]
         )
         for ticket in tickets
     ]
-    state: dict[str, Any] = msgspec.to_builtins(Saved(emission, training, roster.deciders, pending))
+    saved = Saved(emission, training, roster.deciders, pending, stopped)
+    state: dict[str, Any] = msgspec.to_builtins(saved)
     return state
 
 

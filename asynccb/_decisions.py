@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from asynccb._agreement import Agreement
-from asynccb._control import NO_OPINION, Decision, combine, write_flags
+from asynccb._control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
 from asynccb._decision_state import load, save
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import ClosedError
@@ -23,12 +24,15 @@ from asynccb._lane import LaneCounts
 from asynccb._publisher import Publisher
 from asynccb._requests import Requests
 from asynccb._roster import Roster, Route
+from asynccb._save_notes import NOTHING, Note, SaveNotes, note_name, read_note
 from asynccb._schedule import Schedule, Ticket, fingerprint
 from asynccb._state import TrainerState
 from asynccb._trace import FORMAT, RANKS, REQUEST, TRACE_FILE, Entry, Header, Replay, Trace
 from asynccb._waiting import Waiting
 
 logger = logging.getLogger("asynccb")
+
+_SAVE: Final = 1 << FLAGS.index("should_save")
 
 
 class Decisions:
@@ -63,6 +67,10 @@ class Decisions:
         self._decided: Counter[str] = Counter()
         self._lost: set[str] = set()
         self._undue: Counter[str] = Counter()
+        self._notes = SaveNotes()
+        self._noted = NOTHING
+        self._asked: list[Ticket] = []  # by the last event that asks for decisions
+        self._stop: int | None = None  # step at which it was decided that the run ends
         self.paused = False
         """Whether events ask for no decisions: a run that was interrupted has asked already."""
 
@@ -75,6 +83,7 @@ class Decisions:
         step = state.global_step
         self._begin(state)
         self._emission += 1
+        self._asked = []
         for decider in route.deciders:
             ticket = Ticket(
                 self._emission,
@@ -87,11 +96,14 @@ class Decisions:
             )
             if self._replay is not None:
                 self._replay.answer(ticket, self._training)
+            elif answered := self._noted.answers.get(decider.name):
+                ticket.settle(Decision(**answered.flags), answered.outcome)
             elif decider.asked:
                 self._tickets.add(ticket)
             else:  # the callback runs on another rank
                 ticket.settle(NO_OPINION, "decided")
-            self._schedule.add([ticket])
+            self._asked.append(ticket)
+        self._schedule.add(self._asked)
         return self._emission
 
     def pass_by(self, state: TrainerState) -> bool:
@@ -109,7 +121,9 @@ class Decisions:
         if route.is_boundary:
             self._apply_boundary(state, control)
         elif due := self._schedule.take_prompt(self._emission):
-            write_flags(control, [self._settle(due, state.global_step, self._emission)])
+            decided = self._settle(due, state.global_step, self._emission)
+            self._note_stop(decided, state.global_step)
+            write_flags(control, [decided])
 
     def request(self, wishes: Decision) -> None:
         """Set flags at a boundary soon; from any thread or signal. `ClosedError` after `close`."""
@@ -144,10 +158,14 @@ class Decisions:
         step = state.global_step
         self._begin(state)
         self._last = step
+        if self._notes:
+            self._notes.write()
         due = self._schedule.take(step)
         if self._replay is not None:
             self._replay.check_passed(self._training, step)
         decisions = [self._settle(due, step, 0)] if due else []
+        for decided in decisions:
+            self._note_stop(decided, step)
         decisions += self._requested(step)
         if decisions:
             write_flags(control, decisions)
@@ -159,6 +177,8 @@ class Decisions:
         except BaseException:
             self._schedule.add(due)
             raise
+        if self._notes:
+            self._notes.write()
         for ticket in due:
             self._note(ticket, step)
         wishes = combine(ticket.decision for ticket in due)
@@ -183,6 +203,10 @@ class Decisions:
         for each in requests:
             self._write_other(REQUEST, each, step, 0)
         return requests
+
+    def _note_stop(self, decided: Decision, step: int) -> None:
+        if decided.should_training_stop is not None:
+            self._stop = step if decided.should_training_stop else None
 
     def _note(self, ticket: Ticket, step: int) -> None:
         """Count and trace a decision that is applied, or will never be."""
@@ -232,11 +256,13 @@ class Decisions:
 
     # -- the state ---------------------------------------------------------------------------------
 
-    def state(self) -> dict[str, Any]:
+    def state(self, step: int, *, stops: bool) -> dict[str, Any]:
         """Wait for what is pending, and return what a resumed run needs, as JSON values."""
         tickets = self._schedule.tickets
         self._waiting.wait(tickets)
-        return save(self._emission, self._training, self._roster, tickets)
+        self._notes.write()
+        stopped = stops and self._stop == step
+        return save(self._emission, self._training, self._roster, tickets, stopped=stopped)
 
     def load(self, state: object, step: int) -> None:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
@@ -244,8 +270,32 @@ class Decisions:
         self._emission, self._training, self._last = saved.emission, saved.training, step
         self._schedule = Schedule()
         self._schedule.add(tickets)
+        self._stop = step if saved.stopped else None
         if self._replay is not None:
             self._replay.forget(saved.emission, step)
+
+    def stops_at(self, step: int) -> bool:
+        """Tell whether it was decided that the run ends at a step."""
+        return self._stop == step
+
+    @contextmanager
+    def keeping(
+        self, checkpoint: Path, control: Callable[[], Any], *, again: bool
+    ) -> Iterator[Note]:
+        """
+        Keep in a checkpoint what its `on_save`, emitted within, changes of the control and decides.
+
+        With `again`, what was kept there already holds, and only the rest is decided anew.
+        """
+        file = checkpoint / note_name(self._agreement.rank, self._agreement.world)
+        self._noted = read_note(file) if again else NOTHING
+        before, emission = pack_flags(control()) & ~_SAVE, self._emission  # which the event clears
+        try:
+            yield self._noted
+        finally:
+            self._noted = NOTHING
+        changed = Decision.between(before, pack_flags(control()))
+        self._notes.begin(file, changed, self._asked if self._emission > emission else ())
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -37,6 +37,8 @@ NEVER_DROPPED: Final = frozenset(
 
 HISTORY_BIT: Final = 1 << 8
 """Set in `flags` where the logs, with the step, were also appended to the log history."""
+AGAIN_BIT: Final = 1 << 9
+"""Set in `flags` where the event comes again in a resumed run, to those only who decide on it."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
@@ -48,7 +50,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     step: int
     epoch: float
     flags: int
-    """Control flags, as `_control.pack_flags` packs them, and `HISTORY_BIT`."""
+    """Control flags, as `_control.pack_flags` packs them, `HISTORY_BIT` and `AGAIN_BIT`."""
     logs: dict[Any, Any] | None = None
     changes: dict[str, Any] | None = None
     """State fields that changed since the record before."""

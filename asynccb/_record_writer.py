@@ -65,11 +65,11 @@ class RecordWriter:
         """
         Write an event's record; return False where it was dropped.
 
-        `history` is the record's bit, or 0; `ticket` is 0 where no decision is waited for.
+        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `ticket` is 0 where no decision is waited for.
         """
         put = self._outlet.put
         if self._wants_history:
-            self._send_history(state, now, 1 if history else 0)
+            self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
         head = number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history
         if "logs" in extra and len(extra) == 1 and not ticket:  # nearly always

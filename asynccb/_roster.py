@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
 from asynccb._callback import Hooks, InlineHook, Options, find_hooks, read_options
@@ -153,6 +153,26 @@ class Roster:
             if member.name == name:
                 return member.terms.get(Event(event))
         return None
+
+    def route_to_deciders(self, event: Event, answered: Collection[str]) -> Route | None:
+        """Return an event's route to those who decide on it; who has `answered` is not asked."""
+        route = self.routes[event]
+        if route is None or not route.deciders:
+            return None
+        asked = [
+            member
+            for member in self.members
+            if event in member.terms
+            and event in member.hooks.asynchronous
+            and member.name not in answered
+        ]
+        return replace(
+            route,
+            resets=(),
+            inline=(),
+            lanes=tuple(member.lane for member in asked if member.lane is not None),
+            companion=any(member.in_companion for member in asked),
+        )
 
     def update(self) -> None:
         """Work the routes out again."""

@@ -2,13 +2,16 @@
 Checkpoints: folders `checkpoint-<step>` that are whole or not there.
 
     checkpoint-500/
-        model.safetensors           weights (`save_pretrained` decides where the model has it)
-        optimizer.pt scheduler.pt scaler.pt rng_state.pth               random generators;
-        rng_state_<rank>.pth where there are several ranks loop.pt                     place in
-        the data and loss sums; loop_<rank>.pt likewise training_args.json          the arguments,
-        without secrets, to be read by people trainer_state.json          written last
+        model.safetensors       weights (`save_pretrained` decides where the model has it)
+        optimizer.pt scheduler.pt scaler.pt
+        rng_state.pth           random generators; rng_state_<rank>.pth among several ranks
+        loop.pt                 place in the data and loss sums; loop_<rank>.pt likewise
+        training_args.json      the arguments, without secrets, to be read by people
+        decisions.jsonl         the trace so far, if anything was decided
+        trainer_state.json      written last
+        on_save.json            what is decided on the checkpoint's `on_save`, added when it is in
 
-Promises: a folder gets its name when everything in it is written, so that a reader, or a run
+Promises: a folder gets its name when everything but the last is written, so that a reader, or a run
 killed in the middle of a save, never sees half of one; everything is read with
 `weights_only=True`. Not promised: surviving a power cut, because nothing is forced to the disk,
 which would cost the training thread seconds.

@@ -99,6 +99,8 @@ class Trainer(BaseTrainer):
             with self._own_stream(), saving_on_signal(jit, self.dispatcher.request):
                 training = self._prepare(found)
                 self._emit_at_begin(Event.TRAIN_BEGIN, again=training.first_step > 0)
+                if found is not None and training.first_step > 0:
+                    self._go_on_from_save(found, training)
                 if self.args.eval_on_start and training.first_step == 0:
                     self.evaluate()
                 going = True
@@ -111,12 +113,9 @@ class Trainer(BaseTrainer):
 
     def _is_over(self, training: Training) -> bool:
         state, position = self.state, training.position
-        return (
-            self.control.should_training_stop
-            or position.epoch >= state.num_train_epochs
-            # An epoch that a checkpoint left after its last step is still to be ended.
-            or (state.global_step >= state.max_steps and position.batches == 0)
-        )
+        stops = self.control.should_training_stop or state.global_step >= state.max_steps
+        # An epoch that a checkpoint left after its last step is still to be ended.
+        return position.epoch >= state.num_train_epochs or (stops and position.batches == 0)
 
     def _train_epoch(self, training: Training) -> bool:
         """Run an epoch, or what is left of it; return whether the next one may begin."""
@@ -200,8 +199,7 @@ class Trainer(BaseTrainer):
             if self.args.save_strategy == SaveStrategy.BEST:
                 self.control.should_save = improved
         if self.control.should_save:
-            self._save_checkpoint(training)
-            self._emit(Event.SAVE)
+            self.dispatcher.emit_save(self._save_checkpoint(training))
 
     def _finish(self, training: Training) -> TrainOutput:
         state = self.state
@@ -277,8 +275,8 @@ class Trainer(BaseTrainer):
         state.init_training_references(self, max_steps, num_epochs)
         return state
 
-    def _save_checkpoint(self, training: Training) -> None:
-        """Write a checkpoint; synchronises, and the ranks wait for one another."""
+    def _save_checkpoint(self, training: Training) -> Path:
+        """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
         args, state = self.args, self.state
         directory = Path(args.output_dir)
         path = checkpoint.checkpoint_path(directory, state.global_step)
@@ -300,6 +298,7 @@ class Trainer(BaseTrainer):
                 state.save_to_json(str(folder / checkpoint.STATE_FILE))
         if args.should_save:
             checkpoint.rotate(directory, args.save_total_limit, state.best_model_checkpoint)
+        return path
 
     def _resume_decisions(self, found: Path, training: Training) -> None:
         """Go on with the decisions that were pending, this rank's own where there are several."""
@@ -307,6 +306,12 @@ class Trainer(BaseTrainer):
         if state := training.decisions or stored:
             self.dispatcher.resume_trace(found)
             self.dispatcher.load_state_dict(state)
+
+    def _go_on_from_save(self, found: Path, training: Training) -> None:
+        """Go on from what was decided on the checkpoint's `on_save`, after it was written."""
+        control = self.dispatcher.emit_save_again(found)
+        if training.position.batches:
+            training.position.cut |= control.should_epoch_stop
 
     def _stateful(self) -> list[Any]:
         return [*self.dispatcher.callbacks, self.control]

@@ -60,6 +60,29 @@ class SavesInCompanion(TrainerCallback):
         control.should_log = state.global_step % 2 == 1
 
 
+class SavedInCompanion(TrainerCallback):
+    """Decide in the companion, on a save: an evaluation, a step later."""
+
+    placement = "process"
+
+    @decides(lag=1)
+    async def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate = True
+
+
+class WatchesSaves(TrainerCallback):
+    """Write down in the companion each save that it is told of."""
+
+    placement = "process"
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    async def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        async with await anyio.open_file(self.file, "a") as file:
+            await file.write(f"{state.global_step}\n")
+
+
 class StopsInCompanion(TrainerCallback):
     """Press a tracker's stop button: request a stop from the companion, at step 3."""
 

@@ -184,7 +184,7 @@ class TestBoundaries:
         with running(Everything()) as run:
             assert not any(route and route.deciders for route in run._routes.values())
             run.step(logs={})
-            assert run._decisions.state()["emission"] == 0
+            assert run.state_dict()["emission"] == 0
 
     def test_a_callback_of_another_rank_decides_nothing_here_but_is_on_the_schedule(self) -> None:
         elsewhere = Decides(saves_at(1))

@@ -76,6 +76,7 @@ LAYERS: list[set[str]] = [
         "_listening",
         "_membership",
         "_record_writer",
+        "_save_notes",
         "_steering",
         "_trace",
         "delivery",

@@ -24,7 +24,7 @@ from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
 from asynccb._mailbox import Letter
-from asynccb._record import END, LEAVE, LOST, RUN, Record
+from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, Record
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
@@ -203,7 +203,7 @@ class JournalLane(Lane):
             replica.apply(record)
             if record.kind == LOST:
                 self._count_lost(1)
-            if record.kind < len(EVENTS) and EVENTS[record.kind] in self.hooks:
+            if self._wants(record):
                 letters.append(replica.letter(record))
         await self._call_all(letters)
         await self.flush()
@@ -212,6 +212,10 @@ class JournalLane(Lane):
         self._delivered = time.monotonic()
         self._advance(end, replica)
         await self._commit(force=self.tracker is not None)
+
+    def _wants(self, record: Record) -> bool:
+        called = self.deciding if record.flags & AGAIN_BIT else self.hooks
+        return record.kind < len(EVENTS) and EVENTS[record.kind] in called
 
     def _advance(self, position: int, replica: Replica) -> None:
         """Move the cursor; what it says of the tracker is of the same moment as its position."""

@@ -17,7 +17,7 @@ import anyio
 from asynccb._companion._replica import Replica, decode
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import DeliveryError
-from asynccb._record import RUN, Record
+from asynccb._record import AGAIN_BIT, RUN, Record
 from asynccb._run import RunDescription
 from asynccb.delivery.cursor import Cursor
 from asynccb.delivery.reader import JournalReader
@@ -125,7 +125,8 @@ class Uploads:
             self._args = self._replica.describe(record).args
         elif record.kind < len(EVENTS):
             self._replica.apply(record)
-            if EVENTS[record.kind] in self._tracker.uploads and number >= self._spool.next:
+            wanted = EVENTS[record.kind] in self._tracker.uploads and not record.flags & AGAIN_BIT
+            if wanted and number >= self._spool.next:
                 await self._deliver("files", lambda: self._keep(number, record))
 
     async def _keep(self, number: int, record: Record) -> None:

@@ -1,0 +1,122 @@
+"""
+What is decided on a checkpoint's `on_save`, which comes when the checkpoint is complete.
+
+It is written into the checkpoint when it is in: `on_save.json`, or `on_save_<rank>.json` among
+several ranks. A resumed run goes by that, and asks again whoever had not answered.
+
+Promises: a reader sees the file whole or not at all; a checkpoint that is deleted meanwhile, or a
+disk that refuses, costs a resumed run no more than asking again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from asynccb._control import Decision
+from asynccb._exceptions import ConfigurationError
+from asynccb._schedule import Outcome, Ticket
+
+logger = logging.getLogger("asynccb")
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """Hold what one callback decided."""
+
+    flags: dict[str, bool]
+    outcome: Outcome
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Hold what the file says."""
+
+    flags: dict[str, bool]
+    """What the event itself changed of the control, for hooks that it does not come to again."""
+    answers: dict[str, Answered]
+    """By callback."""
+
+
+NOTHING = Note({}, {})
+
+
+@dataclass
+class _Awaited:
+    """Hold a checkpoint whose `on_save` has not been answered by all."""
+
+    file: Path
+    flags: dict[str, bool]
+    tickets: Sequence[Ticket]
+    written: int = -1
+    """Answers in the file."""
+
+    def note(self) -> Note:
+        answers = {
+            ticket.name: Answered(ticket.decision.opinions, ticket.outcome)
+            for ticket in self.tickets
+            if ticket.outcome is not None
+        }
+        return Note(self.flags, answers)
+
+
+class SaveNotes:
+    """Write the notes of one run's checkpoints."""
+
+    def __init__(self) -> None:
+        self._awaited: list[_Awaited] = []
+        self._complained = False
+
+    def __bool__(self) -> bool:
+        return bool(self._awaited)
+
+    def begin(self, file: Path, flags: Decision, tickets: Sequence[Ticket]) -> None:
+        """Write what is known now, and the rest when it comes; nothing, if there is nothing."""
+        if flags.opinions or tickets:
+            self._awaited.append(_Awaited(file, flags.opinions, tickets))
+            self.write()
+
+    def write(self) -> None:
+        """Write the answers that have come since the last time."""
+        for each in self._awaited:
+            note = each.note()
+            if len(note.answers) > each.written:
+                each.written = len(note.answers)
+                self._replace(each.file, msgspec.json.encode(note))
+        self._awaited = [each for each in self._awaited if each.written < len(each.tickets)]
+
+    def _replace(self, file: Path, data: bytes) -> None:
+        # Beside the checkpoint, which others may be copying at this moment.
+        new = file.parent.with_name(f".{file.parent.name}.{file.name}.new")
+        try:
+            new.write_bytes(data + b"\n")
+            os.replace(new, file)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            if file.parent.is_dir() and not self._complained:
+                self._complained = True
+                logger.warning(
+                    "%s cannot be written (%s): a run that resumes from there asks again (said "
+                    "once)",
+                    *(file, error),
+                )
+
+
+def read_note(file: Path) -> Note:
+    """Return what was decided on a checkpoint's `on_save`; `ConfigurationError` for nonsense."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Note)
+    except FileNotFoundError:
+        return NOTHING
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(
+            f"{file} is damaged ({error}); delete it, and what was decided is asked again"
+        ) from None
+
+
+def note_name(rank: int, world: int) -> str:
+    """Return the name of a rank's note within a checkpoint."""
+    return "on_save.json" if world == 1 else f"on_save_{rank}.json"
