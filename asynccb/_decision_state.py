@@ -43,12 +43,20 @@ class Saved(msgspec.Struct, frozen=True):
     deciders: list[tuple[str, str, int]]
     """Name, event and lag of each hook that decided."""
     pending: list[Pending]
+    flags: int = 0
+    """The control, packed."""
     stopped: bool = False
     """Whether it was decided that the run ends at the checkpoint's step."""
 
 
 def save(
-    emission: int, training: int, roster: Roster, tickets: Iterable[Ticket], *, stopped: bool
+    emission: int,
+    training: int,
+    roster: Roster,
+    tickets: Iterable[Ticket],
+    *,
+    flags: int,
+    stopped: bool,
 ) -> dict[str, Any]:
     """Return the state; the tickets are settled."""
     pending = [
@@ -64,7 +72,7 @@ def save(
         )
         for ticket in tickets
     ]
-    saved = Saved(emission, training, roster.deciders, pending, stopped)
+    saved = Saved(emission, training, roster.deciders, pending, flags, stopped)
     state: dict[str, Any] = msgspec.to_builtins(saved)
     return state
 

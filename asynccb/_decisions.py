@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from asynccb._agreement import Agreement
 from asynccb._control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
 from asynccb._decision_state import load, save
@@ -70,7 +72,12 @@ class Decisions:
         self._notes = SaveNotes()
         self._noted = NOTHING
         self._asked: list[Ticket] = []  # by the last event that asks for decisions
+        self._look: Callable[[], Any] | None = None  # at the control, where what it shows is kept
+        self._seen: int | None = None
+        self._saved = 0  # flags of the checkpoint that this run resumes from
         self._stop: int | None = None  # step at which it was decided that the run ends
+        self.stopped: int | None = None
+        """Step of a checkpoint at which it was decided that the run ends, if it resumes there."""
         self.paused = False
         """Whether events ask for no decisions: a run that was interrupted has asked already."""
 
@@ -84,6 +91,8 @@ class Decisions:
         self._begin(state)
         self._emission += 1
         self._asked = []
+        if self._look is not None:
+            self._seen = pack_flags(self._look())
         for decider in route.deciders:
             ticket = Ticket(
                 self._emission,
@@ -256,13 +265,19 @@ class Decisions:
 
     # -- the state ---------------------------------------------------------------------------------
 
-    def state(self, step: int, *, stops: bool) -> dict[str, Any]:
+    def state(self, step: int, control: Any) -> dict[str, Any]:
         """Wait for what is pending, and return what a resumed run needs, as JSON values."""
         tickets = self._schedule.tickets
         self._waiting.wait(tickets)
         self._notes.write()
-        stopped = stops and self._stop == step
-        return save(self._emission, self._training, self._roster, tickets, stopped=stopped)
+        return save(
+            self._emission,
+            self._training,
+            self._roster,
+            tickets,
+            flags=pack_flags(control),
+            stopped=bool(control.should_training_stop) and self._stop == step,
+        )
 
     def load(self, state: object, step: int) -> None:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
@@ -270,13 +285,10 @@ class Decisions:
         self._emission, self._training, self._last = saved.emission, saved.training, step
         self._schedule = Schedule()
         self._schedule.add(tickets)
-        self._stop = step if saved.stopped else None
+        self._stop = self.stopped = step if saved.stopped else None
+        self._saved = saved.flags & ~_SAVE
         if self._replay is not None:
             self._replay.forget(saved.emission, step)
-
-    def stops_at(self, step: int) -> bool:
-        """Tell whether it was decided that the run ends at a step."""
-        return self._stop == step
 
     @contextmanager
     def keeping(
@@ -285,17 +297,22 @@ class Decisions:
         """
         Keep in a checkpoint what its `on_save`, emitted within, changes of the control and decides.
 
-        With `again`, what was kept there already holds, and only the rest is decided anew.
+        With `again`, what was kept there already holds, and only the rest is decided anew, by those
+        who see the control of then. Yields what was kept.
         """
         file = checkpoint / note_name(self._agreement.rank, self._agreement.world)
-        self._noted = read_note(file) if again else NOTHING
+        self._noted, self._look, self._seen = NOTHING, control, None
+        if again:
+            note = read_note(file)
+            self._noted = note if note.seen is not None else replace(note, seen=self._saved)
         before, emission = pack_flags(control()) & ~_SAVE, self._emission  # which the event clears
         try:
             yield self._noted
         finally:
-            self._noted = NOTHING
+            self._noted, self._look = NOTHING, None
         changed = Decision.between(before, pack_flags(control()))
-        self._notes.begin(file, changed, self._asked if self._emission > emission else ())
+        asked = self._asked if self._emission > emission else ()
+        self._notes.begin(file, changed, asked, self._seen)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -39,9 +40,11 @@ class Note(msgspec.Struct, frozen=True):
     """What the event itself changed of the control, for hooks that it does not come to again."""
     answers: dict[str, Answered]
     """By callback."""
+    seen: int | None
+    """Packed flags as those saw them who decide; None where none does."""
 
 
-NOTHING = Note({}, {})
+NOTHING: Final = Note({}, {}, None)
 
 
 @dataclass
@@ -51,6 +54,7 @@ class _Awaited:
     file: Path
     flags: dict[str, bool]
     tickets: Sequence[Ticket]
+    seen: int | None
     written: int = -1
     """Answers in the file."""
 
@@ -60,7 +64,7 @@ class _Awaited:
             for ticket in self.tickets
             if ticket.outcome is not None
         }
-        return Note(self.flags, answers)
+        return Note(self.flags, answers, self.seen)
 
 
 class SaveNotes:
@@ -73,10 +77,12 @@ class SaveNotes:
     def __bool__(self) -> bool:
         return bool(self._awaited)
 
-    def begin(self, file: Path, flags: Decision, tickets: Sequence[Ticket]) -> None:
+    def begin(
+        self, file: Path, flags: Decision, tickets: Sequence[Ticket], seen: int | None
+    ) -> None:
         """Write what is known now, and the rest when it comes; nothing, if there is nothing."""
         if flags.opinions or tickets:
-            self._awaited.append(_Awaited(file, flags.opinions, tickets))
+            self._awaited.append(_Awaited(file, flags.opinions, tickets, seen))
             self.write()
 
     def write(self) -> None:

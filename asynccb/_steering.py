@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asynccb._control import Decision, TrainerControl, write_flags
+from asynccb._control import Decision, PrivateControl, TrainerControl, write_flags
 from asynccb._decisions import Decisions
 from asynccb._events import Event
 from asynccb._record import AGAIN_BIT
@@ -44,7 +44,7 @@ class Steering:
             self._emit(event, extra, 0)
         finally:
             self._decisions.paused = False
-        if event == Event.TRAIN_BEGIN and self._decisions.stops_at(self.state.global_step):
+        if event == Event.TRAIN_BEGIN and self._decisions.stopped == self.state.global_step:
             self.control.should_training_stop = True
         return self.control  # type: ignore[no-any-return]
 
@@ -69,7 +69,11 @@ class Steering:
         with self._decisions.keeping(Path(directory), lambda: self.control, again=True) as note:
             route = self._roster.route_to_deciders(Event.SAVE, note.answers)
             if route is not None:
-                self._publish(route, {}, AGAIN_BIT, time.time_ns())
+                own, self.control = self.control, PrivateControl(note.seen or 0)
+                try:
+                    self._publish(route, {}, AGAIN_BIT, time.time_ns())
+                finally:
+                    self.control = own
                 self._decisions.apply(route, self.state, self.control)
             write_flags(self.control, [Decision(**note.flags)])
         return self.control  # type: ignore[no-any-return]
@@ -81,8 +85,7 @@ class Steering:
         Call it where the checkpoint is written, on every rank. All values are plain JSON. What is
         decided later, on the checkpoint's own `on_save`, `emit_save` keeps.
         """
-        stops = bool(self.control.should_training_stop)
-        return self._decisions.state(self.state.global_step, stops=stops)
+        return self._decisions.state(self.state.global_step, self.control)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """

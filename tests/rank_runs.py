@@ -120,6 +120,15 @@ def decide_at_random(rank: int, world: int, first: str, count: str) -> list[dict
         return [one_run(rank, world, seed, folder) for seed in seeds]
 
 
+def check(runs: list[list[dict[str, Any]]], seeds: range, world: int) -> None:
+    """Compare each run on all ranks with the other ranks and with its plan."""
+    for seed, *of_ranks in zip(seeds, *runs, strict=True):
+        plan = Plan(seed, world)
+        assert all(run == of_ranks[0] for run in of_ranks), seed
+        assert of_ranks[0]["end"] == plan.end(), seed
+        assert of_ranks[0]["meetings"] == plan.meetings(), seed
+
+
 class RemoteStopper(TrainerCallback):
     """Ask, in the companion, for the stop at a step."""
 

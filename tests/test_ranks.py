@@ -1,4 +1,8 @@
-"""Whole runs on several ranks: all decide the same at the same step, or say who is missing."""
+"""
+Whole runs on several ranks: all decide the same at the same step, or say who is missing.
+
+`python tests/prove_decisions.py ranks 200` has more.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from rank_runs import LONGEST, PATIENCE, Plan
+from rank_runs import LONGEST, PATIENCE, Plan, check
 from ranks import run_ranks, torchrun_ranks
 
 RUNS = {2: range(30), 4: range(1000, 1012)}
@@ -19,15 +23,6 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two ranks saw, by scenario."""
     folder, seeds = tmp_path_factory.mktemp("ranks"), RUNS[2]
     return torchrun_ranks(folder, "rank_runs.stay", folder, seeds.start, len(seeds))
-
-
-def check(runs: list[list[dict[str, Any]]], seeds: range, world: int) -> None:
-    """Compare each run on all ranks with the other ranks and with its plan."""
-    for seed, *of_ranks in zip(seeds, *runs, strict=True):
-        plan = Plan(seed, world)
-        assert all(run == of_ranks[0] for run in of_ranks), seed
-        assert of_ranks[0]["end"] == plan.end(), seed
-        assert of_ranks[0]["meetings"] == plan.meetings(), seed
 
 
 def test_whoever_decides_two_ranks_stop_at_one_step_and_meet_only_where_something_is_due(

@@ -1,4 +1,8 @@
-"""Decisions in a Trainer: at their boundaries, in checkpoints, through kills, from a trace."""
+"""
+Decisions in a Trainer: at their boundaries, in checkpoints, through kills, from a trace.
+
+`python tests/prove_decisions.py kills 50` has more kills.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,7 @@ from typing import Any
 
 import pytest
 from deciding import lines_of, trace_of
-from deciding_training import go_on
-from launching import launch
+from deciding_training import STEPS, draw_kill, go_on, kill_and_go_on
 from regression import Recorder, history, train, weights
 
 from asynccb import ConfigurationError, EarlyStoppingCallback, TrainerCallback, decides
@@ -91,14 +94,27 @@ def test_resuming_warns_neither_of_the_dispatcher_nor_of_deciders_that_are_there
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
-def test_a_run_that_is_killed_and_resumed_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = go_on(tmp_path / "whole")
-    for step in random.sample(range(2, 28), 2):
-        directory = tmp_path / f"killed-{step}"
-        with launch("train_deciding", directory, step) as killed:
-            killed.communicate(timeout=120)
-        assert killed.returncode == -signal.SIGKILL
-        assert go_on(directory) == whole, step
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What comes of an uninterrupted run."""
+    outcome = go_on(tmp_path_factory.mktemp("whole"))
+    assert outcome["history"][-1]["step"] == STEPS
+    return outcome
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        "anywhere",
+        (7, "on_save"),  # none of those who decide on it has been asked
+        (20, "on_pre_optimizer_step"),  # what was decided on the save of step 19 is not due yet
+    ],
+)
+def test_a_run_that_is_killed_and_resumed_ends_as_an_uninterrupted_one(
+    tmp_path: Path, whole: dict[str, Any], kill: tuple[int, str] | str
+) -> None:
+    step, event = draw_kill(random.Random()) if isinstance(kill, str) else kill
+    assert kill_and_go_on(tmp_path, step, event) == whole, (step, event)
 
 
 def test_a_trainer_replays_a_trace(tmp_path: Path) -> None:

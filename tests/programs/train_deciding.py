@@ -1,4 +1,4 @@
-"""Train with callbacks that decide, and be killed in the middle of a step: DIRECTORY STEP."""
+"""Train with callbacks that decide, and be killed at an event of a step: DIRECTORY STEP EVENT."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 from deciding_training import go_on
 
-go_on(Path(sys.argv[1]), int(sys.argv[2]))
+go_on(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
