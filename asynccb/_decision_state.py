@@ -1,5 +1,6 @@
 """
-What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint.
+What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint, and the
+trackers' runs.
 
 Promises: plain JSON values; what belongs to callbacks that are not there any more is left out with
 a warning, never an error.
@@ -17,6 +18,7 @@ from asynccb._control import Decision
 from asynccb._exceptions import ConfigurationError
 from asynccb._roster import Roster
 from asynccb._schedule import Outcome, Ticket
+from asynccb._tracker_runs import SavedRuns
 
 logger = logging.getLogger("asynccb")
 
@@ -47,6 +49,7 @@ class Saved(msgspec.Struct, frozen=True):
     """The control, packed."""
     stopped: bool = False
     """Whether it was decided that the run ends at the checkpoint's step."""
+    trackers: SavedRuns | None = None
 
 
 def save(
@@ -57,6 +60,7 @@ def save(
     *,
     flags: int,
     stopped: bool,
+    trackers: SavedRuns | None,
 ) -> dict[str, Any]:
     """Return the state; the tickets are settled."""
     pending = [
@@ -72,7 +76,7 @@ def save(
         )
         for ticket in tickets
     ]
-    saved = Saved(emission, training, roster.deciders, pending, flags, stopped)
+    saved = Saved(emission, training, roster.deciders, pending, flags, stopped, trackers)
     state: dict[str, Any] = msgspec.to_builtins(saved)
     return state
 

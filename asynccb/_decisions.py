@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from asynccb._agreement import Agreement
 from asynccb._control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
-from asynccb._decision_state import load, save
+from asynccb._decision_state import Saved, load, save
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import ClosedError
 from asynccb._lane import LaneCounts
@@ -30,6 +30,7 @@ from asynccb._save_notes import NOTHING, Note, SaveNotes, note_name, read_note
 from asynccb._schedule import Schedule, Ticket, fingerprint
 from asynccb._state import TrainerState
 from asynccb._trace import FORMAT, RANKS, REQUEST, TRACE_FILE, Entry, Header, Replay, Trace
+from asynccb._tracker_runs import SavedRuns
 from asynccb._waiting import Waiting
 
 logger = logging.getLogger("asynccb")
@@ -265,7 +266,7 @@ class Decisions:
 
     # -- the state ---------------------------------------------------------------------------------
 
-    def state(self, step: int, control: Any) -> dict[str, Any]:
+    def state(self, step: int, control: Any, trackers: SavedRuns | None) -> dict[str, Any]:
         """Wait for what is pending, and return what a resumed run needs, as JSON values."""
         tickets = self._schedule.tickets
         self._waiting.wait(tickets)
@@ -277,9 +278,10 @@ class Decisions:
             tickets,
             flags=pack_flags(control),
             stopped=bool(control.should_training_stop) and self._stop == step,
+            trackers=trackers,
         )
 
-    def load(self, state: object, step: int) -> None:
+    def load(self, state: object, step: int) -> Saved:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
         saved, tickets = load(state, self._roster)
         self._emission, self._training, self._last = saved.emission, saved.training, step
@@ -289,6 +291,7 @@ class Decisions:
         self._saved = saved.flags & ~_SAVE
         if self._replay is not None:
             self._replay.forget(saved.emission, step)
+        return saved
 
     @contextmanager
     def keeping(

@@ -274,7 +274,7 @@ class CallbackDispatcher(Membership, Steering):
     def _mark_training(self, begins: bool) -> None:
         self._training = begins
         if begins:
-            self._publisher.describe(self.args, self.model)
+            self._publisher.describe(self.args, self.model, begins=True)
 
     def settle(self) -> None:
         """Wait until the log history holds numbers only; waits for the device, if there is one."""

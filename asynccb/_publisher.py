@@ -22,7 +22,6 @@ from asynccb._callback import Overflow
 from asynccb._companion._parent import Companion
 from asynccb._companion._settings import read_settings
 from asynccb._control import Decision, pack_flags
-from asynccb._describe import describe_run
 from asynccb._events import EVENTS
 from asynccb._exceptions import MailboxFullError
 from asynccb._faults import Faults
@@ -37,6 +36,7 @@ from asynccb._roster import Member, Route
 from asynccb._run import RunDescription, RunStatus
 from asynccb._slots import SIZE, Slots
 from asynccb._state import TrainerState, snapshot
+from asynccb._tracker_runs import TrackerRuns
 from asynccb.staging import Staging
 
 logger = logging.getLogger("asynccb")
@@ -67,6 +67,7 @@ class Publisher:
         self.next_poll = 0
         """When `poll` is to be called next, in nanoseconds."""
         self._started = time.time_ns()
+        self.runs = TrackerRuns(self.directory, self.key, self._started)
         self._members: dict[str, Member] = {}
         self.listening = Listening(self._members)
         self.late: list[Member] = []
@@ -93,10 +94,10 @@ class Publisher:
         if member.lane is not None:
             self.loop.end_lane(member.lane, "finished")
 
-    def describe(self, args: Any, model: Any) -> None:
-        """Tell the companion, from here on, what the run is like."""
+    def describe(self, args: Any, model: Any, *, begins: bool = False) -> None:
+        """Tell the companion, from here on, what the run is like, and that a training begins."""
         if self.records is not None:
-            self.records.describe(describe_run(args, model, self.key, self._started))
+            self.records.describe(self.runs.describe(args, model, begins=begins))
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -306,6 +307,6 @@ class Publisher:
             offline=self._settings.offline,
         )
         if member.lane.tracker is not None:
-            extra = describe_run(args, model, self.key, self._started)
+            extra = self.runs.describe(args, model)
             member.lane.description = RunDescription.from_record(self._started, extra)
         self.loop.start_lane(member.lane)

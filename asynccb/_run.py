@@ -56,7 +56,8 @@ class RunDescription:
     """Describe one run to a tracker."""
 
     key: str
-    """32 hexadecimal digits made by the training process: the same after any crash or replay."""
+    """32 hexadecimal digits made by the training process: the same after any crash or replay, and
+    in trainings that are resumed from its checkpoints. What is found by it is the tracker's run."""
     started: int
     """Unix time of the run's first record, in nanoseconds."""
     args: PlainArguments

@@ -11,6 +11,7 @@ from typing import Any
 from asynccb._control import Decision, PrivateControl, TrainerControl, write_flags
 from asynccb._decisions import Decisions
 from asynccb._events import Event
+from asynccb._publisher import Publisher
 from asynccb._record import AGAIN_BIT
 from asynccb._requesting import Requesting
 from asynccb._roster import Roster, Route
@@ -27,6 +28,7 @@ class Steering:
 
     _decisions: Decisions
     _emit: Callable[[str, dict[str, Any], int], TrainerControl]
+    _publisher: Publisher
     _publish: Callable[[Route, dict[str, Any], int, int], None]
     _roster: Roster
     _resumed: bool
@@ -82,21 +84,27 @@ class Steering:
         """
         Wait for the decisions that are pending, and return what a resumed run needs.
 
-        Call it where the checkpoint is written, on every rank. All values are plain JSON. What is
-        decided later, on the checkpoint's own `on_save`, `emit_save` keeps.
+        Call it where the checkpoint is written, on every rank. All values are plain JSON, and among
+        them are the trackers' run ids, as far as they are known. What is decided later, on the
+        checkpoint's own `on_save`, `emit_save` keeps.
         """
-        return self._decisions.state(self.state.global_step, self.control)
+        step = self.state.global_step
+        trackers = self._publisher.runs.save(step, self.state.log_history)
+        return self._decisions.state(step, self.control, trackers)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
         Go on from what `state_dict` returned, before any event; set the state's step before.
 
-        Decisions that were pending are applied at their steps. Callbacks that decided then and are
+        Decisions that were pending are applied at their steps, and trackers go on with the runs
+        that they had, leaving out what those have already. Callbacks that decided then and are
         not there now, and the other way round, are a warning. As a context manager the dispatcher
         then emits `on_train_begin` as `emit_again` does; after that call `emit_save_again`. Raises
         `ConfigurationError` for anything else than such a state.
         """
-        self._decisions.load(state, self.state.global_step)
+        saved = self._decisions.load(state, self.state.global_step)
+        if saved.trackers is not None:
+            self._publisher.runs.load(saved.trackers)
         self._resumed = True
 
     def save_trace(self, directory: str | os.PathLike[str]) -> None:

@@ -78,6 +78,7 @@ LAYERS: list[set[str]] = [
         "_record_writer",
         "_save_notes",
         "_steering",
+        "_tracker_runs",
         "_trace",
         "delivery",
         "staging",

@@ -20,6 +20,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asynccb._companion._replica import Replica, decode
+from asynccb._companion._resumption import Resumption
 from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
@@ -85,6 +86,7 @@ class JournalLane(Lane):
         self.cursor.position = max(self.cursor.position, self.first)
         self._run_record: bytes | None = None  # in the journal, not yet in a file
         self._refused: set[str] = set()
+        self._resumption = Resumption(self.name, self.callback, self.cursor, self.directory)
         self.counts.delivered = self.cursor.delivered
         if self.tracker is not None:
             self.tracker.rejected = self.counts.rejected = self.cursor.rejected
@@ -203,7 +205,7 @@ class JournalLane(Lane):
             replica.apply(record)
             if record.kind == LOST:
                 self._count_lost(1)
-            if self._wants(record):
+            if self._wants(record) and not self._resumption.skips(record):
                 letters.append(replica.letter(record))
         await self._call_all(letters)
         await self.flush()
@@ -222,6 +224,7 @@ class JournalLane(Lane):
         self.cursor.position = position
         self.cursor.values = replica.saved_values()
         self.cursor.delivered = self.counts.delivered
+        self._resumption.save(self.cursor)
         if self.tracker is not None:
             self.cursor.rejected = self.tracker.rejected
             self.cursor.attributes = self.callback.state()["attributes"]
@@ -253,6 +256,7 @@ class JournalLane(Lane):
     ) -> None:
         if record.kind == RUN:
             self.cursor.run, self._run_record = number, payload
+            await self._resumption.begin(record.extra or {})
             self._describe(replica, record)
             return
         extra = record.extra or {}

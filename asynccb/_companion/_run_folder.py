@@ -9,7 +9,8 @@ The folder of one run: journal, cursors, and what `asynccb sync` needs to serve 
     companion.log        what the companion logged
     lock                 held by the one process that delivers
 
-Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`.
+Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`; and where a checkpoint
+refers to the run, `resumable`, with which the cursors stay, and `continued` (`_tracker_runs.py`).
 
 Promises: one process at a time; a journal without an end gets one, `crashed`, when it is next
 served.
@@ -36,6 +37,7 @@ from asynccb._exceptions import BusyError, JournalError
 from asynccb._lifetime import in_forked_children
 from asynccb._record import END
 from asynccb._ring import frame
+from asynccb._tracker_runs import RESUMABLE
 from asynccb.delivery.cursor import Cursor, load_cursor, replace
 from asynccb.delivery.journal import SEGMENT_SIZE, JournalWriter
 from asynccb.delivery.segments import last_record
@@ -165,9 +167,13 @@ class RunFolder:
         Delete what is the run's own; return the names of what others have put there, which stays.
 
         The folder goes too where nothing stays. `run.json` goes first: without it nothing can be
-        taken for a run that is still to be delivered.
+        taken for a run that is still to be delivered. The cursors stay where a checkpoint refers to
+        them.
         """
+        resumable = (self.path / RESUMABLE).exists()
         for name in _OWN:
+            if name == "cursors" and resumable:
+                continue
             path = self.path / name
             if path.is_dir():
                 shutil.rmtree(path)

@@ -37,6 +37,11 @@ class Cursor(msgspec.Struct):
     """Records that can never be delivered, over all companions."""
     lost: int = 0
     """Records below the position that the journal did not have any more."""
+    logged: tuple[int, int] = (0, 0)
+    """Step of the last log, and how many there were at that step."""
+    sent: tuple[int, int] = (0, 0)
+    """The same of the last one that an interrupted training has sent, up to which none is wanted;
+    zeros where the logs are beyond that."""
 
 
 _decoder = msgspec.msgpack.Decoder(Cursor)

@@ -12,7 +12,13 @@ journal and, for a group of records at a time, calls
 and then moves the cursor past the group, with `state()["attributes"]` beside it. After a crash the
 same records come again, to a new object with those attributes; a tracker therefore takes every
 timestamp, id and offset from the record and its attributes, never from the clock or the dice, and
-sends the same bytes again. These calls never overlap, and with
+sends the same bytes again. A training that is resumed from a checkpoint writes a journal of its
+own; when everything of the interrupted one is delivered, its end too,
+
+    resume(attributes)            has a new tracker go on with the run of that one
+
+and logs that the server has already are left out, unless the tracker `rewinds`. These calls never
+overlap, and with
 
     await heartbeat()             every `beat` seconds, from the first flush until the end
 
@@ -60,6 +66,10 @@ class Tracker(TrainerCallback, ExportableState):
     placement: Placement = "process"
     ranks: Ranks = "world_zero"
     needs_history: bool = False
+
+    rewinds: ClassVar[bool] = False
+    """Whether its server hides or replaces what it got after a checkpoint, so that a resumed
+    training is to log that again; others get only the logs that they do not have."""
 
     name: ClassVar[str]
     """Name in `report_to`."""
@@ -144,6 +154,17 @@ class Tracker(TrainerCallback, ExportableState):
         """Take back the attributes that `state()` gave."""
         for name, value in attributes.items():
             setattr(self, name, value)
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """
+        Go on with the run of a training that was interrupted, and that this one resumes.
+
+        Called before the first hook with the attributes that the tracker had there when all was
+        delivered; `describe` follows, with the key of that run. Returns whether it goes on there: a
+        tracker that was given another run, or another server, by its settings does not.
+        """
+        self.restore(attributes)
+        return True
 
     def numbers(self, values: Mapping[str, Any] | None) -> dict[str, float]:
         """Return the numbers among logged values; the others are rejected, by name."""

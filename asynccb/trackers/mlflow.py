@@ -65,8 +65,9 @@ class MLflowCallback(ServerTracker):
 
     Metrics keep their names; characters other than ASCII letters, digits and `_ - . space : /`
     become `_`. Parameters are the model's configuration under the training arguments; a value above
-    6,000 characters is left out. The server keeps the first value that a parameter got, so that
-    a resumed run rejects those that have changed. Credentials, certificates and the time-out are
+    6,000 characters is left out. A training that is resumed from a checkpoint goes on with the run
+    of the interrupted one; the server keeps the first value that a parameter got, so that those
+    that have changed are rejected. Credentials, certificates and the time-out are
     MLflow's own: `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`,
     `~/.mlflow/credentials`, `MLFLOW_TRACKING_INSECURE_TLS`, `MLFLOW_TRACKING_SERVER_CERT_PATH`,
     `MLFLOW_TRACKING_CLIENT_CERT_PATH`, `MLFLOW_HTTP_REQUEST_TIMEOUT`.
@@ -201,8 +202,23 @@ class MLflowCallback(ServerTracker):
         await self.flush()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, once the server has made it."""
-        return {"run_info": None if self._run is None else msgspec.to_builtins(self._run)}
+        """Return the run, once the server has made it, and where that is."""
+        run = None if self._run is None else msgspec.to_builtins(self._run)
+        return {"run_info": run, "tracking_uri": self.settings.tracking_uri}
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run, unless the settings name another one, or another server."""
+        settings, run = self.settings, attributes.get("run_info") or {}
+        given = None if settings.nested_run else settings.run_id
+        same_server = attributes.get("tracking_uri") == settings.tracking_uri
+        if same_server and given in (None, run.get("run_id")):
+            return super().resume(attributes)
+        logger.warning(
+            "MLflow: the interrupted training logged elsewhere (%s, run %s), as the settings were; "
+            "the resumed one does not go on there",
+            *(attributes.get("tracking_uri"), run.get("run_id")),
+        )
+        return False
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
         """Take back the run."""

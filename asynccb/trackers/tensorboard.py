@@ -67,14 +67,15 @@ class TensorBoardCallback(Tracker):
     texts; other values are dropped, with one warning per name. Values are 32-bit floats, as
     everywhere in TensorBoard. All values of a log share one record.
 
-    A training resumed at step s begins a new file, and what the directory holds after step s is
-    hidden; so is, when steps go back within a training, what was logged at the later ones. The
-    status on the hyper-parameter page is that of the run's first end: TensorBoard never reads a
-    second one.
+    A training resumed at step s begins a new file in the directory of the interrupted one, unless
+    it was given another, and what that holds after step s is hidden; so is, when steps go back
+    within a training, what was logged at the later ones. The status on the hyper-parameter page is
+    that of the run's first end: TensorBoard never reads a second one.
     """
 
     name: ClassVar[str] = "tensorboard"
     local: ClassVar[bool] = True
+    rewinds: ClassVar[bool] = True
 
     def __init__(
         self, tb_writer: Any = None, *, logging_dir: str | os.PathLike[str] | None = None
@@ -155,6 +156,12 @@ class TensorBoardCallback(Tracker):
         self._writer = EventWriter(position.file, position.offset)
         if position.file is not None:
             self.address = str(Path(position.file).parent)
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on in the directory of the interrupted training, unless the settings name another."""
+        if self._logging_dir is not None and attributes["root"] not in (None, self._logging_dir):
+            return False
+        return super().resume(attributes)
 
     @property
     def _seconds(self) -> float:

@@ -1,0 +1,86 @@
+"""A resumed training goes on with its trackers' runs: one run each, and each point once."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from regression import history
+from servers.mlflow_server import RealMLflow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tracked_training import be_killed, go_on
+from waiting import eventually
+
+import asynccb
+from asynccb._companion._overview import look_at
+
+pytestmark = pytest.mark.usefixtures("mlflow_environment")
+
+
+def check(server: RealMLflow, experiment: str, trainer: asynccb.Trainer) -> None:
+    """Compare both trackers' runs with the history of the whole run, point by point."""
+    (run,) = server.runs(experiment)
+    assert run["info"]["status"] == "FINISHED"
+    (folder,) = (Path(trainer.args.output_dir) / "runs").iterdir()
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    board.Reload()
+    for key, tag in (("loss", "train/loss"), ("eval_loss", "eval/loss")):
+        expected = [(e["step"], e[key]) for e in history(trainer) if key in e]
+        seen = server.points(run["info"]["run_id"], key)
+        assert [(step, value) for step, value, _ in seen] == [
+            (step, pytest.approx(float(value))) for step, value in expected
+        ]
+        assert [e.step for e in board.Scalars(tag)] == [step for step, _ in expected]
+
+
+def folders(directory: Path) -> list[Path]:
+    return sorted((directory / "asynccb").iterdir())
+
+
+def test_a_training_killed_at_a_random_step_goes_on_in_its_run(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    be_killed(tmp_path, mlflow_server.uri, "resumed", random.randint(6, 20))
+    check(mlflow_server, "resumed", go_on(tmp_path, mlflow_server.uri, "resumed"))
+
+
+def test_so_does_one_that_is_killed_again_and_again_and_resumed_from_one_checkpoint(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    about = (tmp_path, mlflow_server.uri, "again")
+    be_killed(*about, 9)
+    be_killed(*about, 12, resume=5)
+    be_killed(*about, 8, resume=5)
+    check(mlflow_server, "again", go_on(*about, resume=5))
+
+
+def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(
+    mlflow_server: RealMLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as offline:  # as if the server was away until both had died
+        offline.setenv("ASYNCCB_OFFLINE", "1")
+        be_killed(tmp_path, mlflow_server.uri, "both", 13)
+        (folder,) = folders(tmp_path)
+        eventually(lambda: look_at(folder).ended == "crashed")
+    check(mlflow_server, "both", go_on(tmp_path, mlflow_server.uri, "both"))
+
+
+def test_a_finished_training_resumed_from_an_early_checkpoint_logs_nothing_twice(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    about = (tmp_path, mlflow_server.uri, "early")
+    check(mlflow_server, "early", go_on(*about))
+    (folder,) = folders(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["cursors", "resumable"]
+    check(mlflow_server, "early", go_on(*about, resume=5))
+
+
+def test_without_the_folder_the_checkpoint_s_own_run_id_is_gone_on_with(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    about = (tmp_path, mlflow_server.uri, "moved")
+    go_on(*about)
+    shutil.rmtree(tmp_path / "asynccb")
+    check(mlflow_server, "moved", go_on(*about, max_steps=24))
