@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,35 @@ class Uploading(FileTracker):
             self.outbox.append(line)
             await self.flush()
             await kept.stored(file)
+
+
+class Numbered(FileTracker):
+    """Number its lines, as a server may want it, over all trainings of a run."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.number = 0
+
+    async def on_log(self, args, state, control, logs=None, **kwargs):
+        self.number += 1
+        line = {"number": self.number, "step": state.global_step, "logs": logs, "key": self.run.key}
+        self.outbox.append(line)
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"path": self.path}, "attributes": {"number": self.number}}
+
+
+class Rewinding(Numbered):
+    """Have a server that hides what came after a checkpoint."""
+
+    rewinds = True
+
+
+class Elsewhere(Numbered):
+    """Have settings that name another run."""
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        return False
 
 
 class Clumsy(Uploading):

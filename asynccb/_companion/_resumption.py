@@ -122,7 +122,8 @@ class Resumption:
         """Return what is known of the tracker's run, when all of its earlier journals is sent."""
         for folder in reversed(chain(Path(saved.folder), self._directory)):
             cursor = await self._delivered(folder)
-            if cursor is not None and cursor.attributes:
+            # One without attributes had not begun, unless its tracker has none.
+            if cursor is not None and (cursor.attributes or not self._fresh):
                 return SavedLane(cursor.attributes, max(cursor.logged, cursor.sent))
         return saved.lanes.get(self._name)
 
