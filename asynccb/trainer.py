@@ -80,6 +80,13 @@ class Trainer(BaseTrainer):
           epoch begin none of that epoch;
         - gradients and losses of a group that a callback cut short are dropped, and never reach
           the next step;
+        - a flag that is set where nothing comes of it before it is cleared (to log, evaluate or
+          save at train begin, at epoch begin or, but for an epoch's last step, on a save, say) is
+          a warning;
+        - a save that a callback asks for is made with `save_strategy="best"` too, also where an
+          evaluation is no improvement;
+        - a run that was told by a decision to stop stops again where it is resumed at that step;
+          one that a `def` hook, a request or `max_steps` has stopped goes on;
         - a finished run that is resumed runs no further step;
         - on resume the arguments' intervals win, not the checkpoint's, and `train_loss` is the
           mean over the whole run;
@@ -103,6 +110,8 @@ class Trainer(BaseTrainer):
                     self._go_on_from_save(found, training)
                 if self.args.eval_on_start and training.first_step == 0:
                     self.evaluate()
+                if training.first_step == 0:
+                    training.lost.before_first_epoch(self.control)
                 going = True
                 while going and not self._is_over(training):
                     going = self._train_epoch(training)
@@ -151,6 +160,7 @@ class Trainer(BaseTrainer):
 
     def _train_step(self, training: Training, group: list[Any]) -> None:
         state, optimization = self.state, training.optimization
+        training.lost.before_step(self.control, state.global_step, training.losses.last_logged)
         self._emit(Event.STEP_BEGIN)
         if not self.model.training:
             self.model.train()
@@ -196,8 +206,8 @@ class Trainer(BaseTrainer):
             self._log(logs, training)
         if self.control.should_evaluate:
             improved = note_best(self.args, self.state, self.evaluate())
-            if self.args.save_strategy == SaveStrategy.BEST:
-                self.control.should_save = improved
+            if self.args.save_strategy == SaveStrategy.BEST and improved:
+                self.control.should_save = True
         if self.control.should_save:
             self.dispatcher.emit_save(self._save_checkpoint(training))
 

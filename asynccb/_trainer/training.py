@@ -24,6 +24,7 @@ from asynccb import checkpoint, distributed
 from asynccb._trainer import random_state
 from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses, Position
+from asynccb._trainer.lost_flags import LostFlags
 from asynccb._trainer.optimization import Optimization
 from asynccb._trainer.usage import Usage
 from asynccb.arguments import TrainingArguments
@@ -71,6 +72,7 @@ class Training:
     """Norm of the gradient and learning rate of the last step, as they are logged."""
     decisions: dict[str, Any] | None = None
     """This rank's pending decisions, where it is another than the one that writes the state."""
+    lost: LostFlags = field(default_factory=LostFlags)
     first_step: int = 0
     first_tokens: int = 0
     began: float = field(default_factory=time.perf_counter)
