@@ -182,9 +182,9 @@ class CallbackDispatcher(Membership, Steering):
 
         Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
-        `should_training_stop`. Saving and evaluating is the loop's own: emit `on_save` when a
-        checkpoint is there. `on_step_begin` and the epoch events are emitted by the loop, if
-        wanted.
+        `should_training_stop`, whatever hooks say. Saving and evaluating is the loop's own: call
+        `emit_save` when a checkpoint is there. `on_step_begin` and the epoch events are emitted by
+        the loop, if wanted.
         """
         if logs is not None and type(logs) is not dict:
             check_mapping("logs", logs)
@@ -194,9 +194,12 @@ class CallbackDispatcher(Membership, Steering):
         control._new_step()
         state = self.state
         state.global_step += 1
-        if self._max_steps and state.global_step >= self._max_steps:
+        last = 0 < self._max_steps <= state.global_step
+        if last:
             control.should_training_stop = True
         self._emit("on_step_end", {}, 0)
+        if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
+            self.control.should_training_stop = True
         if logs is not None:
             self.log(logs)
         if metrics is not None:

@@ -77,6 +77,15 @@ class TestBoundaries:
         with running(Saves(), Decides(lambda step: Decision(should_save=False))) as run:
             assert list(saves(run, 4)) == [3]
 
+    def test_no_decision_keeps_a_run_from_ending_at_its_last_step(self) -> None:
+        class Asks(TrainerCallback):
+            @decides(lag=0)
+            async def on_step_end(self, args, state, control, **kwargs):
+                control.should_training_stop = False
+
+        with running(Asks(), max_steps=2) as run:
+            assert [run.step().should_training_stop for _ in range(2)] == [False, True]
+
     def test_the_loop_waits_for_a_decision_that_is_not_in(self) -> None:
         slow = Decides(saves_at(1))
         slow.open.clear()

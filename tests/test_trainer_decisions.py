@@ -59,6 +59,22 @@ def test_an_epoch_stop_ends_the_epoch_at_its_boundary(tmp_path: Path) -> None:
     assert recorder.steps[recorder.events.index("on_epoch_end")] == 3
 
 
+def test_what_is_due_at_the_last_step_is_done_and_no_decision_goes_beyond_it(
+    tmp_path: Path,
+) -> None:
+    class GoesOn(AtStep):
+        @decides(lag=0)
+        async def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            control.should_training_stop = False
+
+    recorder = Recorder()
+    settings: dict[str, Any] = {"max_steps": 3, "save_strategy": "no"}
+    train(tmp_path, AtStep(2, "should_save", "should_evaluate"), GoesOn(0), recorder, **settings)
+    assert recorder.steps[-1] == 3
+    assert recorder.events.count("on_save") == recorder.events.count("on_evaluate") == 1
+    assert (tmp_path / "checkpoint-3").is_dir()
+
+
 def test_a_stop_decided_at_train_begin_runs_no_step(tmp_path: Path) -> None:
     class Stops(TrainerCallback):
         @decides(lag=0)
