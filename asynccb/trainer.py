@@ -274,6 +274,7 @@ class Trainer(BaseTrainer):
             stored.compute_steps(args, max_steps)
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)
+                self.control._new_step()  # the checkpoint's own step has done all that
             state = stored
         elif found is not None:
             logger.warning(

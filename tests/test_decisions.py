@@ -200,7 +200,7 @@ class TestBoundaries:
         elsewhere.ranks = "world_zero"
         with running(elsewhere, state=TrainerState(is_world_process_zero=False)) as run:
             assert list(saves(run, 3)) == []
-            assert run._decisions.state()["emission"] == 3
+            assert run.state_dict()["emission"] == 3
         assert elsewhere.asked == []
 
 
