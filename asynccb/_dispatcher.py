@@ -46,9 +46,8 @@ class CallbackDispatcher(Membership, Steering):
 
     Where several `def` hooks listen to an event they run first, inline and in order; then the event
     goes, as they left it, to the async hooks. As a context manager it emits `on_train_begin` and
-    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for
-    KeyboardInterrupt). Not for use from several threads at once, nor in a forked child
-    (`ForkedError`).
+    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C). Not
+    for use from several threads at once, nor in a forked child (`ForkedError`).
     """
 
     model = Given()
@@ -182,9 +181,8 @@ class CallbackDispatcher(Membership, Steering):
 
         Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
-        `should_training_stop`, whatever hooks say. Saving and evaluating is the loop's own: call
-        `emit_save` when a checkpoint is there. `on_step_begin` and the epoch events are emitted by
-        the loop, if wanted.
+        `should_training_stop`, whatever hooks say. What else there is, is the loop's own to emit:
+        `on_step_begin`, the epoch events, and with `emit_save` that a checkpoint is there.
         """
         if logs is not None and type(logs) is not dict:
             check_mapping("logs", logs)
