@@ -12,6 +12,7 @@ Promises: plain values, no secrets; where nothing was tracked, nothing is writte
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,7 @@ logger = logging.getLogger("asynccb")
 CONTINUED: Final = "continued"
 """File in a run's folder that names the folder of the run that went on from there."""
 RESUMABLE: Final = "resumable"
-"""File in a run's folder that has its cursors kept when the rest is removed."""
+"""File in a run's folder that has its cursors kept when the rest is removed; says who trains."""
 
 
 class SavedLane(msgspec.Struct, frozen=True):
@@ -102,13 +103,31 @@ class TrackerRuns:
             self._write(earlier[-1] / CONTINUED, str(self._folder))
 
     def _keep_cursors(self) -> None:
-        self._write(self._folder / RESUMABLE, "")
+        self._write(self._folder / RESUMABLE, _identity(os.getpid()))
 
     def _write(self, path: Path, text: str) -> None:
         try:
             path.write_text(text)
         except OSError as error:
             logger.warning("%s cannot be written: %s; a resumed run may log twice", path, error)
+
+
+def is_training(folder: Path) -> bool:
+    """Tell whether the process lives that trained in a folder, on this machine."""
+    try:
+        told = (folder / RESUMABLE).read_text()
+    except OSError:
+        return False
+    return bool(told) and told == _identity(int(told.split()[0]))
+
+
+def _identity(pid: int) -> str:
+    """Return a process's id with the moment of its start; its id alone where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return str(pid)
+    return str(pid) if status[0] in "ZX" else f"{pid} {status[19]}"
 
 
 def chain(folder: Path, own: Path) -> list[Path]:

@@ -168,6 +168,19 @@ def test_a_tracker_that_has_begun_a_run_of_its_own_stays_there(
     assert "had begun a run of its own before the training was resumed" in caplog.text
 
 
+def test_a_dispatcher_that_nobody_has_closed_holds_the_next_one_up_no_longer_than_its_logs(
+    tmp_path: Path,
+) -> None:
+    training = Training(tmp_path)
+    with training.go_on() as first:
+        state = state_after(first, 4)
+        steps(first, 7)
+        with training.go_on(state, 4) as run:
+            steps(run, 9)
+            assert run.flush(20)
+        assert training.logs() == whole(9)
+
+
 def test_a_second_training_in_one_process_sends_nothing_twice(tmp_path: Path) -> None:
     training = Training(tmp_path)
     with training.go_on() as run:

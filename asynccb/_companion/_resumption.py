@@ -7,7 +7,8 @@ delivered, or delivers it as `asynccb sync` would; takes over the attributes tha
 then; and leaves out the logs that are there already.
 
 Promises: a server gets each log once, however often a training was interrupted and from which of
-its checkpoints it resumed; the earlier run's end does not come after the resumed one's beginning.
+its checkpoints it resumed; the end of one that was interrupted does not come after the resumed
+one's beginning.
 Where the earlier training's folder is gone, a tracker goes on from what the checkpoint says, and
 what was logged after that is sent again.
 """
@@ -26,8 +27,9 @@ from asynccb._companion._run_folder import RunFolder, is_live
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import BusyError, JournalError
 from asynccb._record import Record
-from asynccb._tracker_runs import SavedLane, SavedRuns, chain
+from asynccb._tracker_runs import SavedLane, SavedRuns, chain, is_training
 from asynccb.delivery.cursor import Cursor, load_cursor
+from asynccb.delivery.segments import last_record
 
 logger = logging.getLogger("asynccb")
 
@@ -148,7 +150,11 @@ class Resumption:
 
     def _is_over(self, folder: Path, attempt: _Attempt) -> bool:
         cursor = self._cursor(folder)
-        return (cursor is not None and cursor.finished) or attempt.over or not _is_waiting(folder)
+        if (cursor is not None and cursor.finished) or attempt.over or not _is_waiting(folder):
+            return True
+        # A Trainer that nobody has closed, in a process that goes on with another one: its end will
+        # come when that ends, and is not waited for.
+        return cursor is not None and is_training(folder) and cursor.position >= _end(folder)
 
     def _cursor(self, folder: Path) -> Cursor | None:
         path = folder / "cursors" / f"{self._name}.cursor"
@@ -180,6 +186,11 @@ class _Attempt:
         else:
             self.over = True
         self.running = False
+
+
+def _end(folder: Path) -> int:
+    last = last_record(folder / "journal")
+    return 0 if last is None else last[0] + 1
 
 
 def _is_live(folder: Path) -> bool:
