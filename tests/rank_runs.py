@@ -210,6 +210,34 @@ def train_with_early_stopping(rank: int, world: int, folder: str) -> dict[str, A
     )
 
 
+def resume_after_a_save(rank: int, world: int, folder: str) -> list[Any]:
+    """Decide on a save, on the last rank alone; resume, where rank 0 has to be asked again."""
+    checkpoint, seen = Path(folder, "checkpoint"), []
+    if rank == 0:
+        checkpoint.mkdir(parents=True)
+    dist.barrier()
+    state = None
+    for resumed in (False, True):
+        callback = stopper("on_save", 2, 2 if rank == world - 1 else None, random.Random(rank))
+        begun = asynccb.TrainerState(global_step=2 if resumed else 0)
+        with CallbackDispatcher([callback], directory=f"{folder}/{rank}", state=begun) as run:
+            if state is None:
+                run.step()
+                run.step()
+                state = run.state_dict()
+                run.emit_save(checkpoint)
+            else:
+                run.load_state_dict(state)
+                run.emit_save_again(checkpoint)
+            seen.append([run.step().should_training_stop for _ in range(2)])
+        dist.barrier()
+        if rank == 0:
+            seen.append(sorted(path.name for path in checkpoint.iterdir()))
+            Path(checkpoint, "on_save_0.json").unlink()
+        dist.barrier()
+    return seen
+
+
 def report(trainer: asynccb.Trainer) -> dict[str, Any]:
     return {
         "end": trainer.state.global_step,
@@ -240,6 +268,7 @@ def stay(rank: int, world: int, folder: str, first: str, count: str) -> dict[str
     return {
         "random": decide_at_random(rank, world, first, count),
         "companion": decide_in_the_companion(rank, world, f"{folder}/companion"),
+        "saved": resume_after_a_save(rank, world, f"{folder}/saved"),
         "request": request_on_one(rank, world, f"{folder}/request"),
         "early": stop_early(rank, world, f"{folder}/early"),
         "early in a trainer": train_with_early_stopping(rank, world, f"{folder}/early-ddp"),

@@ -47,6 +47,14 @@ def test_what_one_rank_s_companion_decides_holds_on_all(ranks: list[dict[str, An
     assert [rank["companion"] for rank in ranks] == [6, 6]
 
 
+def test_what_one_rank_decides_on_a_save_holds_on_all_in_a_resumed_run_too(
+    ranks: list[dict[str, Any]],
+) -> None:
+    files, decided = ["on_save_0.json", "on_save_1.json"], [False, True]
+    assert ranks[0]["saved"] == [decided, files, decided, files]
+    assert ranks[1]["saved"] == [decided, decided]
+
+
 def test_a_request_on_one_rank_stops_all_at_one_step_without_a_meeting(
     ranks: list[dict[str, Any]],
 ) -> None:
