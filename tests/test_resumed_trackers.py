@@ -39,20 +39,13 @@ def folders(directory: Path) -> list[Path]:
     return sorted((directory / "asynccb").iterdir())
 
 
-def test_a_training_killed_at_a_random_step_goes_on_in_its_run(
+def test_a_training_killed_at_random_steps_and_resumed_from_one_checkpoint_goes_on_in_its_run(
     mlflow_server: RealMLflow, tmp_path: Path
 ) -> None:
-    be_killed(tmp_path, mlflow_server.uri, "resumed", random.randint(6, 20))
-    check(mlflow_server, "resumed", go_on(tmp_path, mlflow_server.uri, "resumed"))
-
-
-def test_so_does_one_that_is_killed_again_and_resumed_from_the_same_checkpoint(
-    mlflow_server: RealMLflow, tmp_path: Path
-) -> None:
-    about = (tmp_path, mlflow_server.uri, "again")
-    be_killed(*about, 9)
-    be_killed(*about, 12, resume=5)
-    check(mlflow_server, "again", go_on(*about, resume=5))
+    about = (tmp_path, mlflow_server.uri, "killed")
+    be_killed(*about, random.randint(6, 20))
+    be_killed(*about, random.randint(6, 20), resume=5)
+    check(mlflow_server, "killed", go_on(*about, resume=5))
 
 
 def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(
