@@ -163,3 +163,31 @@ def test_every_setting_can_come_from_its_variable(monkeypatch: pytest.MonkeyPatc
         "max_log_params": 12,
         "log_artifacts": True,
     }
+
+
+RUN = {
+    "run_id": "a1",
+    "experiment_id": "1",
+    "artifact_uri": "mlflow-artifacts:/1/a1/artifacts",
+    "lifecycle_stage": "active",
+}
+WHERE = {"run_info": RUN, "tracking_uri": "http://first:5000"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "goes_on"),
+    [
+        ({}, True),
+        ({"run_id": "a1"}, True),
+        ({"run_id": "b2"}, False),
+        ({"run_id": "b2", "nested_run": True}, True),
+        ({"tracking_uri": "http://second:5000"}, False),
+    ],
+)
+def test_a_resumed_training_goes_on_in_its_run_unless_the_settings_name_another(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], goes_on: bool
+) -> None:
+    tracker = MLflowCallback(**({"tracking_uri": "http://first:5000"} | settings))
+    assert tracker.resume(WHERE) is goes_on
+    assert tracker.attributes()["run_info"] == (RUN if goes_on else None)
+    assert ("logged elsewhere (http://first:5000, run a1)" in caplog.text) is not goes_on

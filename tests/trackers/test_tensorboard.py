@@ -311,3 +311,24 @@ def test_a_directory_that_is_none_is_refused_at_once(
 
 def test_it_is_part_of_all_without_any_setting() -> None:
     assert TensorBoardCallback.is_configured({})
+
+
+async def test_a_resumed_training_goes_on_in_the_directory_of_the_interrupted_one(
+    tmp_path: Path,
+) -> None:
+    first = Lane(TensorBoardCallback(), describe(tmp_path))
+    await first.deliver(training(0, 8))
+    attributes = first.tracker.state()["attributes"]
+    again = TensorBoardCallback()
+    assert again.resume(attributes)
+    await Lane(again, describe(tmp_path)).deliver(training(5, 9))
+    assert again.address is not None
+    assert again.address == first.tracker.address
+    assert [step for step, _ in points(Path(again.address))["train/loss"]] == list(range(1, 10))
+
+
+def test_it_does_not_where_it_was_given_another_one(tmp_path: Path) -> None:
+    tracker = TensorBoardCallback(logging_dir=tmp_path / "mine")
+    attributes = tracker.state()["attributes"]
+    assert tracker.resume(attributes | {"root": str(tmp_path / "mine")})
+    assert not tracker.resume(attributes | {"root": str(tmp_path / "other")})
