@@ -23,6 +23,7 @@ Every error that asynccb raises on purpose.
     ├── TraceError (ValueError)            a decision trace that cannot be replayed
     └── DeliveryError (RuntimeError)       a tracker's server did not take what was sent
         ├── TransientError                 it may take it later: try again
+        │   └── FaultError                 it has failed over this request: others may pass
         ├── RejectedError                  it will never take this record: go on with the next
         └── AccessError                    it will not take anything: give this tracker up
 """
@@ -112,6 +113,22 @@ class TransientError(DeliveryError):
         super().__init__(message)
         self.retry_after = retry_after
         self.cause = cause
+
+
+class FaultError(TransientError):
+    """Signal an answer by which the server says that it failed over this request (5xx)."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, cause=str(status))
+        self.status = status
+        self.code = code
 
 
 class RejectedError(DeliveryError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -44,7 +44,7 @@ class Request:
     total: float
     """Seconds that it may take, with its answer."""
     hidden: tuple[str, ...]
-    """Credentials in the headers."""
+    """Credentials, in every form, so that no message quotes them."""
 
     def __str__(self) -> str:
         return f"{self.method} {public_url(self.url)}"
@@ -58,6 +58,7 @@ async def exchange(origin: Origin, request: Request) -> Reply:
     and `OSError` for a file that cannot be read.
     """
     http = await origin.http()
+    request = replace(request, hidden=request.hidden + origin.hidden)
     import httpx
 
     async with origin.breaker.turn():
@@ -72,7 +73,8 @@ async def exchange(origin: Origin, request: Request) -> Reply:
             ) from None
         except (httpx.RequestError, ssl.SSLError) as error:
             origin.breaker.down()
-            raise unreachable(error, str(request)) from error
+            # Not from the error, whose own text may quote what ours hides.
+            raise unreachable(error, str(request), request.hidden) from None
         if reply is None:
             origin.breaker.down()
             raise TransientError(

@@ -17,6 +17,7 @@ from anyio.lowlevel import RunVar
 
 from asynccb._exceptions import AccessError
 from asynccb.delivery.breaker import Breaker
+from asynccb.delivery.secrecy import proxy_secrets
 from asynccb.delivery.transport import Transport
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Origin:
     def __init__(self, name: str, transport: Transport) -> None:
         self.breaker = Breaker()
         self.users = 0
+        self.hidden: tuple[str, ...] = ()
+        """Credentials of the proxies, once there are connections, so that no message quotes them."""
         self._name = name
         self._transport = transport
         self._opening = anyio.Lock()
@@ -58,6 +61,7 @@ class Origin:
         import httpx
 
         seconds = self._transport.timeout
+        self.hidden = proxy_secrets()
         try:
             verify = self._transport.tls()
         except OSError as error:

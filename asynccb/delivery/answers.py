@@ -19,7 +19,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from asynccb._exceptions import AccessError, DeliveryError, RejectedError, TransientError
+from asynccb._exceptions import (
+    AccessError,
+    DeliveryError,
+    FaultError,
+    RejectedError,
+    TransientError,
+)
+from asynccb.delivery.secrecy import hide
 
 _TRANSIENT: Final = frozenset({408, 425, 429})
 """Statuses below 500 that may pass: time-out, too early, too many requests."""
@@ -83,9 +90,9 @@ class Reply:
     @property
     def excerpt(self) -> str:
         """The beginning of the body on one line, without credentials."""
-        text = self.content[: 4 * _EXCERPT].decode("utf-8", "replace")
-        for secret in self.hidden:
-            text = text.replace(secret, "***")
+        # One that begins within the excerpt is to be hidden whole, and so found whole.
+        end = 4 * (_EXCERPT + max(map(len, self.hidden), default=0))
+        text = hide(self.content[:end].decode("utf-8", "replace"), self.hidden)
         return " ".join(text[:_EXCERPT].split()) or "(nothing)"
 
     def json(self) -> Any:
@@ -122,6 +129,10 @@ class Reply:
         wait = until - (time.time() if now is None else now)
         return min(max(0.0, wait), _LONGEST_WAIT)
 
+    def _code(self) -> str | None:
+        code = _error_code(self.content)
+        return None if code is None else hide(code, self.hidden)
+
     def check(self, statuses: Statuses, hint: str) -> None:
         """Raise what the answer means, unless it is a success; `hint` is for an `AccessError`."""
         if self.is_success:
@@ -129,11 +140,13 @@ class Reply:
         message = f"{self.request} was answered with {self.status}: {self.excerpt}"
         if statuses.tries_again(self.status):
             wait = self.wait(statuses.wait_headers)
-            raise TransientError(message, retry_after=wait, cause=str(self.status))
+            if self.status < 500:
+                raise TransientError(message, retry_after=wait, cause=str(self.status))
+            raise FaultError(message, status=self.status, code=self._code(), retry_after=wait)
         if not statuses.gives_up(self.status):
-            raise RejectedError(message, status=self.status, code=_error_code(self.content))
+            raise RejectedError(message, status=self.status, code=self._code())
         if 300 <= self.status < 400:
-            target = public_url(self.headers.get("Location", ""))
+            target = hide(public_url(self.headers.get("Location", "")), self.hidden)
             raise AccessError(
                 f"{self.request} was redirected to {target!r}: set the address to where the "
                 "server is"
@@ -147,8 +160,8 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def unreachable(error: Exception, request: str) -> DeliveryError:
-    """Return what a request without an answer means: try again."""
+def unreachable(error: Exception, request: str, hidden: Iterable[str]) -> DeliveryError:
+    """Return what a request without an answer means: try again; a proxy may quote `hidden`."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -160,7 +173,8 @@ def unreachable(error: Exception, request: str) -> DeliveryError:
             )
         cause = cause.__cause__ or cause.__context__
     kind = type(error).__name__
-    return TransientError(f"{request} got no answer: {kind} {error}".rstrip(), cause=kind)
+    why = hide(f"{kind} {error}", hidden).rstrip()
+    return TransientError(f"{request} got no answer: {why}", cause=kind)
 
 
 def _unix_time(date: str) -> float | None:

@@ -26,6 +26,7 @@ from asynccb.delivery._origins import Origins
 from asynccb.delivery.answers import USUAL, Reply, Statuses, public_url
 from asynccb.delivery.bodies import Body, FileBody
 from asynccb.delivery.rate import Bucket
+from asynccb.delivery.secrecy import header_secrets
 from asynccb.delivery.transport import PUBLIC, Transport
 
 Renew: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
@@ -33,8 +34,6 @@ Renew: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 _SLOWEST: Final = 10_000.0
 """Bytes a second: a body may take the total time-out, and this pace on top of it."""
 _JSON: Final = "application/json"
-_SECRET_LENGTH: Final = 8
-"""Characters from which on a part of a header is looked for in what a server answers."""
 
 
 class Client:
@@ -118,7 +117,7 @@ class Client:
         async def send(own: Mapping[str, str]) -> Reply:
             await self._wait_for_leave()
             sent = {**common, **own, **(headers or {})}
-            whole = Request(method, url, params, sent, content, total, _secrets(own))
+            whole = Request(method, url, params, sent, content, total, header_secrets(own))
             return await exchange(self._origins.of(url), whole)
 
         own = {} if foreign else self._headers
@@ -167,12 +166,6 @@ async def _size(content: bytes | Body | None) -> int:
     if isinstance(content, Body):
         return (await content.open())[0]
     return len(content or b"")
-
-
-def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the parts of header values that may be credentials."""
-    parts = (part for value in headers.values() for part in value.replace(";", " ").split())
-    return tuple(part for part in parts if len(part) >= _SECRET_LENGTH)
 
 
 def _compressed(content: bytes) -> bytes:

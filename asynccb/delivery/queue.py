@@ -2,24 +2,35 @@
 Records on their way to a server, in order and in batches.
 
 Promises: a record is kept until the server has acknowledged it, so that `send` may be called again
-after any failure and sends no more than the rest; a batch that the server refuses is halved until
-the record that it does not take is alone, and the others are stored.
+after any failure and sends no more than the rest; a batch that the server refuses, or fails over
+again and again, is halved until the record that it does not take is alone, and the others are
+stored. A record is given up for a failing server only where that takes others all the while: one
+that takes none is waited for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from asynccb._exceptions import RejectedError
+from asynccb._exceptions import FaultError, RejectedError
+from asynccb.delivery.portion import Portion
 
 R = TypeVar("R")
 
 Post: TypeAlias = Callable[[Sequence[R]], Awaitable[None]]
 Refuse: TypeAlias = Callable[[R, RejectedError], None]
 Verify: TypeAlias = Callable[[], Awaitable[object]]
+
+PATIENCE: Final = 3
+"""Failures in a row of the server over a batch before it is halved."""
+PROOFS: Final = 4
+"""Times that a record fails alone, and another one passes right after, before it is given up."""
+
+LONE: Final = 12
+"""Times that it fails where others have passed, but none is left to show it again."""
 
 
 def json_size(record: object) -> int:
@@ -32,16 +43,29 @@ class Queue(Generic[R]):
     Gather records and send them, at most `count` and `size` bytes at a time.
 
     `measure` returns a record's bytes; None leaves the bytes uncounted, where `count` records can
-    never be too many. A record larger than `size` goes alone.
+    never be too many. A record larger than `size` goes alone. `repeatable` says that the server
+    takes a record that it has already, and nothing comes of it: where no other record waits, the
+    last one that was taken shows whether it takes any.
     """
 
     def __init__(
-        self, count: int, *, size: int = 0, measure: Callable[[R], int] | None = None
+        self,
+        count: int,
+        *,
+        size: int = 0,
+        measure: Callable[[R], int] | None = None,
+        repeatable: bool = False,
     ) -> None:
         self._count = count
         self._size = size
         self._measure = measure
+        self._repeatable = repeatable
         self._records: list[R] = []
+        self._taken: R | None = None
+        self._portion = Portion()
+        self._failures = 0  # in a row
+        self._proofs = 0  # against the first record
+        self._given_up = 0
 
     def __len__(self) -> int:
         return len(self._records)
@@ -56,15 +80,21 @@ class Queue(Generic[R]):
 
         A `RejectedError` from it halves the batch; `refuse` gets each record that is refused alone.
         `verify` is awaited before a batch is halved for the first time, and raises where not the
-        records are at fault, but what they are sent to. Any other error of `post` passes, and the
-        rest stays.
+        records are at fault, but what they are sent to. A `FaultError` passes the first few times,
+        for the server may recover; then the batch is halved, too, and `refuse` gets the record that
+        fails alone while others pass, which may overtake it. Any other error of `post` passes, and
+        the rest stays.
         """
         while self._records:
-            await self._send_first(self._batch(), post, refuse, verify)
+            count = self._batch()
+            try:
+                await self._send_first(count, post, refuse, verify)
+            except FaultError as error:
+                await self._doubt(count, error, post, refuse)
 
     def _batch(self) -> int:
         """Return how many records the next request takes."""
-        most = min(self._count, len(self._records))
+        most = min(self._portion.limit or self._count, self._count, len(self._records))
         if self._measure is None:
             return most
         total = 0
@@ -89,4 +119,52 @@ class Queue(Generic[R]):
                 await self._send_first(count - half, post, refuse, None)
                 return
             refuse(self._records[0], error)
+        else:
+            self._taken = self._records[count - 1]
+            self._portion.grow(self._count)
+        self._failures = self._proofs = 0
         del self._records[:count]
+
+    # -- a server that fails -----------------------------------------------------------------------
+
+    async def _doubt(self, count: int, error: FaultError, post: Post[R], refuse: Refuse[R]) -> None:
+        """Halve what failed, or give the first record up; raise where that is to be waited with."""
+        self._failures += 1
+        searching = self._portion.limit is not None or self._given_up
+        if error.retry_after is not None or (self._failures < PATIENCE and not searching):
+            raise error
+        if count > 1:
+            self._portion.shrink(count)
+            return
+        passed = await self._takes_another(post)
+        self._proofs += passed
+        none_left = len(self._records) == 1 and not self._repeatable
+        if self._proofs >= PROOFS or (self._proofs and none_left and self._failures >= LONE):
+            self._give_up(error, refuse)
+        elif not passed or not self._given_up:
+            raise error
+
+    async def _takes_another(self, post: Post[R]) -> bool:
+        """Tell whether the server takes a record other than the first."""
+        others = len(self._records) - 1
+        if others:
+            place = 1 + self._failures % others
+            if await self._takes(self._records[place], post):
+                del self._records[place]
+                return True
+        return self._taken is not None and self._repeatable and await self._takes(self._taken, post)
+
+    async def _takes(self, record: R, post: Post[R]) -> bool:
+        try:
+            await post([record])
+        except (FaultError, RejectedError):
+            return False
+        self._taken = record
+        return True
+
+    def _give_up(self, error: FaultError, refuse: Refuse[R]) -> None:
+        why = f"{error} (again and again, while it took other records)"
+        refuse(self._records.pop(0), RejectedError(why, status=error.status, code=error.code))
+        self._given_up += 1
+        self._failures = self._proofs = 0
+        self._portion.forgive()

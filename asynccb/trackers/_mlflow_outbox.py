@@ -45,11 +45,15 @@ class Outbox:
     """Gather what is to be sent to one run."""
 
     def __init__(self, limits: Limits) -> None:
-        self._tags = Queue[Pair](limits.pairs, size=limits.size, measure=json_size)
-        self._params = Queue[Pair](limits.pairs, size=limits.size, measure=json_size)
+        self._tags = self._of_pairs(limits)
+        self._params = self._of_pairs(limits)
         # Keys are ASCII by now, so that 1,000 points have at most 350 kB: no bytes to count.
-        self._points = Queue[Point](limits.metrics)
+        self._points = Queue[Point](limits.metrics, repeatable=True)
         self._state: _Ending | None = None
+
+    @staticmethod
+    def _of_pairs(limits: Limits) -> Queue[Pair]:
+        return Queue(limits.pairs, size=limits.size, measure=json_size, repeatable=True)
 
     def __bool__(self) -> bool:
         return bool(self._points or self._params or self._tags or self._state)

@@ -8,19 +8,32 @@ anything is sent to it, however often that was tried, and whether metrics or fil
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import anyio
 import anyio.to_thread
 
-from asynccb._exceptions import RejectedError
+from asynccb._exceptions import FaultError, RejectedError
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers.base import Tracker
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+_PATIENCE: Final = 10
+"""Attempts, about two minutes of them, at a file over which the server fails, and only that."""
+
+
+@dataclass
+class _Doubt:
+    """Count what speaks against a file."""
+
+    failures: int = 0
+    others_passed: bool = False
 
 
 class ServerTracker(Tracker):
@@ -85,14 +98,42 @@ class ServerTracker(Tracker):
             await self.send(await self.ready())
 
     async def upload(self, kept: Kept) -> None:
-        """Store the files one by one; those that are refused, or cannot be read, are rejected."""
+        """
+        Store the files one by one; those that are refused, or cannot be read, are rejected.
+
+        So is one over which the server fails again and again, where it takes others; a server that
+        takes none is waited for.
+        """
         client = await self.ready()
+        failed: list[tuple[KeptFile, FaultError]] = []
+        passed = False
         for file in kept.pending():
             try:
                 await self.upload_file(client, kept, file)
+                passed = True
+            except FaultError as error:
+                if error.retry_after is not None:
+                    raise
+                failed.append((file, error))
+                continue
             except (OSError, RejectedError) as error:
-                self.reject(f"the file {kept.name}/{file.name}", str(error), cause=_cause(error))
+                self._reject_file(kept, file, error)
             await kept.stored(file)
+        for file, fault in failed:
+            doubt = self._doubts.setdefault(f"{kept.name}/{file.name}", _Doubt())
+            doubt.failures += 1
+            doubt.others_passed |= passed
+            if not doubt.others_passed or doubt.failures < _PATIENCE:
+                raise fault
+            self._reject_file(kept, file, fault)
+            await kept.stored(file)
+
+    def _reject_file(self, kept: Kept, file: KeptFile, error: Exception) -> None:
+        self.reject(f"the file {kept.name}/{file.name}", str(error), cause=_cause(error))
+
+    @cached_property
+    def _doubts(self) -> dict[str, _Doubt]:
+        return {}
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
         """Store one file; a tracker that stores folders as a whole has an `upload` of its own."""
@@ -116,5 +157,7 @@ class ServerTracker(Tracker):
         return tracker
 
 
-def _cause(error: OSError | RejectedError) -> str:
-    return error.cause if isinstance(error, RejectedError) else f"errno {error.errno}"
+def _cause(error: Exception) -> str | None:
+    if isinstance(error, OSError):
+        return f"errno {error.errno}"
+    return error.cause if isinstance(error, FaultError | RejectedError) else None

@@ -96,7 +96,7 @@ def soon() -> str:
 FAULTS: dict[str, list[Fault]] = {
     "429 storm": [Answer(429, b"slow down", {"Retry-After": "1"})] * 2 + [Answer(429)] * 2,
     "503 until a date": [Answer(503, b"down", {"Retry-After": "DATE"})],
-    "500": [Answer(500, b"<html>Internal Server Error</html>")] * 3,
+    "500": [Answer(500, b"<html>Internal Server Error</html>")] * 2,
     "502 and 504": [Answer(502), Answer(504)],
     "a login page": [Answer(200, b"<html>Please log in</html>")] * 2,
     "an answer that is cut": [Answer(200, b"{}" * 100, cut_after=9)] * 2,
@@ -201,6 +201,39 @@ def test_a_bad_record_is_set_aside_with_the_answer_and_the_others_are_stored(
     assert "no sevens" in line["why"]
     assert file.stat().st_mode & 0o777 == 0o600
     assert sum("no sevens" in text for text in caplog.messages) == 1
+
+
+def test_a_record_that_gets_500_for_ever_is_set_aside_and_the_others_are_stored(
+    mlflow_server: RealMLflow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails_over_seven(request: Request) -> Answer:
+        if b'"step":7}' in request.body:
+            return Answer(500, b"<html>Internal Server Error</html>")
+        return await forward(mlflow_server.uri, request)
+
+    with serving(fails_over_seven) as server, caplog.at_level(logging.WARNING, "asynccb"):
+        counts = train(server, "poison", tmp_path)
+    (run,) = mlflow_server.runs("poison")
+    points = mlflow_server.points(run["info"]["run_id"], "loss")
+    assert [step for step, _, _ in points] == [n for n in range(1, STEPS + 1) if n != 7]
+    assert run["info"]["status"] == "FINISHED"
+    assert counts.rejected == 1
+    (file,) = tmp_path.glob("*/rejected/MLflowCallback.jsonl")
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert line["record"]["step"] == 7
+    assert "500: <html>Internal Server Error</html>" in line["why"]
+    assert len(caplog.messages) == 2  # that it is tried again, and that it was given up
+
+
+def test_an_origin_that_answers_500_to_everything_is_waited_for(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    front = Front(mlflow_server.uri, *[Answer(500, b"oops")] * 14)
+    with serving(front) as server:
+        counts = train(server, "all fail", tmp_path)
+    check_all_is_there(mlflow_server, "all fail")
+    assert front.faults == []
+    assert counts.rejected == 0
 
 
 def test_a_checkpoint_of_a_run_is_stored_though_it_was_rotated_away_and_the_way_was_cut(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynccb._exceptions import AccessError, RejectedError, TransientError
-from asynccb.delivery.queue import Queue, json_size
+from asynccb._exceptions import AccessError, FaultError, RejectedError, TransientError
+from asynccb.delivery.queue import PATIENCE, PROOFS, Queue, json_size
 
 
 class Server:
@@ -124,3 +125,127 @@ async def test_a_target_that_is_gone_leaves_all_records_in_the_queue() -> None:
         await queue.send(server.post, server.refuse, verify)
     assert len(queue) == 20
     assert server.refused == []
+
+
+class Failing(Server):
+    """Fail over batches with a bad record as over any other while it is down."""
+
+    down = False
+
+    async def post(self, batch: Sequence[int]) -> None:
+        self.calls += 1
+        if self.down or self.bad & set(batch):
+            raise FaultError("500: oops", status=500)
+        self.stored += batch
+        self.batches.append(len(batch))
+
+    async def deliver(self, queue: Queue[int], attempts: int) -> int:
+        """Send until all is sent, as a lane does; return how often there was to be waited."""
+        for waited in range(attempts):
+            try:
+                await queue.send(self.post, self.refuse)
+            except FaultError:
+                continue
+            return waited
+        return attempts
+
+
+class TestServersThatFail:
+    async def test_a_record_that_fails_alone_while_others_pass_is_given_up(self) -> None:
+        server, queue = Failing({617}), filled(1000, 1000)
+        waited = await server.deliver(queue, 20)
+        assert server.refused == [617]
+        assert sorted(server.stored) == [n for n in range(1000) if n != 617]
+        assert waited == PATIENCE - 1 + PROOFS - 1
+        assert server.calls < 60
+
+    async def test_why_it_is_given_up_is_what_the_server_said(self) -> None:
+        server, queue = Failing({1}), filled(3, 10)
+        said: list[RejectedError] = []
+        for _ in range(20):
+            with suppress(FaultError):
+                await queue.send(server.post, lambda record, error: said.append(error))
+        (error,) = said
+        assert "500: oops" in str(error)
+        assert error.status == 500
+
+    async def test_a_server_that_takes_nothing_is_waited_for(self) -> None:
+        server, queue = Failing(), filled(1000, 1000)
+        server.down = True
+        assert await server.deliver(queue, 200) == 200
+        assert len(queue) == 1000
+        assert server.calls <= 3 * 200
+        server.down = False
+        assert await server.deliver(queue, 1) == 0
+        assert server.refused == []
+        assert server.stored == list(range(1000))
+        assert max(server.batches) > 200
+
+    async def test_a_few_failures_halve_nothing(self) -> None:
+        server, queue = Failing(), filled(10, 10)
+        server.down = True
+        assert await server.deliver(queue, PATIENCE - 1) == PATIENCE - 1
+        server.down = False
+        await server.deliver(queue, 1)
+        assert server.batches == [10]
+
+    async def test_what_the_server_asks_to_wait_for_halves_nothing(self) -> None:
+        async def later(batch: Sequence[int]) -> None:
+            sizes.append(len(batch))
+            raise FaultError("503", status=503, retry_after=1.0)
+
+        sizes: list[int] = []
+        queue = filled(10, 10)
+        for _ in range(20):
+            with pytest.raises(FaultError):
+                await queue.send(later, lambda record, error: None)
+        assert sizes == [10] * 20
+
+    async def test_a_record_that_waits_alone_is_given_up_where_one_taken_before_is_taken_again(
+        self,
+    ) -> None:
+        for repeatable, refused in [(True, [1]), (False, [])]:
+            server, queue = Failing({1}), Queue[int](10, repeatable=repeatable)
+            queue.extend([0])
+            await queue.send(server.post, server.refuse)
+            queue.extend([1])
+            await server.deliver(queue, 50)
+            assert server.refused == refused
+
+    async def test_a_server_that_fails_over_large_batches_gets_smaller_ones(self) -> None:
+        async def small_only(batch: Sequence[int]) -> None:
+            sizes.append(len(batch))
+            if len(batch) > 100:
+                raise FaultError("504", status=504)
+            stored.extend(batch)
+
+        sizes: list[int] = []
+        stored: list[int] = []
+        queue, failures = filled(5000, 1000), 0
+        while queue:
+            try:
+                await queue.send(small_only, lambda record, error: None)
+            except FaultError:
+                failures += 1
+        assert failures == PATIENCE - 1
+        assert stored == list(range(5000))
+        assert sum(size > 100 for size in sizes) < len(sizes) / 4
+
+    @given(
+        st.integers(2, 60),
+        st.integers(1, 20),
+        st.sets(st.integers(0, 59), max_size=20),
+        st.lists(st.booleans(), max_size=60),
+    )
+    async def test_each_record_is_stored_once_or_was_bad(
+        self, count: int, most: int, bad: set[int], down: list[bool]
+    ) -> None:
+        server, queue = Failing(bad - {0}), filled(count, most)
+        server.bad &= set(range(count))
+        queue._repeatable = True
+        for server.down in [*down, *[False] * 400]:
+            with suppress(FaultError):
+                await queue.send(server.post, server.refuse)
+        assert not queue
+        assert sorted(set(server.stored)) == sorted(set(range(count)) - server.bad)
+        assert sorted(server.refused) == sorted(server.bad)

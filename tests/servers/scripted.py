@@ -33,6 +33,7 @@ class Answer:
     """How often the body is repeated."""
     pause: float = 0.0
     """Seconds before each byte of the body."""
+    reason: str = "Scripted"
     cut_after: int | None = None
     """Bytes of the body after which the connection is cut."""
 
@@ -74,7 +75,10 @@ class ScriptedServer:
             raise ConnectionResetError from None
         length = len(answer.body) * answer.times
         headers = {"Content-Length": str(length), **answer.headers}
-        lines = [f"HTTP/1.1 {answer.status} Scripted", *(f"{k}: {v}" for k, v in headers.items())]
+        lines = [
+            f"HTTP/1.1 {answer.status} {answer.reason}",
+            *(f"{k}: {v}" for k, v in headers.items()),
+        ]
         writer.write("\r\n".join([*lines, "", ""]).encode())
         await _write_body(writer, answer)
 

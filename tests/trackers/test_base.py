@@ -11,9 +11,9 @@ from typing import Any
 
 import anyio
 import pytest
-from servers.scripted import Answer, CutError, ScriptedServer, in_turn, scripted
+from servers.scripted import Answer, CutError, Request, ScriptedServer, in_turn, scripted
 
-from asynccb._exceptions import RejectedError, TransientError
+from asynccb._exceptions import FaultError, RejectedError, TransientError
 from asynccb._run import RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue
@@ -187,6 +187,51 @@ async def test_a_file_that_is_refused_is_rejected_and_the_others_are_stored(tmp_
         await tracker.close()
     assert targets(server) == ["/begin", "/files/out/a", "/files/out/b"]
     assert tracker.rejected == 1
+    assert kept.pending() == []
+
+
+async def two_files(place: Path) -> Kept:
+    for name in ("a", "b"):
+        (place / name).write_text(name)
+    spool = Spool(place / "uploads" / "small")
+    await spool.keep(1, 5, Folder(place, "out"))
+    return await spool.first()
+
+
+async def test_a_file_over_which_the_server_fails_for_ever_is_rejected_and_holds_no_other_up(
+    tmp_path: Path,
+) -> None:
+    async def script(request: Request) -> Answer:
+        return Answer(500, b"oops") if request.target == "/files/out/a" else Answer()
+
+    kept = await two_files(tmp_path)
+    async with scripted(script) as server:
+        tracker = Small(server.url)
+        for attempt in range(10):
+            assert tracker.rejected == 0
+            if attempt < 9:
+                with pytest.raises(FaultError, match="oops"):
+                    await tracker.upload(kept)
+                assert [file.name for file in kept.pending()] == ["a"]
+            else:
+                await tracker.upload(kept)
+        await tracker.close()
+    assert kept.pending() == []
+    assert tracker.rejected == 1
+    assert targets(server).count("/files/out/b") == 1
+
+
+async def test_files_wait_for_a_server_that_takes_none(tmp_path: Path) -> None:
+    kept = await two_files(tmp_path)
+    async with scripted(in_turn(Answer(), Answer(500, b"oops"))) as server:
+        tracker = Small(server.url)
+        for _ in range(30):
+            with pytest.raises(FaultError):
+                await tracker.upload(kept)
+        server.script = in_turn(Answer())
+        await tracker.upload(kept)
+        await tracker.close()
+    assert tracker.rejected == 0
     assert kept.pending() == []
 
 
