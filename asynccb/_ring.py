@@ -211,6 +211,11 @@ class RingReader(_Ring):
         return b"".join(parts), first, last
 
     @property
+    def unread(self) -> bool:
+        """Whether there are records that `read` has not returned."""
+        return bool(self._seen < self._words[_WORD_HEAD])
+
+    @property
     def fullness(self) -> float:
         """Share of the room that is in use: for records, or for values where that is more."""
         values = self._slots_read - self._words[_WORD_SLOTS_READ]

@@ -18,6 +18,8 @@ from asynccb._events import EVENTS, Event
 from asynccb._record import LOST, RUN
 from asynccb._ring import RingReader, RingWriter
 from asynccb.delivery.journal import JournalWriter
+from asynccb.delivery.reader import JournalReader
+from asynccb.delivery.tail import Tail
 
 CAPACITY = 64 << 10
 LOG = EVENTS.index(Event.LOG)
@@ -36,11 +38,19 @@ def ring() -> Iterator[tuple[RingWriter, RingReader]]:
     writer.close()
 
 
-async def taken(intake: Intake) -> None:
-    """Take until the disk takes it, too."""
+async def written(intake: Intake) -> None:
+    """Take until the disk has taken everything, too."""
     with anyio.fail_after(20):
-        while not await intake.take():
+        while await intake.take() or not intake.is_empty:
             await anyio.sleep(0.01)
+
+
+async def read_on(reader: JournalReader, end: int) -> list[int]:
+    """Return the ids of the records that a lane reads."""
+    ids: list[int] = []
+    while reader.position < end:
+        ids += [number for number, _ in await reader.read(end, 50)]
+    return ids
 
 
 class TestFullDisk:
@@ -54,11 +64,11 @@ class TestFullDisk:
         with files_no_larger_than(100):
             for step in range(20):
                 assert writer.write(record(LOG, step))
-                assert not await intake.take()
+                assert await intake.take()
         assert reader.used > 20_000  # a companion that dies now loses nothing
         assert intake.taken == 20
         assert not intake.is_empty
-        await taken(intake)
+        await written(intake)
         assert reader.used == 0
         assert intake.is_empty
         await journal.close()
@@ -69,19 +79,53 @@ class TestFullDisk:
             "the journal can be written again; 0 events were dropped meanwhile",
         ]
 
-    async def test_the_ring_never_gets_full_and_what_is_about_the_run_is_kept(
-        self, tmp_path: Path, ring: tuple[RingWriter, RingReader], caplog: pytest.LogCaptureFixture
+    async def test_lanes_read_what_the_disk_has_and_then_what_it_has_not(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader]
     ) -> None:
         writer, reader = ring
         journal = JournalWriter(tmp_path)
         await journal.open()
         intake = Intake(reader, Arrivals(reader.slots), journal)
+        lane = JournalReader(tmp_path, 0, intake.tail)
+        for step in range(10):
+            assert writer.write(record(LOG, step))
+        await written(intake)
+        assert await read_on(lane, 5) == list(range(5))
+        with files_no_larger_than(100):
+            for step in range(10, 500):
+                assert writer.write(record(LOG, step))
+                assert await intake.take()
+            assert await read_on(lane, intake.taken) == list(range(5, 500))
+            for step in range(500, 520):
+                assert writer.write(record(LOG, step))
+                await intake.take()
+            assert await read_on(lane, 505) == list(range(500, 505))
+        await written(intake)
+        for step in range(520, 530):
+            assert writer.write(record(LOG, step))
+        await written(intake)
+        assert await read_on(lane, 530) == list(range(505, 530))
+        assert lane.lost == 0
+        await lane.close()
+        await journal.close()
+        found, lost = await read_with_lost(tmp_path, 530)
+        assert (list(found), lost) == (list(range(530)), 0)
+
+    async def test_memory_is_bounded_the_oldest_events_go_and_what_is_about_the_run_is_kept(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        writer, reader = ring
+        journal = JournalWriter(tmp_path)
+        await journal.open()
+        limit = 500_000
+        intake = Intake(reader, Arrivals(reader.slots), journal, tail=Tail(limit))
         total = 2000
         with files_no_larger_than(100):
             for step in range(total):
                 assert writer.write(record(RUN if step % 500 == 0 else LOG, step))
-                assert not await intake.take()
-        await taken(intake)
+                await intake.take()
+                assert sum(len(chunk.frames) for chunk in intake.tail.chunks) < limit + 2000
+        await written(intake)
         await journal.close()
         assert journal.next == total
 
@@ -90,8 +134,32 @@ class TestFullDisk:
         assert [number for number, kind in kinds.items() if kind == RUN] == [0, 500, 1000, 1500]
         stand_ins = [number for number, kind in kinds.items() if kind == LOST]
         dropped = lost + len(stand_ins)
-        assert total - 60 < dropped < total
+        assert total - 500 < dropped < total
+        assert not [number for number in stand_ins if number > total - 100]
         assert f"{dropped} events were dropped meanwhile" in caplog.text
+
+    async def test_what_every_lane_has_passed_goes_first_and_is_no_loss(
+        self, tmp_path: Path, ring: tuple[RingWriter, RingReader], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        writer, reader = ring
+        journal = JournalWriter(tmp_path)
+        await journal.open()
+        tail = Tail(500_000)
+        lane = JournalReader(tmp_path, 0, tail)
+        intake = Intake(
+            reader, Arrivals(reader.slots), journal, tail=tail, passed=lambda: lane.position
+        )
+        with files_no_larger_than(100):
+            for step in range(3000):
+                assert writer.write(record(LOG, step))
+                await intake.take()
+                if step % 100 == 99:
+                    await read_on(lane, intake.taken)
+        assert lane.position == 3000
+        assert lane.lost == 0
+        await written(intake)
+        assert "0 events were dropped meanwhile" in caplog.text
+        await journal.close()
 
     async def test_where_the_next_segment_cannot_be_begun(
         self, tmp_path: Path, ring: tuple[RingWriter, RingReader]
@@ -101,13 +169,14 @@ class TestFullDisk:
         await journal.open()
         intake = Intake(reader, Arrivals(reader.slots), journal)
         assert writer.write(record(LOG, 0))
-        await taken(intake)
+        await written(intake)
         (tmp_path / "journal").rename(tmp_path / "away")
         assert writer.write(record(LOG, 1))
         begin = time.monotonic()
-        assert not await intake.take()
+        await intake.take()
+        assert not intake.is_empty
         (tmp_path / "away").rename(tmp_path / "journal")
-        await taken(intake)
+        await written(intake)
         assert time.monotonic() - begin < 20
         await journal.close()
         found, lost = await read_with_lost(tmp_path / "journal", 2)

@@ -211,7 +211,7 @@ class TestImpossible:
             "cannot_start", how, tmp_path / "runs", tmp_path / "output"
         )
         # The link is in no virtual environment: it is told where ours finds its packages.
-        packages = [path for path in sys.path if path.endswith("site-packages")]
+        packages = [path for path in sys.path if path.endswith("-packages")]
         paths = [environment()["PYTHONPATH"], *packages]
         done = subprocess.run(
             [str(link), program, *arguments],

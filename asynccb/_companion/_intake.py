@@ -2,74 +2,115 @@
 From the ring to the journal, also where the disk refuses.
 
 Promises: the ring's room is given back only after the journal has its records, or while the disk
-refuses and the ring gets full: then events are dropped, counted and said, so that the training goes
-on; what begins, ends or describes the run waits here, in little memory, until the disk takes it.
+refuses and the ring gets full: then they are held in memory, where the lanes read on, so that
+trackers are served and the training goes on. What does not fit there is dropped, counted and said.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from asynccb._companion._arrivals import Arrivals
-from asynccb._ring import RingReader
+from asynccb._ring import RingReader, frame
 from asynccb.delivery.journal import JournalWriter
-from asynccb.delivery.thinning import thin
+from asynccb.delivery.tail import Tail
 
 logger = logging.getLogger("asynccb")
 
 _AGAIN: Final = 0.5
 """Seconds between two attempts while the disk refuses."""
 _CROWDED: Final = 0.5
-"""Fullness of the ring from which on events are dropped while the disk refuses."""
+"""Fullness of the ring from which on its records are in memory only, while the disk refuses."""
+
+
+def _nothing_passed() -> int:
+    return 0
 
 
 class Intake:
     """Move records from the ring to the journal; for one task."""
 
-    def __init__(self, ring: RingReader, arrivals: Arrivals, journal: JournalWriter) -> None:
-        """Take what it connects."""
+    def __init__(
+        self,
+        ring: RingReader,
+        arrivals: Arrivals,
+        journal: JournalWriter,
+        *,
+        tail: Tail | None = None,
+        passed: Callable[[], int] = _nothing_passed,
+    ) -> None:
+        """
+        Take what it connects, and where records are held that the disk refuses.
+
+        `passed` returns the id below which no lane needs a record any more.
+        """
         self._ring = ring
         self._arrivals = arrivals
         self._journal = journal
-        self._held: list[bytes] = []
-        self._first = 0
-        self._end = 0
+        self.tail = tail or Tail()
+        self._passed = passed
         self._refused_until = 0.0
         self._said = False
         self._dropped = 0
 
     @property
     def taken(self) -> int:
-        """Number of records that were taken from the ring, those that were dropped included."""
-        return max(self._end, self._journal.next)
+        """Number of records that lanes can read or that were dropped; safe on any thread."""
+        return max(self.tail.end, self._journal.next)
 
     @property
     def is_empty(self) -> bool:
         """Whether the journal has everything that was taken."""
-        return not self._held
+        return self.tail.held is None
 
     async def take(self) -> bool:
-        """Move what there is; tell whether the journal has grown."""
+        """Move what there is; tell whether there is more for the lanes, or on the disk."""
         frames, first, last = self._ring.read(self._arrivals)
         if frames:
-            self._first = self._first if self._held else first
-            self._held.append(frames)
-            self._end = last + 1
-        if not self._held:
+            written = False
+            try:
+                written = self.is_empty and await self._append(frames, first, last)
+            finally:  # also at the deadline: what was read is not read again
+                if not written:
+                    self.tail.hold(self._journal.next, frames, first, last + 1)
+            if written:
+                self._ring.release()
+                return True
+        if self.is_empty:
             return False
-        if time.monotonic() < self._refused_until:
+        written = await self._write_held()
+        if not self.is_empty:
             self._make_room()
-            return False
+        return written or bool(frames)
+
+    def hold(self, payload: bytes) -> None:
+        """Add a record of our own behind all others; it goes to the disk with them."""
+        number = self.taken
+        self.tail.hold(self._journal.next, frame(payload, number), number, number + 1)
+
+    async def _write_held(self) -> bool:
+        """Have the disk take what is held, if it is time to try; tell whether it took any."""
+        written = False
+        while time.monotonic() >= self._refused_until and self.tail.chunks:
+            chunk = self.tail.chunks[0]
+            if not await self._append(chunk.frames, chunk.first, chunk.end - 1):
+                break
+            self.tail.let_go(self._journal.next)
+            written = True
+        if self.is_empty:
+            self._ring.release()
+            self._accept()
+        return written
+
+    async def _append(self, frames: bytes, first: int, last: int) -> bool:
         try:
-            await self._journal.append(b"".join(self._held), self._first, self._end - 1)
+            await self._journal.append(frames, first, last)
         except OSError as error:
             self._refuse(error)
             return False
-        self._held.clear()
-        self._ring.release()
-        self._accept()
         return True
 
     def _refuse(self, error: OSError) -> None:
@@ -77,11 +118,11 @@ class Intake:
         if not self._said:
             self._said = True
             logger.error(
-                "the journal cannot be written (%s); it is tried again, and the training goes on: "
-                "events that find the ring half full are dropped",
+                "the journal cannot be written (%s); it is tried again. Until then trackers are "
+                "served from memory, which a crash would lose; of what does not fit there the "
+                "oldest events are dropped",
                 error,
             )
-        self._make_room()
 
     def _accept(self) -> None:
         if self._said:
@@ -92,9 +133,7 @@ class Intake:
             self._dropped = 0
 
     def _make_room(self) -> None:
-        """Drop what may be dropped, before the training has to wait for room in the ring."""
+        """Free the ring before the training has to wait for room in it, and bound the memory."""
         if self._ring.fullness > _CROWDED:
-            kept, dropped = thin(b"".join(self._held), self._first - 1)
-            self._held[:] = [kept]
-            self._dropped += dropped
             self._ring.release()
+        self._dropped += self.tail.make_room(self._passed())

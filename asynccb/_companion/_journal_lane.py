@@ -29,6 +29,7 @@ from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, Record
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
+from asynccb.delivery.tail import Tail
 
 logger = logging.getLogger("asynccb")
 
@@ -70,7 +71,9 @@ class JournalLane(Lane):
 
     directory: Path = field(kw_only=True)
     journaled: Callable[[], int] = field(kw_only=True)
-    """Returns the number of records in the journal."""
+    """Returns the number of records in the journal, its end in memory included."""
+    tail: Tail | None = field(default=None, kw_only=True)
+    """Holds the end of the journal where the disk does not take it."""
     grown: Bell = field(kw_only=True)
     """Rings when the journal has grown."""
     first: int = 0
@@ -99,7 +102,7 @@ class JournalLane(Lane):
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
         self._uploads = uploads_of(
-            self.callback, self.directory, self.name, self.journaled, self._deliver
+            self.callback, self.directory, self.name, self.journaled, self._deliver, self.tail
         )
 
     @property
@@ -114,6 +117,13 @@ class JournalLane(Lane):
             return self.first
         looked = self._saved if self._uploads is None else self._uploads.position
         return min(self._saved, looked)
+
+    @property
+    def passed(self) -> int:
+        """Id of the first record that this lane has still to read, unless it is made again."""
+        return min(
+            self.position, self.position if self._uploads is None else self._uploads.position
+        )
 
     def hurry(self, end: int) -> None:
         """Deliver everything below `end` without gathering."""
@@ -148,7 +158,7 @@ class JournalLane(Lane):
 
     async def _deliver_all(self) -> None:
         replica = await self._restore()
-        reader = JournalReader(self.directory / "journal", self.cursor.position)
+        reader = JournalReader(self.directory / "journal", self.cursor.position, self.tail)
         try:
             while not self.cursor.finished and not self.counts.disabled:
                 await self.beat()

@@ -33,6 +33,7 @@ from asynccb._lifetime import in_forked_children
 from asynccb._loop import leave_forked_hook, run_unstoppably
 from asynccb._requesting import Requesting
 from asynccb._stall import LANE_PREFIX, STALL, StallWatch
+from asynccb.delivery.tail import Tail
 
 logger = logging.getLogger("asynccb")
 
@@ -48,6 +49,7 @@ class LaneLoop:
         self,
         folder: Path,
         journaled: Callable[[], int],
+        tail: Tail,
         say: Callable[[FromCompanion], None],
         on_failed: Callable[[LaneFailed], None],
         *,
@@ -55,7 +57,7 @@ class LaneLoop:
         offline: bool,
     ) -> None:
         """
-        Take the run's folder and what tells how many records its journal has.
+        Take the run's folder, what tells how many records its journal has, and its end in memory.
 
         `on_failed` takes a callback that cannot live here; `spoken` is awaited before a lane has
         done with a record that it had to answer. Under `offline` trackers of servers get none: they
@@ -64,6 +66,7 @@ class LaneLoop:
         self.lanes: dict[str, JournalLane] = {}
         self._folder = folder
         self._journaled = journaled
+        self._tail = tail
         self._say = say
         self._on_failed = on_failed
         self._spoken = spoken
@@ -87,6 +90,13 @@ class LaneLoop:
     def done(self) -> bool:
         """Whether every lane has come to its end."""
         return not self._to_come and all(lane.done for lane in list(self.lanes.values()))
+
+    @property
+    def passed(self) -> int:
+        """Id of the first record that a lane has still to read."""
+        if self._to_come:
+            return 0
+        return min((lane.passed for lane in list(self.lanes.values())), default=0)
 
     def start(self) -> None:
         """Start the thread."""
@@ -176,6 +186,7 @@ class LaneLoop:
                 lambda error: self._say(Fault(spec.name, f"{type(error).__name__}: {error}")),
                 directory=self._folder,
                 journaled=self._journaled,
+                tail=self._tail,
                 grown=self._grown,
                 first=spec.first,
                 answer=lambda name, ticket, decision: self._say(Answer(name, ticket, decision)),

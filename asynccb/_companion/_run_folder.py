@@ -156,11 +156,7 @@ class RunFolder:
         if last is not None and decode(last[1]).kind == END:
             return
         number = self.journal.next
-        # Kind, time, step, epoch, flags, logs, changes, metrics, extra: see `_record.Record`.
-        payload = msgspec.msgpack.encode(
-            (END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": "crashed"})
-        )
-        await self.journal.append(frame(payload, number), number, number)
+        await self.journal.append(frame(crash_record(), number), number, number)
 
     def remove(self) -> list[str]:
         """
@@ -183,6 +179,14 @@ class RunFolder:
         if not left:
             self.path.rmdir()
         return left
+
+
+def crash_record() -> bytes:
+    """Return the end of a run whose training process did not live to write one."""
+    # Kind, time, step, epoch, flags, logs, changes, metrics, extra: see `_record.Record`.
+    return msgspec.msgpack.encode(
+        (END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": "crashed"})
+    )
 
 
 def is_run(path: Path) -> bool:

@@ -9,7 +9,6 @@ so that none delays that; without the training process it goes on until everythi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import logging
 import os
@@ -23,7 +22,6 @@ import anyio.lowlevel
 from asynccb._companion._arrivals import Arrivals
 from asynccb._companion._conversation import GONE, Conversation
 from asynccb._companion._intake import Intake
-from asynccb._companion._journal_lane import Bell
 from asynccb._companion._lane_loop import LaneLoop
 from asynccb._companion._messages import (
     AddLane,
@@ -32,14 +30,16 @@ from asynccb._companion._messages import (
     Counts,
     Flushed,
     FlushUpTo,
-    FromCompanion,
     Hello,
     LaneFailed,
     LaneSpec,
     Ready,
     ToCompanion,
 )
-from asynccb._companion._run_folder import RunFolder, StoredLane
+from asynccb._companion._outgoing import Outgoing
+from asynccb._companion._replica import decode
+from asynccb._companion._run_folder import RunFolder, StoredLane, crash_record
+from asynccb._record import END
 from asynccb._ring import RingReader
 
 logger = logging.getLogger("asynccb")
@@ -67,26 +67,27 @@ class Service:
         self._ring = ring
         self._arrivals = Arrivals(ring.slots)
         self._conversation = conversation
+        self._outgoing = Outgoing(conversation)
+        self.say = self._outgoing.say
         self._hello = hello
         self._folder = RunFolder(Path(hello.directory), hello.settings)
         self._journal = self._folder.journal
-        self._intake = Intake(ring, self._arrivals, self._journal)
+        self._intake = Intake(
+            ring, self._arrivals, self._journal, passed=lambda: self._lanes.passed
+        )
         self._lanes = LaneLoop(
             self._folder.path,
-            lambda: self._journal.next,
+            lambda: self._intake.taken,
+            self._intake.tail,
             self.say,
             self._lane_failed,
-            spoken=self.spoken,
+            spoken=self._outgoing.spoken,
             offline=hello.settings.offline,
         )
         self._stored: list[StoredLane] = []
         self._described = True
         self._known: set[str] = set()  # lanes of before, which may need every segment
         self._loop = asyncio.get_running_loop()
-        self._outgoing: list[FromCompanion] = []
-        self._outgoing_bell = Bell()
-        self._queued = self._sent = 0
-        self._sent_bell = Bell()
         self._obeying = False
         self._obeyed = 0
         """Messages of the training process that were heard and followed."""
@@ -106,7 +107,7 @@ class Service:
         async with anyio.create_task_group() as group:
             self._group = group
             group.start_soon(self._listen)
-            group.start_soon(self._speak)
+            group.start_soon(self._outgoing.speak)
             group.start_soon(self._report)
             group.start_soon(self._watch)
             group.start_soon(self._journal.keep_synced)
@@ -117,31 +118,15 @@ class Service:
             group.cancel_scope.cancel()
         self._lanes.cancel()
         await self._lanes.wait(1.0 if self._lanes.done else _FAREWELL / 3)
-        if self._is_over() and not self._hello.settings.keep:
+        over = self._is_over()
+        if over and not self._hello.settings.keep:
             await self._remove_folder()
-        await self._say_goodbye()
+        await self._say_goodbye(over)
         await self._lanes.wait(_LAST_WRITES)
+        if not over:
+            with anyio.CancelScope(deadline=self._drain_scope.deadline):
+                await self._write_rest()
         await self._folder.close()
-
-    def say(self, message: FromCompanion) -> None:
-        """Queue a message to the training process, on any thread; lost where that is gone."""
-        if not self._orphaned:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all
-                self._loop.call_soon_threadsafe(self._queue, message)
-
-    def _queue(self, message: FromCompanion) -> None:
-        self._outgoing.append(message)
-        self._queued += 1
-        self._outgoing_bell.ring()
-
-    async def spoken(self) -> None:
-        """Wait, on any loop, until all that was said before is in the socket, or is moot."""
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop))
-
-    async def _send_queued(self) -> None:
-        end = self._queued
-        while self._sent < end and not self._orphaned:
-            await self._sent_bell.wait(POLL)
 
     # -- ring to journal ---------------------------------------------------------------------------
 
@@ -159,15 +144,29 @@ class Service:
             idle = time.monotonic() - last_busy > 1.0
             await anyio.sleep(_IDLE_POLL if idle else POLL)
         if self._orphaned:
-            try:
-                await self._folder.record_crash_unless_ended()
-            except OSError as error:
-                logger.error("the run's end cannot be written (%s); asynccb sync does that", error)
+            await self._record_crash()
             self._lanes.ring()
 
+    async def _record_crash(self) -> None:
+        """Write the end that the training process did not live to write."""
+        last = self._intake.tail.last
+        try:
+            if last is None:
+                await self._folder.record_crash_unless_ended()
+            elif decode(last).kind != END:
+                self._intake.hold(crash_record())
+        except OSError:  # a full disk: trackers hear of it all the same
+            self._intake.hold(crash_record())
+
+    async def _write_rest(self) -> None:
+        """Have the disk take what it has refused so far; ends by cancellation where it does not."""
+        while not self._intake.is_empty:
+            await self._intake.take()
+            await anyio.sleep(POLL)
+
     async def _is_drained(self) -> bool:
-        """Tell whether the ring is empty; values of a dead training get a moment to land."""
-        if self._ring.used and self._orphaned and not self._arrivals.over:
+        """Tell whether all is taken; values of a dead training get a moment to land."""
+        if self._ring.unread and self._orphaned and not self._arrivals.over:
             await anyio.sleep(_LAST_LANDING)
             self._arrivals.over = True
             return False
@@ -175,7 +174,7 @@ class Service:
             logger.warning(
                 "%d values were still on the device when the training died", self._arrivals.lost
             )
-        return not self._ring.used and self._intake.is_empty
+        return not self._ring.unread
 
     # -- journal to lanes --------------------------------------------------------------------------
 
@@ -246,7 +245,7 @@ class Service:
 
     def _become_orphan(self) -> None:
         if not self._orphaned:
-            self._orphaned = True
+            self._orphaned = self._outgoing.moot = True
             if not self._dismissed:
                 self._end_by(self._hello.orphan_timeout)
 
@@ -257,18 +256,15 @@ class Service:
         self._report_now()
         self.say(Flushed(end))
 
-    async def _speak(self) -> None:
-        # Where the training is gone, what it said before is still to be heard: no orphan yet.
-        with contextlib.suppress(*GONE):
-            while True:
-                if not self._outgoing:
-                    await self._outgoing_bell.wait()
-                waiting, self._outgoing = self._outgoing, []
-                await self._conversation.send(waiting)
-                self._sent += len(waiting)
-                self._sent_bell.ring()
-
-    async def _say_goodbye(self) -> None:
+    async def _say_goodbye(self, over: bool) -> None:
+        if not (over or self._intake.is_empty):
+            logger.error(
+                "the disk has not taken the end of the journal: unless it does so within %.0f s, "
+                "records %d to %d are lost where they are not delivered",
+                _LAST_DRAIN,
+                self._journal.next,
+                self._intake.taken - 1,
+            )
         lanes = self._lanes.lanes.items()
         pending = {
             name: self._intake.taken - lane.position
@@ -278,8 +274,8 @@ class Service:
         self._report_now()
         self.say(Closed({name: count for name, count in pending.items() if count}))
         await anyio.lowlevel.checkpoint()  # for what was said to be queued
-        with anyio.move_on_after(_FAREWELL), contextlib.suppress(*GONE):
-            await self._conversation.send(self._outgoing)
+        with anyio.move_on_after(_FAREWELL):
+            await self._outgoing.speak_last()
 
     async def _report(self) -> None:
         while True:

@@ -21,6 +21,7 @@ from asynccb._record import AGAIN_BIT, RUN, Record
 from asynccb._run import RunDescription
 from asynccb.delivery.cursor import Cursor
 from asynccb.delivery.reader import JournalReader
+from asynccb.delivery.tail import Tail
 from asynccb.delivery.uploads import Folder, Kept, Spool
 
 _GROUP: Final = 2000
@@ -56,8 +57,10 @@ class Uploads:
         *,
         journaled: Callable[[], int],
         deliver: Deliver,
+        tail: Tail | None = None,
     ) -> None:
         """Take the tracker, the run's folder, the lane's name, and the end of the journal."""
+        self._tail = tail
         self._tracker = tracker
         self._journaled = journaled
         self._deliver = deliver
@@ -105,7 +108,7 @@ class Uploads:
         await self._spool.remove_first()
 
     async def _keep_all(self) -> None:
-        reader = JournalReader(self._journal, self.position)
+        reader = JournalReader(self._journal, self.position, self._tail)
         try:
             while True:
                 try:
@@ -144,9 +147,14 @@ class Uploads:
 
 
 def uploads_of(
-    callback: object, directory: Path, name: str, journaled: Callable[[], int], deliver: Deliver
+    callback: object,
+    directory: Path,
+    name: str,
+    journaled: Callable[[], int],
+    deliver: Deliver,
+    tail: Tail | None,
 ) -> Uploads | None:
     """Return what keeps and sends a callback's uploads; None for one that has none."""
     if not (isinstance(callback, Uploading) and callback.uploads):
         return None
-    return Uploads(callback, directory, name, journaled=journaled, deliver=deliver)
+    return Uploads(callback, directory, name, journaled=journaled, deliver=deliver, tail=tail)

@@ -36,7 +36,7 @@ class Origin:
         self.breaker = Breaker()
         self.users = 0
         self.hidden: tuple[str, ...] = ()
-        """Credentials of the proxies, once there are connections, so that no message quotes them."""
+        """Credentials of the proxies, once connected, so that no message quotes them."""
         self._name = name
         self._transport = transport
         self._opening = anyio.Lock()

@@ -1,8 +1,8 @@
 """
 Reading a journal, beside its writer or later.
 
-Promises: each record once, in order, from any position; what is missing or damaged is skipped and
-counted, and hides nothing that comes behind it.
+Promises: each record once, in order, from any position, also what the disk has not got yet; what is
+missing or damaged is skipped and counted, and hides nothing that comes behind it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from asynccb.delivery.segments import (
     segments,
     split_frames,
 )
+from asynccb.delivery.tail import Held, Tail
 
 _CHUNK: Final = 1 << 20
 
@@ -31,9 +32,10 @@ _CHUNK: Final = 1 << 20
 class JournalReader:
     """Read records in order, from any id on."""
 
-    def __init__(self, folder: Path, position: int) -> None:
-        """Take the journal's folder and the id of the first record to read."""
+    def __init__(self, folder: Path, position: int, tail: Tail | None = None) -> None:
+        """Take the journal's folder, the id of the first record to read, and what is in memory."""
         self._folder = folder
+        self._tail = tail
         self.position = position
         """Id of the record that comes next."""
         self.lost = 0
@@ -51,6 +53,11 @@ class JournalReader:
         segment of this format.
         """
         records: list[tuple[int, bytes]] = []
+        held = None if self._tail is None else self._tail.held
+        if held is not None:
+            if self.position >= held.begin:
+                return self._read_held(held, end, most)
+            end = min(end, held.begin)
         while self.position < end and len(records) < most:
             self._take(end, most, records)
             if self.position >= end or len(records) >= most:
@@ -72,6 +79,19 @@ class JournalReader:
         if file is not None:
             with anyio.CancelScope(shield=True):
                 await file.close()
+
+    def _read_held(self, held: Held, end: int, most: int) -> list[tuple[int, bytes]]:
+        """Return records that the disk has not got."""
+        records: list[tuple[int, bytes]] = []
+        for record, payload in held.records(self.position):
+            if record >= end or len(records) >= most:
+                break
+            self._skip_to(record)
+            records.append((record, payload))
+            self.position += 1
+        if len(records) < most:
+            self._skip_to(max(self.position, min(end, held.chunks[-1].end)))
+        return records
 
     def _take(self, end: int, most: int, records: list[tuple[int, bytes]]) -> None:
         """Move whole frames from the buffer to `records`."""
