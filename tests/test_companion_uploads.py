@@ -135,6 +135,26 @@ def test_a_checkpoint_that_is_gone_already_is_rejected_and_costs_nothing_else(
     assert read_lines(path)[-1]["status"] == "finished"
 
 
+def test_a_checkpoint_beyond_the_limit_is_rejected_with_what_to_do_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ASYNCCB_UPLOAD_LIMIT", "1M")
+    path = tmp_path / "sent"
+    tracker = Uploading(str(path))
+    tracker.gate.touch()
+    with running(tracker, args=arguments(tmp_path), directory=tmp_path / "runs") as run:
+        run.emit("on_train_begin")
+        step(run, 1)
+        (tmp_path / "out" / "checkpoint-1").mkdir(parents=True)
+        (tmp_path / "out" / "checkpoint-1" / "large").write_bytes(bytes(2 << 20))
+        run.emit("on_save")
+        step(run, 2)
+        save(run, tmp_path, 2)
+    assert files(path) == uploaded(2)
+    assert run.statistics().callbacks["Uploading"].rejected == 1
+    assert "more than 1 MiB; set ASYNCCB_UPLOAD_LIMIT" in caplog.text
+
+
 def test_an_upload_that_fails_by_a_bug_ends_the_tracker_and_nothing_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,9 @@ from asynccb._companion._settings import JournalSettings, read_settings
 
 def test_without_variables_there_are_defaults() -> None:
     assert read_settings({}) == JournalSettings(
-        fsync=1.0, limit=10 << 30, offline=False, keep=False
+        fsync=1.0, limit=10 << 30, offline=False, keep=False, upload_limit=100 << 30
     )
-    empty = dict.fromkeys(("ASYNCCB_JOURNAL_FSYNC", "ASYNCCB_JOURNAL_LIMIT", "ASYNCCB_OFFLINE"), "")
+    empty = dict.fromkeys(("ASYNCCB_JOURNAL_FSYNC", "ASYNCCB_UPLOAD_LIMIT", "ASYNCCB_OFFLINE"), "")
     assert read_settings(empty) == JournalSettings()
 
 
@@ -56,6 +56,12 @@ def test_the_limit_refuses_what_cannot_work(text: str) -> None:
         read_settings({"ASYNCCB_JOURNAL_LIMIT": text})
 
 
+def test_the_limit_of_uploads_may_be_as_small_as_a_checkpoint() -> None:
+    assert read_settings({"ASYNCCB_UPLOAD_LIMIT": "1M"}).upload_limit == 1 << 20
+    with pytest.raises(ConfigurationError, match=r"_UPLOAD_LIMIT is '1023K'; .* from 1M on"):
+        read_settings({"ASYNCCB_UPLOAD_LIMIT": "1023K"})
+
+
 def test_switches_are_read() -> None:
     settings = read_settings({"ASYNCCB_OFFLINE": "yes", "ASYNCCB_JOURNAL_KEEP": "1"})
     assert settings.offline
@@ -64,7 +70,13 @@ def test_switches_are_read() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["ASYNCCB_OFFLINE", "ASYNCCB_JOURNAL_KEEP", "ASYNCCB_JOURNAL_FSYNC", "ASYNCCB_JOURNAL_LIMIT"],
+    [
+        "ASYNCCB_OFFLINE",
+        "ASYNCCB_JOURNAL_KEEP",
+        "ASYNCCB_JOURNAL_FSYNC",
+        "ASYNCCB_JOURNAL_LIMIT",
+        "ASYNCCB_UPLOAD_LIMIT",
+    ],
 )
 def test_a_dispatcher_refuses_them_when_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -19,6 +19,7 @@ import aiofiles
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from asynccb._companion._bell import Bell
 from asynccb._companion._replica import Replica, decode
 from asynccb._companion._resumption import Resumption
 from asynccb._companion._uploads import uploads_of
@@ -30,6 +31,7 @@ from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
 from asynccb.delivery.tail import Tail
+from asynccb.delivery.uploads import LIMIT
 
 logger = logging.getLogger("asynccb")
 
@@ -48,23 +50,6 @@ async def _said_at_once() -> None:
     """Stand in where nobody waits for answers."""
 
 
-class Bell:
-    """Wake every task that waits, once."""
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def ring(self) -> None:
-        """Wake them."""
-        self._event.set()
-        self._event = anyio.Event()
-
-    async def wait(self, timeout: float | None = None) -> None:
-        """Wait for the next ring, at most `timeout` seconds."""
-        with anyio.move_on_after(timeout):
-            await self._event.wait()
-
-
 @dataclass(eq=False)
 class JournalLane(Lane):
     """Serve one callback from the journal in `directory`."""
@@ -74,6 +59,8 @@ class JournalLane(Lane):
     """Returns the number of records in the journal, its end in memory included."""
     tail: Tail | None = field(default=None, kw_only=True)
     """Holds the end of the journal where the disk does not take it."""
+    upload_limit: int = field(default=LIMIT, kw_only=True)
+    """Bytes of files that may wait to be uploaded."""
     grown: Bell = field(kw_only=True)
     """Rings when the journal has grown."""
     first: int = 0
@@ -102,7 +89,13 @@ class JournalLane(Lane):
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
         self._uploads = uploads_of(
-            self.callback, self.directory, self.name, self.journaled, self._deliver, self.tail
+            self.callback,
+            self.directory,
+            self.name,
+            self.journaled,
+            self._deliver,
+            self.tail,
+            self.upload_limit,
         )
 
     @property

@@ -19,7 +19,8 @@ from pathlib import Path
 import anyio
 
 from asynccb._callback import find_hooks
-from asynccb._companion._journal_lane import Bell, JournalLane
+from asynccb._companion._bell import Bell
+from asynccb._companion._journal_lane import JournalLane
 from asynccb._companion._messages import (
     Answer,
     Ended,
@@ -29,6 +30,7 @@ from asynccb._companion._messages import (
     LaneSpec,
     Request,
 )
+from asynccb._companion._settings import JournalSettings
 from asynccb._lifetime import in_forked_children
 from asynccb._loop import leave_forked_hook, run_unstoppably
 from asynccb._requesting import Requesting
@@ -54,14 +56,14 @@ class LaneLoop:
         on_failed: Callable[[LaneFailed], None],
         *,
         spoken: Callable[[], Awaitable[None]],
-        offline: bool,
+        settings: JournalSettings,
     ) -> None:
         """
         Take the run's folder, what tells how many records its journal has, and its end in memory.
 
         `on_failed` takes a callback that cannot live here; `spoken` is awaited before a lane has
-        done with a record that it had to answer. Under `offline` trackers of servers get none: they
-        wait for `asynccb sync`.
+        done with a record that it had to answer. Where the settings say `offline`, trackers of
+        servers get none: they wait for `asynccb sync`.
         """
         self.lanes: dict[str, JournalLane] = {}
         self._folder = folder
@@ -70,7 +72,7 @@ class LaneLoop:
         self._say = say
         self._on_failed = on_failed
         self._spoken = spoken
-        self._offline = offline
+        self._settings = settings
         self._to_come: deque[LaneSpec] = deque()
         self._grown = Bell()
         self._loop = asyncio.new_event_loop()
@@ -157,7 +159,7 @@ class LaneLoop:
                         lane = self._make_lane(self._to_come[0])
                         if lane is not None:
                             self.lanes[lane.name] = lane
-                            if self._offline and lane.is_remote:
+                            if self._settings.offline and lane.is_remote:
                                 group.start_soon(lane.wait_for_sync)
                             else:
                                 group.start_soon(self._run, lane, name=LANE_PREFIX + lane.name)
@@ -187,6 +189,7 @@ class LaneLoop:
                 directory=self._folder,
                 journaled=self._journaled,
                 tail=self._tail,
+                upload_limit=self._settings.upload_limit,
                 grown=self._grown,
                 first=spec.first,
                 answer=lambda name, ticket, decision: self._say(Answer(name, ticket, decision)),

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from asynccb._companion._bell import Bell
 from asynccb._companion._conversation import GONE, Conversation
-from asynccb._companion._journal_lane import Bell
 from asynccb._companion._messages import FromCompanion
 
 _LOOK = 0.005

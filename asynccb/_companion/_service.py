@@ -82,7 +82,7 @@ class Service:
             self.say,
             self._lane_failed,
             spoken=self._outgoing.spoken,
-            offline=hello.settings.offline,
+            settings=hello.settings,
         )
         self._stored: list[StoredLane] = []
         self._described = True

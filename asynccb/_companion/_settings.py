@@ -4,6 +4,7 @@ How a journal is kept, read from environment variables in the training process.
     ASYNCCB_OFFLINE=1           journal only: no tracker's server is contacted until `asynccb sync`
     ASYNCCB_JOURNAL_FSYNC       `never`, `always`, or seconds between two syncs (1)
     ASYNCCB_JOURNAL_LIMIT       bytes that the journal of a run may take, as in `500M` (10G)
+    ASYNCCB_UPLOAD_LIMIT        bytes of files that may wait to be uploaded, by tracker (100G)
     ASYNCCB_JOURNAL_KEEP=1      keep the folder of a run of which everything is delivered
 """
 
@@ -18,6 +19,7 @@ import msgspec
 
 from asynccb._exceptions import ConfigurationError
 from asynccb.delivery.journal import SEGMENT_SIZE
+from asynccb.delivery.uploads import LIMIT as UPLOAD_LIMIT
 from asynccb.trackers._environment import switch
 
 _WORDS: Final = {"never": math.inf, "always": 0.0}
@@ -35,6 +37,8 @@ class JournalSettings(msgspec.Struct, frozen=True):
     """Bytes, kept to within a segment and a batch."""
     offline: bool = False
     keep: bool = False
+    upload_limit: int = UPLOAD_LIMIT
+    """Bytes of files that may wait for each tracker."""
 
 
 def read_settings(environ: Mapping[str, str]) -> JournalSettings:
@@ -44,6 +48,9 @@ def read_settings(environ: Mapping[str, str]) -> JournalSettings:
         limit=_bytes(environ, "ASYNCCB_JOURNAL_LIMIT", JournalSettings().limit),
         offline=switch(environ, "ASYNCCB_OFFLINE"),
         keep=switch(environ, "ASYNCCB_JOURNAL_KEEP"),
+        upload_limit=_bytes(
+            environ, "ASYNCCB_UPLOAD_LIMIT", JournalSettings().upload_limit, least=1 << 20
+        ),
     )
 
 
@@ -65,15 +72,15 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     )
 
 
-def _bytes(environ: Mapping[str, str], name: str, default: int) -> int:
+def _bytes(environ: Mapping[str, str], name: str, default: int, least: int = _LEAST) -> int:
     text = environ.get(name, "").strip().upper()
     if not text:
         return default
     found = _SIZE.fullmatch(text)
     size = int(found[1]) << _UNITS[found[2]] if found else 0
-    if size >= _LEAST:
+    if size >= least:
         return size
     raise ConfigurationError(
         f"the environment variable {name} is {environ[name]!r}; it takes a number of bytes, with "
-        f"K, M, G or T for powers of 1024, from {_LEAST >> 20}M on"
+        f"K, M, G or T for powers of 1024, from {least >> 20}M on"
     )

@@ -17,7 +17,8 @@ from typing import Any
 import anyio
 
 from asynccb._callback import find_hooks
-from asynccb._companion._journal_lane import Bell, JournalLane
+from asynccb._companion._bell import Bell
+from asynccb._companion._journal_lane import JournalLane
 from asynccb._companion._run_folder import RunFolder, StoredLane
 from asynccb._exceptions import JournalError
 

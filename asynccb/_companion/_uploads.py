@@ -22,7 +22,7 @@ from asynccb._run import RunDescription
 from asynccb.delivery.cursor import Cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.tail import Tail
-from asynccb.delivery.uploads import Folder, Kept, Spool
+from asynccb.delivery.uploads import LIMIT, Folder, Kept, Spool
 
 _GROUP: Final = 2000
 """Most records that are read at once."""
@@ -58,6 +58,7 @@ class Uploads:
         journaled: Callable[[], int],
         deliver: Deliver,
         tail: Tail | None = None,
+        limit: int = LIMIT,
     ) -> None:
         """Take the tracker, the run's folder, the lane's name, and the end of the journal."""
         self._tail = tail
@@ -65,7 +66,7 @@ class Uploads:
         self._journaled = journaled
         self._deliver = deliver
         self._journal = directory / "journal"
-        self._spool = Spool(directory / "uploads" / name)
+        self._spool = Spool(directory / "uploads" / name, limit)
         self._begun = anyio.Event()
         self._open = False
         self.position = 0
@@ -153,8 +154,11 @@ def uploads_of(
     journaled: Callable[[], int],
     deliver: Deliver,
     tail: Tail | None,
+    limit: int,
 ) -> Uploads | None:
     """Return what keeps and sends a callback's uploads; None for one that has none."""
     if not (isinstance(callback, Uploading) and callback.uploads):
         return None
-    return Uploads(callback, directory, name, journaled=journaled, deliver=deliver, tail=tail)
+    return Uploads(
+        callback, directory, name, journaled=journaled, deliver=deliver, tail=tail, limit=limit
+    )

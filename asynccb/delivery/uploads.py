@@ -32,8 +32,12 @@ the checkpoint long ago."""
 _NEW: Final = ".new"
 
 
+LIMIT: Final = 100 << 30
+"""Bytes of files that may wait, unless it is said otherwise."""
+
+
 class CrowdedError(DeliveryError):
-    """Signal that too many folders wait for one more to be kept."""
+    """Signal that too much waits for one more folder to be kept."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ class Kept:
 class Spool:
     """Keep folders for one tracker, in the order of the records that they belong to."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the directory, which is made when there is something to keep."""
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        """Take the directory, made when there is something to keep, and the bytes it may hold."""
         self._path = path
+        self._limit = limit
         self._waiting: list[int] = []
         self.next = 0
         """Id of the first record that was not looked at."""
@@ -109,6 +114,15 @@ class Spool:
         # Where it is copied it may take minutes: a deadline leaves it behind, to be begun again.
         await anyio.to_thread.run_sync(self._link, number, step, folder, abandon_on_cancel=True)
         self._waiting.append(number)
+
+    def _check_room(self, folder: Folder) -> None:
+        """Raise `CrowdedError` where a folder is too much; links count as if they were copies."""
+        waiting, more = _size(self._path), _size(folder.path)
+        if waiting + more > self._limit:
+            raise CrowdedError(
+                f"it has {more >> 20} MiB, beside {waiting >> 20} MiB that wait to be uploaded: "
+                f"more than {self._limit >> 20} MiB; set ASYNCCB_UPLOAD_LIMIT to what the disk has"
+            )
 
     async def seen(self, number: int) -> None:
         """Note that no record below this id need be looked at again."""
@@ -138,6 +152,7 @@ class Spool:
     def _link(self, number: int, step: int, folder: Folder) -> None:
         place = self._path / f"{number:012}"
         new = place.with_name(place.name + _NEW)
+        self._check_room(folder)
         for folder_of_ours in (self._path.parent, self._path, new):
             folder_of_ours.mkdir(mode=0o700, exist_ok=folder_of_ours is not new)
         try:
@@ -159,6 +174,15 @@ class Spool:
             if file.is_file()
         ]
         return Kept(place, about.name, about.step, files)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file, or of the files in a folder; those that go meanwhile are none."""
+    size = 0
+    for file in (path, *path.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size
 
 
 def _link_all(source: Path, target: Path) -> None:

@@ -145,6 +145,21 @@ async def test_only_so_many_folders_may_wait(tmp_path: Path, checkpoint: Folder)
         await one.keep(MOST, MOST, checkpoint)
 
 
+async def test_only_so_many_bytes_may_wait_and_what_is_stored_makes_room(
+    tmp_path: Path, checkpoint: Folder
+) -> None:
+    (checkpoint.path / "model.bin").write_bytes(bytes(2 << 20))
+    one = Spool(tmp_path / "uploads" / "mlflow", 3 << 20)
+    await one.open()
+    await one.keep(1, 1, checkpoint)
+    with pytest.raises(CrowdedError, match=r"2 MiB, beside 2 MiB .* more than 3 MiB; .*_LIMIT"):
+        await one.keep(2, 2, checkpoint)
+    assert len(list((tmp_path / "uploads" / "mlflow").iterdir())) == 1
+    kept = await one.first()
+    await kept.stored(kept.pending()[0])
+    await one.keep(3, 3, checkpoint)
+
+
 async def test_folders_are_private_whatever_the_umask_is(
     tmp_path: Path, checkpoint: Folder
 ) -> None:
