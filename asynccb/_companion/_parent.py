@@ -87,6 +87,8 @@ class Companion:
         self._on_request = on_request
         self._specs: dict[str, LaneSpec] = {}
         self._earlier: dict[str, LaneCounts] = {}  # what companions that died had counted
+        self._said: set[str] = set()  # by the companion that lives
+        self._said_before: set[str] = set()
         self._deaths = 0  # in a row
         self._restart_at = 0.0
         self._over = False
@@ -228,6 +230,7 @@ class Companion:
 
     def _start(self) -> None:
         self._earlier = dict(self.counts)
+        self._said_before |= self._said
         self._child = Child(self.ring.fd, self.directory / "companion.log")
         self._born = self._heard = time.monotonic()
         paths = [os.path.abspath(path) for path in sys.path]
@@ -273,7 +276,8 @@ class Companion:
         self._over = True
         what = f"it has ended {self._deaths} times, the last time with {code}"
         logger.error(
-            "the companion process is not started again: %s (its log: %s)",
+            "the companion process is not started again: %s (its log: %s). Events wait for the "
+            "close, which has them journaled; those that find the ring full are dropped",
             what,
             self.directory / "companion.log",
         )
@@ -290,7 +294,9 @@ class Companion:
     def _take(self, message: FromCompanion) -> None:
         match message:
             case Notice(level, text):
-                logger.log(level, "%s", text)
+                self._said.add(text)
+                if text not in self._said_before:  # or it would be said again after each restart
+                    logger.log(level, "%s", text)
             case Counts(lanes, journaled):
                 for name, counts in lanes.items():
                     self.counts[name] = _sum(self._earlier.get(name), counts)

@@ -8,6 +8,7 @@ limit the oldest records that may be dropped make room. Folder and files are pri
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -132,11 +133,11 @@ class JournalWriter:
             await file.close()
 
     async def remove_below(self, record: int) -> None:
-        """Delete the segments all of whose records have ids below `record`."""
-        existing = segments(self._folder)
-        for (_, path), (following, _) in itertools.pairwise(existing):
-            if following <= record:
-                path.unlink(missing_ok=True)
+        """Delete the segments all of whose records have ids below `record`, as far as that goes."""
+        with contextlib.suppress(OSError):  # without a descriptor, say; the next call does it
+            for (_, path), (following, _) in itertools.pairwise(segments(self._folder)):
+                if following <= record:
+                    path.unlink(missing_ok=True)
 
     async def _write(self, file: AsyncFileIO, frames: bytes) -> None:
         written = 0
