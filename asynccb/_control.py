@@ -135,6 +135,9 @@ def check_undecided(flags: int, returned: Any) -> None:
         raise _undecided("return a control with other flags")
 
 
+_ALL: Final = (1 << len(FLAGS)) - 1
+
+
 @dataclass(frozen=True)
 class Decision:
     """Say what a hook wants the flags to be; None is no opinion."""
@@ -148,6 +151,8 @@ class Decision:
     @classmethod
     def between(cls, before: int, after: int) -> Decision:
         """Return what changes packed flags from `before` to `after`."""
+        if not (before ^ after) & _ALL:
+            return NO_OPINION
         return cls(
             *(
                 bool(after >> bit & 1) if (before ^ after) >> bit & 1 else None

@@ -251,8 +251,10 @@ class Service:
 
     async def _answer_flush(self, end: int) -> None:
         self._lanes.hurry(end)
+        pause = POLL
         while not self._lanes.has_delivered(end):
-            await anyio.sleep(POLL)
+            await anyio.sleep(pause)
+            pause = min(1.2 * pause, _IDLE_POLL)
         self._report_now()
         self.say(Flushed(end))
 
