@@ -9,7 +9,6 @@ first answer lets all of them go on. Other origins never notice.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -51,7 +50,7 @@ class Breaker:
     async def _admitted(self) -> bool:
         """Return when a request may be sent; tell whether it is the one that tries."""
         while self.is_open:
-            now = time.monotonic()
+            now = anyio.current_time()
             wait = max(self._closed_until, self._probed_until) - now
             if wait <= 0:
                 self._probed_until = now + _PROBE
@@ -68,7 +67,7 @@ class Breaker:
 
     def down(self, wait: float | None = None) -> None:
         """Take note that there was no answer, or one that said it is down, for `wait` seconds."""
-        now = time.monotonic()
+        now = anyio.current_time()
         if now < self._closed_until:
             return  # requests that were under way together fail together: one failure
         longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(self._failures, 30))

@@ -11,7 +11,6 @@ httpx is loaded by the first request.
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -126,7 +125,7 @@ class Client:
             reply = await send(await self._renewed(own, self._renew))
         if not foreign and self._statuses.tries_again(reply.status):
             wait = reply.wait(self._statuses.wait_headers) or 0.0
-            self._held_until = max(self._held_until, time.monotonic() + wait)
+            self._held_until = max(self._held_until, anyio.current_time() + wait)
         reply.check(self._statuses, self._hint)
         return reply
 
@@ -139,7 +138,7 @@ class Client:
 
     async def _wait_for_leave(self) -> None:
         """Wait until the server lets us ask again."""
-        held = self._held_until - time.monotonic()
+        held = self._held_until - anyio.current_time()
         if held > 0:
             await anyio.sleep(held)
         if self._rate is not None:

@@ -7,7 +7,7 @@ first.
 
 from __future__ import annotations
 
-import time
+import math
 
 import anyio
 
@@ -31,11 +31,11 @@ class Bucket:
         self._per_second = per_second
         self._burst = burst
         self._tokens = burst
-        self._counted = time.monotonic()
+        self._counted = -math.inf  # of the loop's time
 
     async def take(self, count: float = 1.0) -> None:
         """Take tokens, and wait for those that are not there; more than `burst` are lent."""
-        now = time.monotonic()
+        now = anyio.current_time()
         self._tokens += (now - self._counted) * self._per_second
         self._tokens = min(self._tokens, self._burst) - count
         self._counted = now

@@ -1,172 +1,38 @@
-"""An HTTP server on loopback that answers as the test says, or does not answer at all."""
+"""The scripted server of the test kit, and what only our own tests need beside it."""
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import ipaddress
-import queue
-import ssl
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
+from asynccb.testing import (
+    Answer,
+    CutError,
+    Request,
+    Script,
+    ScriptedServer,
+    in_turn,
+    scripted,
+    serving,
+    silence,
+)
 
-@dataclass
-class Request:
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Answer:
-    status: int = 200
-    body: bytes = b"{}"
-    headers: dict[str, str] = field(default_factory=dict)
-    times: int = 1
-    """How often the body is repeated."""
-    pause: float = 0.0
-    """Seconds before each byte of the body."""
-    reason: str = "Scripted"
-    cut_after: int | None = None
-    """Bytes of the body after which the connection is cut."""
-
-
-class CutError(Exception):
-    """Raised by a script: the connection is cut without an answer."""
-
-
-Script = Callable[[Request], Awaitable[Answer]]
-
-
-class ScriptedServer:
-    """Answer each request with what `script` returns; `requests` holds all that came."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.requests: list[Request] = []
-        self.url = ""
-        self.cut_bodies: list[int] = []
-        """For each of the next requests: bytes of its body after which the connection is cut."""
-        self._connections: set[asyncio.Task[None]] = set()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            while True:
-                await self._exchange(reader, writer)
-        self._connections.discard(task)
-        writer.transport.abort()
-
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = await self._read(reader)
-        self.requests.append(request)
-        try:
-            answer = await self.script(request)
-        except CutError:
-            raise ConnectionResetError from None
-        length = len(answer.body) * answer.times
-        headers = {"Content-Length": str(length), **answer.headers}
-        lines = [
-            f"HTTP/1.1 {answer.status} {answer.reason}",
-            *(f"{k}: {v}" for k, v in headers.items()),
-        ]
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        await _write_body(writer, answer)
-
-    async def _read(self, reader: asyncio.StreamReader) -> Request:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        first, *lines = head.rstrip().split("\r\n")
-        method, target, _ = first.split(" ")
-        headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in lines)}
-        length = int(headers.get("content-length", 0))
-        if length and self.cut_bodies:
-            await reader.readexactly(min(length, self.cut_bodies.pop(0)))
-            raise ConnectionResetError
-        return Request(method, target, headers, await reader.readexactly(length))
-
-    async def close(self) -> None:
-        for task in tuple(self._connections):
-            task.cancel()
-            await asyncio.wait([task])
-
-
-async def _write_body(writer: asyncio.StreamWriter, answer: Answer) -> None:
-    if answer.cut_after is not None:
-        writer.write(answer.body[: answer.cut_after])
-        await writer.drain()
-        raise ConnectionResetError
-    step = 1 if answer.pause else len(answer.body)
-    for _ in range(answer.times):
-        for start in range(0, len(answer.body), step or 1):
-            await asyncio.sleep(answer.pause)
-            writer.write(answer.body[start : start + step])
-            await writer.drain()
-
-
-@asynccontextmanager
-async def scripted(
-    script: Script, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[ScriptedServer]:
-    """Run a server for as long as the block lasts."""
-    server = ScriptedServer(script)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
-    host, port = listener.sockets[0].getsockname()
-    server.url = f"{'https' if tls else 'http'}://{host}:{port}"
-    try:
-        yield server
-    finally:
-        listener.close()
-        await server.close()
-
-
-def in_turn(*answers: Answer | type[CutError]) -> Script:
-    """Return a script that gives these answers one after another, and the last one from then on."""
-    left = list(answers)
-
-    async def script(request: Request) -> Answer:
-        answer = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(answer, Answer):
-            return answer
-        raise answer
-
-    return script
-
-
-async def silence(request: Request) -> Answer:
-    """Never answer."""
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-@contextmanager
-def serving(script: Script) -> Iterator[ScriptedServer]:
-    """Run a server in a thread of its own, for tests that block theirs."""
-    started: queue.Queue[ScriptedServer] = queue.Queue()
-    stop = asyncio.Event()
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        async with scripted(script) as server:
-            started.put(server)
-            await stop.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        yield started.get(timeout=10.0)
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()
-        loop.close()
+__all__ = [
+    "Answer",
+    "CutError",
+    "Request",
+    "Script",
+    "ScriptedServer",
+    "certificate",
+    "forward",
+    "in_turn",
+    "scripted",
+    "serving",
+    "silence",
+]
 
 
 async def forward(upstream: str, request: Request) -> Answer:
