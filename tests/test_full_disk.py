@@ -17,10 +17,10 @@ from asynccb._companion._journal_lane import GROUP
 SIZE = 40 << 20
 
 
-def small_disk(path: Path) -> list[str]:
+def small_disk(path: Path, how: str = "rw") -> list[str]:
     """Return what a command begins with to have a disk of its own mounted on a folder."""
     path.mkdir()
-    mount = f'mount -t tmpfs -o size={SIZE} none "{path}" && exec "$@"'
+    mount = f'mount -t tmpfs -o {how},size={SIZE} none "{path}" && exec "$@"'
     return ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
 
 
@@ -102,3 +102,25 @@ def test_what_is_neither_on_the_disk_nor_delivered_at_the_end_is_said(
     assert run.seen == list(range(1, 101))
     assert "NOT delivered" in run.said
     assert "the disk has not taken the end of the journal" in run.said
+
+
+def test_a_directory_that_is_read_only_leaves_the_lanes_on_the_thread(
+    disk: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [
+            *small_disk(disk, "ro"),
+            *command("cannot_start", "read-only", disk / "runs", tmp_path / "output"),
+        ],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    warnings = [line for line in done.stdout.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) == 1
+    assert "LogWitness is served by a thread of the training process" in warnings[0]
+    assert "Read-only file system" in warnings[0]
+    steps = [line["step"] for line in read_lines(tmp_path / "output")]
+    assert steps == list(range(1, 9))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,23 +19,31 @@ from urllib.parse import quote
 import pytest
 from launching import command, environment
 
-TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB = (f"s3cr+t/{name}" for name in "abcde")
-SECRETS = (TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB)
+TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB, SAVED = (f"s3cr+t/{name}" for name in "abcdef")
+SECRETS = (TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB, SAVED)
+
+
+def plain(header: str) -> str:
+    """Return the credentials of a header as whoever checks them sees them."""
+    kind, _, value = header.partition(" ")
+    return base64.b64decode(value).decode() if kind == "Basic" else value
 
 
 class Refuses(BaseHTTPRequestHandler):
     """Answer 401 to everything, with the credentials in the answer, as some servers do."""
 
     def answer(self) -> None:
-        own, proxy = self.headers["Authorization"], self.headers["Proxy-Authorization"]
-        self.server.shown.update(filter(None, (own, proxy)))  # type: ignore[attr-defined]
-        body = f"not you: {own}".encode()
-        self.send_response(401)
+        names = ("Authorization", "Proxy-Authorization")
+        sent = [value for name in names if (value := self.headers[name])]
+        self.server.shown.update(sent)  # type: ignore[attr-defined]
+        quoted = " ".join([*sent, *map(plain, sent)])
+        body = f'{{"error_code": "{quoted}", "message": "not you: {quoted}"}}'.encode()
+        self.send_response(401, f"not {quoted}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = answer  # noqa: N815
+    do_GET = do_POST = do_CONNECT = answer  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None: ...
 
@@ -58,12 +67,20 @@ def forms(secret: str) -> Iterator[bytes]:
         yield base64.b64encode(f"{user}:{secret}".encode())
 
 
+PROXY = f"http://proxy:{quote(IN_PROXY, safe='')}@"
+
 VARIABLES = {
     "token": {"MLFLOW_TRACKING_TOKEN": TOKEN},
     "password": {"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": PASSWORD},
     "url": {"MLFLOW_TRACKING_URI": f"http://ada:{quote(IN_URL, safe='')}@ADDRESS"},
-    "proxy": {"HTTP_PROXY": f"http://proxy:{quote(IN_PROXY, safe='')}@ADDRESS", "NO_PROXY": ""},
-    "dead proxy": {"HTTP_PROXY": f"http://proxy:{quote(IN_PROXY, safe='')}@127.0.0.1:9"},
+    "file": {"HOME": "SAVED"},
+    "proxy": {"HTTP_PROXY": f"{PROXY}ADDRESS"},
+    "proxy for https": {
+        "HTTPS_PROXY": f"{PROXY}ADDRESS",
+        "MLFLOW_TRACKING_URI": "https://tracker.invalid",
+    },
+    "proxy for all": {"ALL_PROXY": f"{PROXY}ADDRESS"},
+    "dead proxy": {"HTTP_PROXY": f"{PROXY}127.0.0.1:9"},
 }
 
 
@@ -73,23 +90,45 @@ def test_a_secret_is_in_no_file_no_log_no_text_and_no_command_line(
     tmp_path: Path, refusing: ThreadingHTTPServer, where: str
 ) -> None:
     address = f"127.0.0.1:{refusing.server_port}"
-    given = {key: text.replace("ADDRESS", address) for key, text in VARIABLES[where].items()}
+    home = tmp_path / "home"
+    (home / ".mlflow").mkdir(parents=True)
+    given = {
+        key: text.replace("ADDRESS", address).replace("SAVED", str(home))
+        for key, text in VARIABLES[where].items()
+    }
+    (home / ".mlflow" / "credentials").write_text(
+        f"[mlflow]\nmlflow_tracking_username = ada\nmlflow_tracking_password = {SAVED}\n"
+    )
+    given_environment = {
+        **environment(),
+        "MLFLOW_TRACKING_URI": f"http://{address}",
+        "HF_TOKEN": HUB,
+        "NO_PROXY": "",
+        **given,
+    }
     done = subprocess.run(
         command("keep_secrets", tmp_path / "output"),
-        env={
-            **environment(),
-            "MLFLOW_TRACKING_URI": f"http://{address}",
-            "HF_TOKEN": HUB,
-            "http_proxy": given.get("HTTP_PROXY", ""),
-            **given,
-        },
+        env=given_environment,
         capture_output=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
+    later = [
+        subprocess.run(
+            [sys.executable, "-m", "asynccb._cli", *words, str(tmp_path / "output")],
+            env=given_environment,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        for words in (["ls"], ["sync", "--timeout", "2"])
+    ]
     assert bool(refusing.shown) == (where != "dead proxy")  # type: ignore[attr-defined]
-    written = {str(path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    output = (tmp_path / "output").rglob("*")
+    written = {str(path): path.read_bytes() for path in output if path.is_file()}
+    for run in later:
+        written |= {f"{run.args} {run.returncode}": run.stdout + run.stderr}
     assert any(name.endswith(".segment") for name in written)
     assert any(name.endswith("companion.log") for name in written)
     assert b"MLflowCallback" in done.stderr

@@ -160,14 +160,14 @@ async def silence(request: Request) -> Answer:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[ScriptedServer]:
+def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
     """Run a server in a thread of its own, for tests that block theirs."""
     started: queue.Queue[ScriptedServer] = queue.Queue()
     stop = asyncio.Event()
     loop = asyncio.new_event_loop()
 
     async def serve() -> None:
-        async with scripted(script) as server:
+        async with scripted(script, tls) as server:
             started.put(server)
             await stop.wait()
 

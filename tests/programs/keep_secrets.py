@@ -30,6 +30,10 @@ while time.monotonic() < deadline:  # until the server's answer, or that there i
     if counts.retried or counts.disabled or counts.delivered:
         break
     time.sleep(0.02)
+try:
+    asynccb.CallbackDispatcher([asynccb.MLflowCallback(tags=object())], args=args)
+except asynccb.AsyncCCBError as error:
+    print("refused:", repr(error))
 print(trackers, trackers[0].state(), vars(trackers[0]), run, run.statistics(), args)
 for process in Path("/proc").glob("[0-9]*/cmdline"):
     try:
