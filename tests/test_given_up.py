@@ -125,3 +125,14 @@ def test_one_that_has_lived_for_a_while_is_started_again_however_often(
         assert run.flush(20)
         total = run.state.global_step
     assert sorted(set(steps(tmp_path / "tracked"))) == list(range(1, total + 1))
+
+
+def test_slots_of_the_device_are_free_once_it_is_given_up_and_what_they_held_is_no_more(
+    directory: Path, tmp_path: Path
+) -> None:
+    with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+        give_up(run)
+        companion = companion_of(run)
+        assert not companion._overwritten
+        assert companion.slots_read > 1 << 60
+        assert companion._overwritten

@@ -140,6 +140,16 @@ def test_integers_truth_values_and_rows_arrive_as_what_they_were() -> None:
         assert [type(value) for value in values] == [int, bool, list, bool]
 
 
+def test_values_whose_slots_were_used_again_are_left_out_and_counted_never_mixed_up() -> None:
+    with both_ends() as (writer, reader):
+        writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
+        land(writer, 0, "d", 7.0, 8.0)  # of another log, a lap later
+        arrivals = Arrivals(reader.slots)
+        arrivals.forget()
+        assert logs(reader.read(arrivals)[0]) == [{"host": 1.5}]
+        assert arrivals.lost == 2
+
+
 def test_values_that_a_dead_training_left_on_the_device_are_left_out_and_counted() -> None:
     with both_ends() as (writer, reader):
         arrivals = Arrivals(reader.slots)

@@ -26,6 +26,15 @@ class _Lost:
     """Stand for a value that will never land."""
 
 
+class _NoSlots(Slots):
+    """Stand for slots that were used again for later values."""
+
+    def __init__(self) -> None: ...
+
+    def landed(self, position: int, count: int) -> bool:
+        return False
+
+
 class Arrivals:
     """Resolve payloads against the slots; `RingReader.read` calls this."""
 
@@ -39,7 +48,13 @@ class Arrivals:
         self.over = False
         """Whether nothing lands any more: the training process has died."""
         self.lost = 0
-        """Values that were on the device when the training process died."""
+        """Values that never landed, or were overwritten."""
+
+    def forget(self) -> None:
+        """Leave out all values of a device: their slots hold others by now."""
+        self._slots = _NoSlots()
+        self._logs = LogUnpacker(self._slots)
+        self.over = True
 
     def __call__(self, payload: bytes) -> tuple[bytes, int] | None:
         """Return the payload with its numbers, and the position after them; None if it is early."""

@@ -39,6 +39,8 @@ class Hello(msgspec.Struct, tag=True, frozen=True):
     orphan_timeout: float
     """Seconds for which an orphaned companion goes on trying to deliver."""
     settings: JournalSettings
+    overwritten: bool = False
+    """Whether slots of values in the ring were used again, when there was no companion."""
 
 
 class AddLane(msgspec.Struct, tag=True, frozen=True):

@@ -92,6 +92,7 @@ class Companion:
         self._deaths = 0  # in a row
         self._restart_at = 0.0
         self._over = False
+        self._overwritten = False
         self._ready = False
         self._flushed = 0
         self._closed: Closed | None = None
@@ -130,7 +131,10 @@ class Companion:
         """Position below which slots may be used again; all of them without a companion."""
         if not self._child.alive:
             self.poll()
-        return sys.maxsize if self.given_up else self.ring.slots_read
+        if not self.given_up:
+            return self.ring.slots_read
+        self._overwritten = True  # whoever asks needs them for other values
+        return sys.maxsize
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -236,7 +240,13 @@ class Companion:
         paths = [os.path.abspath(path) for path in sys.path]
         self._child.send(
             Hello(
-                str(self.directory), self._key, paths, os.getpid(), ORPHAN_TIMEOUT, self._settings
+                str(self.directory),
+                self._key,
+                paths,
+                os.getpid(),
+                ORPHAN_TIMEOUT,
+                self._settings,
+                self._overwritten,
             )
         )
         for spec in self._specs.values():

@@ -66,6 +66,8 @@ class Service:
         """Take the ring, the socket, and the first message that came through it."""
         self._ring = ring
         self._arrivals = Arrivals(ring.slots)
+        if hello.overwritten:
+            self._arrivals.forget()
         self._conversation = conversation
         self._outgoing = Outgoing(conversation)
         self.say = self._outgoing.say
@@ -172,7 +174,9 @@ class Service:
             return False
         if self._arrivals.lost:
             logger.warning(
-                "%d values were still on the device when the training died", self._arrivals.lost
+                "%d values of a device are lost: they were still on it when the training died, or "
+                "there was no companion to take them",
+                self._arrivals.lost,
             )
         return not self._ring.unread
 
