@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
-from asynccb._exceptions import RejectedError
-from asynccb.delivery.queue import Queue, json_size
+from asynccb._exceptions import FaultError, RejectedError
+from asynccb.delivery.queue import PATIENCE, Queue, json_size
 from asynccb.trackers._mlflow_names import metric_key, metric_value
 from asynccb.trackers._mlflow_rest import (
     Entity,
@@ -50,6 +50,7 @@ class Outbox:
         # Keys are ASCII by now, so that 1,000 points have at most 350 kB: no bytes to count.
         self._points = Queue[Point](limits.metrics, repeatable=True)
         self._state: _Ending | None = None
+        self._failures = 0  # of the server over the state, in a row
 
     @staticmethod
     def _of_pairs(limits: Limits) -> Queue[Pair]:
@@ -84,8 +85,22 @@ class Outbox:
         await _send(self._params, "params", server, run, partial(_reject, reject, "parameter"))
         await _send(self._points, "metrics", server, run, partial(_reject, reject, "metric"))
         if self._state is not None:
-            await server.update(run.run_id, self._state.state, self._state.end_time)
+            await self._send_state(self._state, server, run, reject)
             self._state = None
+
+    async def _send_state(
+        self, ending: _Ending, server: MLflowServer, run: RunInfo, reject: Reject
+    ) -> None:
+        try:
+            await server.update(run.run_id, ending.state, ending.end_time)
+        except FaultError as error:
+            self._failures += 1
+            if ending.state != "RUNNING" or self._failures < PATIENCE:
+                raise
+            # No end of a run is given up, but that it runs is worth holding nothing up for.
+            record = Pair("status", ending.state)
+            reject("the state RUNNING", str(error), cause=f"state {error.cause}", record=record)
+        self._failures = 0
 
 
 class _Refuse(Protocol):

@@ -104,6 +104,35 @@ async def test_an_acknowledged_batch_is_not_sent_again_after_a_later_one_failed(
     assert sizes == [1000, 1000, 1000, 200]
 
 
+async def test_a_server_that_fails_over_the_state_for_ever_holds_up_no_metric_and_gets_the_end(
+    mlflow_server: RealMLflow,
+) -> None:
+    async def fails_over_running(request: Request) -> Answer:
+        if b'"status":"RUNNING"' in request.body or (failing and b'"status"' in request.body):
+            return Answer(500, b"oops")
+        return await forward(mlflow_server.uri, request)
+
+    failing = False
+    records = training(3)
+    async with scripted(fails_over_running) as front:
+        tracker = MLflowCallback(tracking_uri=front.url, experiment_name="state")
+        tracker.describe(description())
+        await tracker.on_train_begin(None, None, None)
+        await play(tracker, records)
+        assert await until_done(tracker.flush) == 2
+        assert tracker.rejected == 1
+        failing = True
+        for _ in range(20):
+            with pytest.raises(TransientError):
+                await tracker.finish("finished")
+        failing = False
+        await tracker.finish("finished")
+        await tracker.close()
+    (run,) = mlflow_server.runs("state")
+    assert run["info"]["status"] == "FINISHED"
+    assert mlflow_server.points(run["info"]["run_id"], "loss") == expected(records, "loss")
+
+
 async def refused(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Request:
     """Return the first request of a tracker with that environment; every trace is searched."""
     for name, value in environ.items():
