@@ -122,7 +122,7 @@ def test_a_secret_is_in_no_file_no_log_no_text_and_no_command_line(
             timeout=60,
             check=False,
         )
-        for words in (["ls"], ["sync", "--timeout", "2"])
+        for words in (["ls"], ["sync", "--timeout", "1"])
     ]
     assert bool(refusing.shown) == (where != "dead proxy")  # type: ignore[attr-defined]
     output = (tmp_path / "output").rglob("*")

@@ -21,7 +21,7 @@ def allow(pid: int, descriptors: int) -> None:
 
 def log(steps: int) -> None:
     for _ in range(steps):
-        run.step(logs={"text": "x" * 5_000})
+        run.step(logs={"text": "x" * 20_000})
         time.sleep(0.0005)
 
 
@@ -35,11 +35,11 @@ with asynccb.CallbackDispatcher([HoldsFile(output)], directory=directory) as run
     allow(pid, 3)  # what is open stays open, and nothing new can be
     if who == "companion killed":
         os.kill(companion.pid, signal.SIGKILL)
-    log(5_000)  # 25 MB, more than a segment of the journal
+    log(1_300)  # 26 MB, more than a segment of the journal
     print(run.flush(20))
     if who == "companion":
         allow(pid, usual)
-        log(2_000)
+        log(500)
         print(run.flush(20))
     counts = run.statistics().callbacks["HoldsFile"]
     print(run.state.global_step, counts.dropped + run.statistics().dropped)

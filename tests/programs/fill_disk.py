@@ -15,7 +15,7 @@ steps = 0
 def log_until(end: int) -> None:
     global steps
     while steps < end:
-        run.step(logs={"text": "x" * 5_000})
+        run.step(logs={"text": "x" * 20_000})
         steps += 1
         time.sleep(0.0005)
 
@@ -39,15 +39,15 @@ with asynccb.CallbackDispatcher([tracker], directory=disk / "runs") as run:
     fill()
     if server == "away":
         up.unlink()
-        log_until(10_000)  # 50 MB, more than ring and memory hold
+        log_until(2_500)  # 50 MB, more than ring and memory hold
     else:
-        log_until(5_000)
+        log_until(1_300)
         print(run.flush(20))
     if then == "freed":
         (disk / "filler").unlink()
         up.touch()
-        log_until(steps + 2_000)
+        log_until(steps + 500)
         print(run.flush(60))
     dropped = run.statistics().callbacks["AwayTracker"].dropped
-    run.close(5.0)
+    run.close(3.0)
 print(steps, dropped)
