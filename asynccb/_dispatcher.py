@@ -24,7 +24,7 @@ from asynccb._faults import raise_oldest
 from asynccb._given import Given, check_limits, check_mapping, first_state
 from asynccb._inline import run_inline
 from asynccb._late_history import take_in
-from asynccb._lifetime import at_exit, in_forked_children, status_of
+from asynccb._lifetime import FORKED, at_exit, in_forked_children, status_of
 from asynccb._membership import Membership
 from asynccb._publisher import Publisher
 from asynccb._record import HISTORY_BIT
@@ -343,10 +343,6 @@ class CallbackDispatcher(Membership, Steering):
         self.close(status="failed" if status == "finished" and self._training else status)
 
     def _after_fork(self) -> None:
-        self._refuse(
-            ForkedError,
-            "this dispatcher belongs to the parent process: a forked child (a DataLoader worker, "
-            "say) must not emit events; return the values to the parent, or make a dispatcher here",
-        )
+        self._refuse(ForkedError, FORKED)
         self._publisher.abandon()
         self._forget_exit()

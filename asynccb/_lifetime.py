@@ -11,8 +11,15 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Final
 
 from asynccb._run import RunStatus
+
+FORKED: Final = (
+    "this dispatcher belongs to the parent process: a forked child (a DataLoader worker, say) must "
+    "not emit events; return the values to the parent, or make a dispatcher here"
+)
+"""What a forked child is told that emits an event."""
 
 
 def in_forked_children(method: Callable[[], None]) -> None:
