@@ -135,9 +135,6 @@ def check_undecided(flags: int, returned: Any) -> None:
         raise _undecided("return a control with other flags")
 
 
-_ALL: Final = (1 << len(FLAGS)) - 1
-
-
 @dataclass(frozen=True)
 class Decision:
     """Say what a hook wants the flags to be; None is no opinion."""
