@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,3 +97,23 @@ def points(directory: Path) -> dict[str, list[tuple[int, float]]]:
 def single(value: float) -> float:
     """Return the 32-bit float that is nearest to a value."""
     return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
+def logged(directory: Path) -> list[tuple[int, str, Any]]:
+    """Return step, name and value of all that was logged, texts too; NaN as None."""
+    if not files(directory):
+        return []
+    scalars = [
+        (step, tag, None if math.isnan(value) else value)
+        for tag, values in points(directory).items()
+        for step, value in values
+    ]
+    texts = [
+        (event.step, value.tag.removesuffix("/text_summary"), value.tensor.string_val[0].decode())
+        for file in files(directory)
+        for event in events(file)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "text"
+        and "/" in value.tag.removesuffix("/text_summary")
+    ]
+    return sorted([*scalars, *texts], key=lambda value: value[0])

@@ -1,0 +1,132 @@
+"""
+The trackers that the contract is tested with: one entry each in `CASES`.
+
+An entry is a context manager that takes a folder and the session's servers, starts what the tracker
+needs, and yields a `Case`: how to make it, what stands before its server, how to read what arrived.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from event_files import logged
+from servers.front import Front, fronting
+from servers.mlflow_server import RealMLflow
+
+import asynccb
+from asynccb.trackers.base import Tracker
+
+SECRET = "s3cr3t-of-the-contract"
+
+
+class Value(NamedTuple):
+    """One value as the server gives it back; NaN as None where it cannot say NaN."""
+
+    step: int
+    name: str
+    value: Any
+
+
+@dataclass
+class Case:
+    """Say how one tracker is made, reached and read."""
+
+    name: str
+    """Public name of the class."""
+    read: Callable[[], dict[str, list[Value]]]
+    """Returns the values of each run, by the run's status as the server has it, in order of step;
+    only those that were logged, not what the tracker adds."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment; a credential in it is `SECRET`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    front: Front | None = None
+    """What stands before the server; None for a tracker that writes files."""
+    finished: str = "finished"
+    """How the server calls a run that ended well; `"finished"` where it has no status."""
+    loss: str = "loss"
+    """Name under which the log's `loss` arrives."""
+    single: frozenset[str] = frozenset()
+    """Names that arrive without a step of their own."""
+
+    def make(self) -> Tracker:
+        tracker: Tracker = getattr(asynccb, self.name)(**self.arguments)
+        return tracker
+
+    def only_run(self) -> tuple[str, list[Value]]:
+        """Return the status and the values of the run, which must be the only one."""
+        ((status, values),) = self.read().items()
+        return status.partition("#")[0], values
+
+    def steps(self) -> list[int]:
+        """Return the steps of the loss, in the order of the server."""
+        return [value.step for value in self.only_run()[1] if value.name == self.loss]
+
+
+class Servers:
+    """Start the session's servers when they are first asked for."""
+
+    def __init__(self, request: pytest.FixtureRequest) -> None:
+        self._request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return self._request.getfixturevalue(name)
+
+
+Open = Callable[[Path, Servers], AbstractContextManager[Case]]
+
+
+@contextmanager
+def tensorboard(folder: Path, servers: Servers) -> Iterator[Case]:
+    directory = folder / "board"
+
+    def read() -> dict[str, list[Value]]:
+        values = [Value(*value) for value in logged(directory)]
+        return {"finished": values} if directory.exists() else {}
+
+    yield Case(
+        "TensorBoardCallback", read, arguments={"logging_dir": str(directory)}, loss="train/loss"
+    )
+
+
+@contextmanager
+def mlflow(folder: Path, servers: Servers) -> Iterator[Case]:
+    server: RealMLflow = servers.mlflow_server
+    with fronting(server.uri) as front:
+        yield Case(
+            "MLflowCallback",
+            lambda: mlflow_values(server, folder.name),
+            variables={
+                "MLFLOW_TRACKING_URI": front.url,
+                "MLFLOW_EXPERIMENT_NAME": folder.name,
+                "MLFLOW_TRACKING_TOKEN": SECRET,
+            },
+            front=front,
+            finished="FINISHED",
+        )
+
+
+def mlflow_values(server: RealMLflow, experiment: str) -> dict[str, list[Value]]:
+    """Return the points of each run of an experiment."""
+    if experiment not in [found["name"] for found in server.experiments()]:
+        return {}
+    read: dict[str, list[Value]] = {}
+    for number, run in enumerate(server.runs(experiment)):
+        names = sorted(metric["key"] for metric in run["data"].get("metrics", []))
+        run_id = run["info"]["run_id"]
+        values = [
+            Value(step, name, None if math.isnan(value) else value)
+            for name in names
+            for step, value, _ in server.points(run_id, name)
+        ]
+        read[f"{run['info']['status']}#{number}"] = sorted(values, key=lambda v: v.step)
+    return read
+
+
+CASES: dict[str, Open] = {"tensorboard": tensorboard, "mlflow": mlflow}
+"""The trackers by their names in `report_to`; a new one is an entry here."""
