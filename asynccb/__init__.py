@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.progress import ProgressCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
+    from asynccb.trackers.trackio import TrackioCallback
     from asynccb.trainer import Trainer
 
 _HOMES: Final = {
@@ -79,6 +80,7 @@ _HOMES: Final = {
     "StateFileError": "_exceptions",
     "TensorBoardCallback": "trackers.tensorboard",
     "TraceError": "_exceptions",
+    "TrackioCallback": "trackers.trackio",
     "Trainer": "trainer",
     "TrainerCallback": "_callback",
     "TrainerControl": "_control",
@@ -123,6 +125,7 @@ __all__ = [
     "StateFileError",
     "TensorBoardCallback",
     "TraceError",
+    "TrackioCallback",
     "Trainer",
     "TrainerCallback",
     "TrainerControl",

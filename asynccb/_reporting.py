@@ -12,6 +12,7 @@ from asynccb.trackers.base import Tracker
 _TRACKERS: Final = {
     "mlflow": "mlflow:MLflowCallback",
     "tensorboard": "tensorboard:TensorBoardCallback",
+    "trackio": "trackio:TrackioCallback",
 }
 """Names that `report_to` takes, in the order in which `"all"` adds them."""
 

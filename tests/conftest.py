@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
+from servers.trackio_server import RealTrackio
 
 # How long an example takes says something of the machine alone.
 settings.register_profile(
@@ -50,6 +51,15 @@ def mlflow_gate(mlflow_server: RealMLflow) -> Iterator[Gate]:
     """An address of the real MLflow server that a test may shut: it takes 10 s to start again."""
     with gate(mlflow_server.uri) as it:
         yield it
+
+
+@pytest.fixture(scope="session")
+def trackio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTrackio]:
+    """A real Trackio server; a test that stops it starts it again."""
+    server = RealTrackio(tmp_path_factory.mktemp("trackio"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -1,11 +1,18 @@
-"""Reading switches from environment variables, as transformers reads them, but without guessing."""
+"""
+Settings that are given, or else read from environment variables, without guessing.
+
+Promises: what cannot work is refused where it was given, with its value and what would do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from asynccb._exceptions import ConfigurationError
+
+Uploaded: TypeAlias = Literal["end", "checkpoint", "false"]
+"""Which models a tracker stores: the final one, each checkpoint, or none."""
 
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
 _FALSE: Final = frozenset({"", "0", "OFF", "NO", "FALSE"})
@@ -25,4 +32,35 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
     raise ConfigurationError(
         f"the environment variable {name} is {environ[name]!r}; it takes 1, on, yes or true, "
         "or 0, off, no or false"
+    )
+
+
+def text_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return a text: what was given, or the variable; None where both are missing or empty."""
+    value = given if given is not None else environ.get(variable, "").strip() or None
+    if value is not None and not (isinstance(value, str) and value):
+        raise ConfigurationError(f"{name} is {value!r}; it takes a string that is not empty")
+    return value
+
+
+def switch_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> bool:
+    """Return a switch: what was given, or the variable."""
+    if given is None:
+        return switch(environ, variable)
+    if not isinstance(given, bool):
+        raise ConfigurationError(f"{name} is {given!r}; it takes True or False")
+    return given
+
+
+def upload_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> Uploaded:
+    """
+    Return which models are stored; `"false"` where nothing is said.
+
+    Raises `ConfigurationError` for another value; transformers takes it as `"false"`.
+    """
+    value = given if given is not None else environ.get(variable, "").strip().lower() or "false"
+    if value == "end" or value == "checkpoint" or value == "false":
+        return value
+    raise ConfigurationError(
+        f"{name} (or {variable}) is {value!r}; it takes 'end', 'checkpoint' or 'false'"
     )

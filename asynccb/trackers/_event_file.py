@@ -31,7 +31,7 @@ _POLYNOMIAL: Final = 0x82F63B78
 """Castagnoli's, with its bits reversed."""
 _MASK: Final = 0xA282EAD8
 
-_PERMANENT: Final = frozenset(
+PERMANENT: Final = frozenset(
     {
         errno.EACCES,
         errno.EEXIST,
@@ -108,7 +108,7 @@ def _open_or_create(path: str, flags: int) -> int:
 
 
 def _classified(path: Path, error: OSError) -> DeliveryError:
-    if error.errno in _PERMANENT:
+    if error.errno in PERMANENT:
         return AccessError(
             f"cannot write {path}: {error.strerror}; give a directory that can be made and written "
             "as logging_dir or in TENSORBOARD_LOGGING_DIR"

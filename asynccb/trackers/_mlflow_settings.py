@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 import msgspec
 
 from asynccb._exceptions import ConfigurationError
-from asynccb.trackers._environment import switch
+from asynccb.trackers._environment import switch_setting, text_setting
 from asynccb.trackers._mlflow_names import TAG_LENGTH, entity_key, text_value
 
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
@@ -52,13 +52,19 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSetti
     """Return the settings: what was given, and for what is None, the environment variable."""
     return MLflowSettings(
         tracking_uri=_tracking_uri(given["tracking_uri"], environ),
-        experiment_name=_text("experiment_name", given, "MLFLOW_EXPERIMENT_NAME", environ),
-        run_id=_run_id(_text("run_id", given, "MLFLOW_RUN_ID", environ)),
+        experiment_name=text_setting(
+            "experiment_name", given["experiment_name"], "MLFLOW_EXPERIMENT_NAME", environ
+        ),
+        run_id=_run_id(text_setting("run_id", given["run_id"], "MLFLOW_RUN_ID", environ)),
         tags=_tags(given["tags"], environ.get("MLFLOW_TAGS", "")),
-        nested_run=_switch("nested_run", given, "MLFLOW_NESTED_RUN", environ),
-        flatten_params=_switch("flatten_params", given, "MLFLOW_FLATTEN_PARAMS", environ),
+        nested_run=switch_setting("nested_run", given["nested_run"], "MLFLOW_NESTED_RUN", environ),
+        flatten_params=switch_setting(
+            "flatten_params", given["flatten_params"], "MLFLOW_FLATTEN_PARAMS", environ
+        ),
         max_log_params=_maximum(given["max_log_params"], environ.get("MLFLOW_MAX_LOG_PARAMS", "")),
-        log_artifacts=_switch("log_artifacts", given, "HF_MLFLOW_LOG_ARTIFACTS", environ),
+        log_artifacts=switch_setting(
+            "log_artifacts", given["log_artifacts"], "HF_MLFLOW_LOG_ARTIFACTS", environ
+        ),
     )
 
 
@@ -67,26 +73,6 @@ def without_userinfo(uri: str) -> str:
     parts = urlsplit(uri)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
-
-
-def _text(
-    name: str, given: Mapping[str, Any], variable: str, environ: Mapping[str, str]
-) -> str | None:
-    value = given[name]
-    if value is None:
-        value = environ.get(variable, "").strip() or None
-    if value is not None and not (isinstance(value, str) and value):
-        raise ConfigurationError(f"{name} is {value!r}; it takes a string that is not empty")
-    return value
-
-
-def _switch(name: str, given: Mapping[str, Any], variable: str, environ: Mapping[str, str]) -> bool:
-    value = given[name]
-    if value is None:
-        return switch(environ, variable)
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{name} is {value!r}; it takes True or False")
-    return value
 
 
 def _run_id(value: str | None) -> str | None:

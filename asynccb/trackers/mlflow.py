@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -27,6 +26,7 @@ from asynccb.trackers._mlflow_names import PARAMETER_LENGTH, entity_key, text_va
 from asynccb.trackers._mlflow_outbox import Outbox
 from asynccb.trackers._mlflow_rest import Limits, MLflowServer, RunInfo, RunState
 from asynccb.trackers._mlflow_settings import MLflowSettings, resolve
+from asynccb.trackers._models import model_folder
 from asynccb.trackers.payload import flatten, run_config
 from asynccb.trackers.server import ServerTracker
 
@@ -160,12 +160,7 @@ class MLflowCallback(ServerTracker):
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return the checkpoint's folder."""
-        folder = getattr(args, "output_dir", None)
-        name = f"checkpoint-{state.global_step}"
-        if folder is None:
-            self.reject(name, "the training arguments have no output_dir to find it in")
-            return None
-        return Folder(Path(folder) / name, name)
+        return model_folder(event, args, state, self.reject)
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
         """Store a file below its checkpoint's name."""

@@ -18,11 +18,13 @@ import pytest
 from event_files import logged
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
+from servers.trackio_server import WRITE_TOKEN, RealTrackio
+from waiting import eventually
 
 import asynccb
 from asynccb.trackers.base import Tracker
 
-SECRET = "s3cr3t-of-the-contract"
+SECRET = WRITE_TOKEN
 
 
 class Value(NamedTuple):
@@ -128,5 +130,67 @@ def mlflow_values(server: RealMLflow, experiment: str) -> dict[str, list[Value]]
     return read
 
 
-CASES: dict[str, Open] = {"tensorboard": tensorboard, "mlflow": mlflow}
+@contextmanager
+def trackio(folder: Path, servers: Servers) -> Iterator[Case]:
+    server: RealTrackio = servers.trackio_server
+    with fronting(server.url) as front:
+        yield Case(
+            "TrackioCallback",
+            lambda: trackio_values(server, project_of(folder)),
+            variables={
+                "TRACKIO_SERVER_URL": f"{front.url}/?write_token={SECRET}",
+                "TRACKIO_PROJECT": project_of(folder),
+            },
+            front=front,
+            loss="train/loss",
+        )
+
+
+@contextmanager
+def trackio_folder(folder: Path, servers: Servers) -> Iterator[Case]:
+    server = RealTrackio(folder)
+
+    def read() -> dict[str, list[Value]]:
+        if not (folder / "inbox").exists():
+            return {}
+        server.start()
+        try:
+            eventually(lambda: not list(folder.glob("inbox/*/*.jsonl")), 30.0)
+            return trackio_values(server, project_of(folder))
+        finally:
+            server.stop()
+
+    yield Case(
+        "TrackioCallback",
+        read,
+        variables={"TRACKIO_DIR": str(folder), "TRACKIO_PROJECT": project_of(folder)},
+        loss="train/loss",
+    )
+
+
+def project_of(folder: Path) -> str:
+    return folder.name.replace("_", "-")[:60]
+
+
+def trackio_values(server: RealTrackio, project: str) -> dict[str, list[Value]]:
+    """Return what each run of a project has; Trackio gives NaN and infinity as null."""
+    read: dict[str, list[Value]] = {}
+    for number, run in enumerate(server.runs(project)):
+        alerts = server.alerts(project, run["id"])
+        status = alerts[0]["title"].removeprefix("Run ") if alerts else "finished"
+        read[f"{status}#{number}"] = [
+            Value(row["step"], name, value)
+            for row in server.rows(project, run["id"])
+            for name, value in row.items()
+            if name not in ("step", "timestamp")
+        ]
+    return read
+
+
+CASES: dict[str, Open] = {
+    "tensorboard": tensorboard,
+    "mlflow": mlflow,
+    "trackio": trackio,
+    "trackio folder": trackio_folder,
+}
 """The trackers by their names in `report_to`; a new one is an entry here."""

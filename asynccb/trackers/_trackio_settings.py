@@ -1,0 +1,212 @@
+"""
+Where a Trackio tracker's settings come from, and where they send a run.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._environment import (
+    Uploaded,
+    switch_setting,
+    text_setting,
+    upload_setting,
+)
+
+Resume: TypeAlias = Literal["allow", "never"]
+
+_SPACE: Final = re.compile(r"([\w.\-]+/)?[\w.\-]+", re.ASCII)
+_HUB: Final = "https://huggingface.co"
+_PROJECT: Final = "huggingface"
+_SHORTEST_INTERVAL: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """Name a Space of Hugging Face, as `namespace/name`, or `name` in the user's namespace."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """Name a Trackio server, by its address without credentials."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """Name the folder that a local `trackio show` reads."""
+
+    directory: str
+
+
+Destination: TypeAlias = Space | Server | Inbox
+
+
+@dataclass(frozen=True)
+class TrackioSettings:
+    """Hold a Trackio tracker's settings as plain data; `TrackioCallback` says what they mean."""
+
+    project: str | None
+    other_project: str | None
+    """That of the variable, for training arguments that leave theirs as it is by default."""
+    run_name: str | None
+    group: str | None
+    space_id: str | None
+    """The one given; the training arguments come next, then `other_space_id`."""
+    other_space_id: str | None
+    server_url: str | None
+    only_server: bool
+    """Whether the server was given, and not a Space, so that no other Space goes before it."""
+    directory: str
+    hub: str
+    resume: Resume
+    log_model: Uploaded
+    log_gpu: bool
+    gpu_interval: float
+
+    def destination(self, args: Any) -> Destination:
+        """
+        Return where a run goes: a Space wins over a server, and both over the local folder.
+
+        A server that was given wins over a Space of the arguments or of the variable.
+        """
+        space = self.space_id
+        if space is None and not self.only_server:
+            space = checked_space(getattr(args, "trackio_space_id", None)) or self.other_space_id
+        if space is not None:
+            return Space(space)
+        return Inbox(self.directory) if self.server_url is None else Server(self.server_url)
+
+    def project_of(self, args: Any) -> str:
+        """Return the project: the one given, that of the training arguments, or the variable's."""
+        named = getattr(args, "project", None)
+        if self.project is None and named and named != _PROJECT:
+            return str(named)
+        return self.project or self.other_project or _PROJECT
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    server = _server_url(given["server_url"], environ)
+    return TrackioSettings(
+        project=text_setting("project", given["project"], "", {}),
+        other_project=text_setting("project", None, "TRACKIO_PROJECT", environ),
+        run_name=text_setting("name", given["name"], "", {}),
+        group=text_setting("group", given["group"], "", {}),
+        space_id=checked_space(given["space_id"]),
+        server_url=server,
+        other_space_id=checked_space(environ.get("TRACKIO_SPACE_ID", "").strip() or None),
+        only_server=given["server_url"] is not None,
+        directory=str(_directory(environ)),
+        hub=environ.get("HF_ENDPOINT", "").strip().rstrip("/") or _HUB,
+        resume=_resume(given["resume"]),
+        log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
+        log_gpu=given["auto_log_gpu"] is None
+        or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", environ),
+        gpu_interval=_interval(given["gpu_log_interval"]),
+    )
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether a variable names a server, a Space or a folder."""
+    names = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR")
+    return any(environ.get(name, "").strip() for name in names)
+
+
+def checked_space(value: object) -> str | None:
+    """Return a Space's name; raise `ConfigurationError` for what can be none."""
+    if value is None or (isinstance(value, str) and _SPACE.fullmatch(value)):
+        return value
+    raise ConfigurationError(
+        f"the Trackio Space is {value!r}; it takes 'namespace/name', or 'name' in your own "
+        "namespace (as space_id=, trackio_space_id of the training arguments, or TRACKIO_SPACE_ID)"
+    )
+
+
+def write_token(url: str, environ: Mapping[str, str]) -> str:
+    """Return the token for a server, from the variable's address or `TRACKIO_WRITE_TOKEN`."""
+    variable = environ.get("TRACKIO_SERVER_URL", "").strip()
+    own = parse_qs(urlsplit(variable).query).get("write_token", [])
+    if own and _without_query(variable) == url:
+        return own[0]
+    return environ.get("TRACKIO_WRITE_TOKEN", "").strip()
+
+
+def hub_token(environ: Mapping[str, str]) -> str:
+    """Return the token of Hugging Face: the variable's, or the one that a login has saved."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if token := environ.get(name, "").strip():
+            return token
+    saved = environ.get("HF_TOKEN_PATH", "").strip() or _hub_home(environ) / "token"
+    try:
+        return Path(saved).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _server_url(given: object, environ: Mapping[str, str]) -> str | None:
+    url = given if given is not None else environ.get("TRACKIO_SERVER_URL", "").strip() or None
+    if url is None:
+        return None
+    parts = urlsplit(url) if isinstance(url, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        shown = _without_query(url) if isinstance(url, str) else url
+        raise ConfigurationError(
+            f"the Trackio server is {shown!r}; it takes an address such as http://127.0.0.1:7860 "
+            "(as server_url= or TRACKIO_SERVER_URL)"
+        )
+    assert isinstance(url, str)
+    if given is not None and ("@" in parts.netloc or "write_token" in parts.query):
+        raise ConfigurationError(
+            f"server_url {_without_query(url)} comes with a credential, which is not kept: set "
+            "TRACKIO_WRITE_TOKEN instead"
+        )
+    return _without_query(url)
+
+
+def _without_query(url: str) -> str:
+    """Return an address as it is kept and compared: no user, no query, no slash at the end."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
+
+
+def _directory(environ: Mapping[str, str]) -> Path:
+    given = environ.get("TRACKIO_DIR", "").strip()
+    return Path(
+        os.path.abspath(Path(given).expanduser() if given else _hub_home(environ) / "trackio")
+    )
+
+
+def _hub_home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HF_HOME", "").strip()
+    if not home:
+        cache = environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+        home = os.path.join(cache, "huggingface")
+    return Path(home).expanduser()
+
+
+def _resume(value: object) -> Resume:
+    if value == "allow" or value == "never":
+        return value
+    raise ConfigurationError(f"resume is {value!r}; it takes 'allow' or 'never'")
+
+
+def _interval(value: object) -> float:
+    if isinstance(value, int | float) and value >= _SHORTEST_INTERVAL:
+        return float(value)
+    raise ConfigurationError(
+        f"gpu_log_interval is {value!r}; it takes seconds, from {_SHORTEST_INTERVAL:g} on"
+    )
