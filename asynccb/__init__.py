@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from asynccb.callbacks.early_stopping import EarlyStoppingCallback
     from asynccb.callbacks.printer import PrinterCallback
     from asynccb.callbacks.progress import ProgressCallback
+    from asynccb.trackers.azureml import AzureMLCallback
+    from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
     from asynccb.trackers.trackio import TrackioCallback
@@ -54,11 +56,13 @@ _HOMES: Final = {
     "AccessError": "_exceptions",
     "AgreementError": "_exceptions",
     "AsyncCCBError": "_exceptions",
+    "AzureMLCallback": "trackers.azureml",
     "CallbackDispatcher": "_dispatcher",
     "BusyError": "_exceptions",
     "CallbackError": "_exceptions",
     "ClosedError": "_exceptions",
     "ConfigurationError": "_exceptions",
+    "DagsHubCallback": "trackers.dagshub",
     "Decision": "_control",
     "DefaultFlowCallback": "callbacks.default_flow",
     "DefinitionError": "_exceptions",
@@ -99,11 +103,13 @@ __all__ = [
     "AccessError",
     "AgreementError",
     "AsyncCCBError",
+    "AzureMLCallback",
     "BusyError",
     "CallbackDispatcher",
     "CallbackError",
     "ClosedError",
     "ConfigurationError",
+    "DagsHubCallback",
     "Decision",
     "DefaultFlowCallback",
     "DefinitionError",

@@ -10,6 +10,8 @@ from asynccb._exceptions import ConfigurationError
 from asynccb.trackers.base import Tracker
 
 _TRACKERS: Final = {
+    "azure_ml": "azureml:AzureMLCallback",
+    "dagshub": "dagshub:DagsHubCallback",
     "mlflow": "mlflow:MLflowCallback",
     "tensorboard": "tensorboard:TensorBoardCallback",
     "trackio": "trackio:TrackioCallback",

@@ -188,12 +188,12 @@ def _unix_time(date: str) -> float | None:
 
 
 def _error_code(body: bytes) -> str | None:
-    """Return the code of a JSON error (its `error_code` or `code`), where it has one."""
+    """Return the code of a JSON error (`error_code`, `code` or `error`), where it has one."""
     try:
         error = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return None
     if not isinstance(error, dict):
         return None
-    code = error.get("error_code", error.get("code"))
+    code = error.get("error_code", error.get("code", error.get("error")))
     return code if isinstance(code, str) else None

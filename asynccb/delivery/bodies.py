@@ -32,15 +32,21 @@ class Body(Protocol):
 
 @dataclass(frozen=True)
 class FileBody:
-    """Send a file as it is; what is appended to it meanwhile is not sent."""
+    """Send a file, or a part of it; what is appended to it meanwhile is not sent."""
 
     file: Path
     content_type: str = _CONTENT
+    start: int = 0
+    """Bytes before the part."""
+    length: int | None = None
+    """Bytes of the part; None for all that follow."""
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Return the file's bytes."""
-        size = (await aiofiles.os.stat(self.file)).st_size
-        return size, self.content_type, chunks(self.file, size)
+        """Return the bytes."""
+        size = self.length
+        if size is None:
+            size = (await aiofiles.os.stat(self.file)).st_size - self.start
+        return size, self.content_type, chunks(self.file, size, self.start)
 
 
 @dataclass(frozen=True)
@@ -56,36 +62,60 @@ class FormBody:
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
         """Return the form's bytes."""
-        size = (await aiofiles.os.stat(self.file)).st_size
+        form = FilesBody(((self.file, self.filename),), self.name, self.fields, self.content_type)
+        return await form.open()
+
+
+@dataclass(frozen=True)
+class FilesBody:
+    """Send several files in one form, under one field's name, after the form's fields."""
+
+    files: tuple[tuple[Path, str], ...]
+    """Each with the name that the form gives it."""
+    name: str
+    """Name of the field that holds the files."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = _CONTENT
+
+    async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
+        """Return the form's bytes."""
         boundary = self._boundary()
-        head = b"".join(self._part(boundary, name, value) for name, value in self.fields.items())
-        head += (
+        fields = b"".join(_field(boundary, name, value) for name, value in self.fields.items())
+        heads = [self._head(boundary, filename) for _, filename in self.files]
+        sizes = [(await aiofiles.os.stat(file)).st_size for file, _ in self.files]
+        tail = f"--{boundary}--\r\n".encode()
+        length = len(fields) + sum(map(len, heads)) + sum(sizes) + 2 * len(sizes) + len(tail)
+
+        async def content() -> AsyncIterator[bytes]:
+            yield fields
+            for head, size, (file, _) in zip(heads, sizes, self.files, strict=True):
+                yield head
+                async for chunk in chunks(file, size):
+                    yield chunk
+                yield b"\r\n"
+            yield tail
+
+        return length, f"multipart/form-data; boundary={boundary}", content()
+
+    def _head(self, boundary: str, filename: str) -> bytes:
+        return (
             f"--{boundary}\r\nContent-Disposition: form-data; "
-            f'name="{_quoted(self.name)}"; filename="{_quoted(self.filename)}"\r\n'
+            f'name="{_quoted(self.name)}"; filename="{_quoted(filename)}"\r\n'
             f"Content-Type: {self.content_type}\r\n\r\n"
         ).encode()
-        tail = f"\r\n--{boundary}--\r\n".encode()
-        length = len(head) + size + len(tail)
-        content = _around(head, chunks(self.file, size), tail)
-        return length, f"multipart/form-data; boundary={boundary}", content
 
     def _boundary(self) -> str:
         """Return what stands between the parts: the same each time, and in no ordinary file."""
-        text = repr((self.name, self.filename, sorted(self.fields.items())))
+        names = [filename for _, filename in self.files]
+        text = repr((self.name, names, sorted(self.fields.items())))
         return "asynccb-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    @staticmethod
-    def _part(boundary: str, name: str, value: str) -> bytes:
-        return (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n'
-            f"{value}\r\n"
-        ).encode()
 
-
-async def chunks(file: Path, size: int) -> AsyncIterator[bytes]:
-    """Read exactly `size` bytes, which the request has announced."""
+async def chunks(file: Path, size: int, start: int = 0) -> AsyncIterator[bytes]:
+    """Read exactly `size` bytes, which the request has announced, from `start` on."""
     left = size
     async with aiofiles.open(file, "rb") as stream:
+        await stream.seek(start)
         while left:
             chunk = await stream.read(min(CHUNK, left))
             if not chunk:
@@ -94,11 +124,10 @@ async def chunks(file: Path, size: int) -> AsyncIterator[bytes]:
             yield chunk
 
 
-async def _around(head: bytes, middle: AsyncIterator[bytes], tail: bytes) -> AsyncIterator[bytes]:
-    yield head
-    async for chunk in middle:
-        yield chunk
-    yield tail
+def _field(boundary: str, name: str, value: str) -> bytes:
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"\r\n\r\n{value}\r\n'
+    ).encode()
 
 
 def _quoted(text: str) -> str:

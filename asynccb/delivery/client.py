@@ -129,6 +129,11 @@ class Client:
         reply.check(self._statuses, self._hint)
         return reply
 
+    async def renew(self) -> None:
+        """Renew the headers before the server asks for it, as credentials about to expire need."""
+        if self._renew is not None:
+            await self._renewed(self._headers, self._renew)
+
     async def close(self) -> None:
         """Close the connections that nobody else uses; a later request opens new ones."""
         await self._origins.close()

@@ -186,8 +186,10 @@ def _size(path: Path) -> int:
 
 
 def _link_all(source: Path, target: Path) -> None:
-    """Link, or copy, a folder's files, or a single file."""
+    """Link, or copy, a folder's files, or a single file; runs with their journals are left out."""
     files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
+    runs = {about.parent for about in source.rglob("run.json") if _is_run(about.parent)}
+    files = [file for file in files if runs.isdisjoint(file.parents)]
     root = source.parent if source.is_file() else source
     for file in files:
         link = target / file.relative_to(root)
@@ -202,3 +204,8 @@ def _link_all(source: Path, target: Path) -> None:
     # Afterwards, because a list of a directory that goes meanwhile is short without a word.
     if not source.exists():
         raise FileNotFoundError(source)
+
+
+def _is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run's, as `README.md` describes it."""
+    return (folder / "journal").is_dir() and (folder / "lock").exists()

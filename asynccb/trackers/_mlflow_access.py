@@ -78,14 +78,15 @@ def _authorization(uri: str, environ: Mapping[str, str]) -> dict[str, str]:
     user = environ.get("MLFLOW_TRACKING_USERNAME") or saved.get("mlflow_tracking_username")
     password = environ.get("MLFLOW_TRACKING_PASSWORD") or saved.get("mlflow_tracking_password")
     if user and password:
-        return _basic(user, password)
+        return basic(user, password)
     if own := _userinfo(uri, environ.get("MLFLOW_TRACKING_URI", "").strip()):
-        return _basic(*own)
+        return basic(*own)
     token = environ.get("MLFLOW_TRACKING_TOKEN", "").strip()
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _basic(user: str, password: str) -> dict[str, str]:
+def basic(user: str, password: str) -> dict[str, str]:
+    """Return the header of Basic authentication."""
     encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
     return {"Authorization": f"Basic {encoded}"}
 

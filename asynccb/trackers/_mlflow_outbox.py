@@ -33,7 +33,7 @@ E = TypeVar("E", Point, Pair)
 class Reject(Protocol):
     """What is called with a record that the server does not take."""
 
-    def __call__(self, what: str, why: str, *, cause: str, record: Entity) -> None: ...
+    def __call__(self, what: str, why: str, *, cause: str, record: Entity | None) -> None: ...
 
 
 class _Ending(NamedTuple):

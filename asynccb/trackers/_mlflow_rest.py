@@ -76,12 +76,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """Say how much one request may hold (MLflow 3.17); a hosted MLflow may have others."""
+    """Say how much one request, and one run, may hold (MLflow 3.17); a host may have others."""
 
     metrics: int = 1000
     pairs: int = 100
     size: int = 900_000
     """Bytes; 1 MB is documented, and enforced by Databricks."""
+    params: int | None = None
+    """Parameters of a run."""
 
 
 class MLflowServer:

@@ -20,6 +20,8 @@ from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._environment import switch_setting, text_setting
 from asynccb.trackers._mlflow_names import TAG_LENGTH, entity_key, text_value
 
+DAGSHUB: Final = "https://dagshub.com"
+
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
 _DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
@@ -66,6 +68,27 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSetti
             "log_artifacts", given["log_artifacts"], "HF_MLFLOW_LOG_ARTIFACTS", environ
         ),
     )
+
+
+def is_azure(address: str) -> bool:
+    """Tell whether an address is an AzureML workspace's."""
+    return address.lower().startswith("azureml:")
+
+
+def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether an address is a repository's of DagsHub, or of the host that stands for it."""
+    host = urlsplit(environ.get("DAGSHUB_CLIENT_HOST", "").strip() or DAGSHUB)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    ours = parts.netloc.rpartition("@")[2].lower() == host.netloc.lower()
+    return ours and parts.path.rstrip("/").endswith(".mlflow")
+
+
+def is_hosted(address: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether a host speaks MLflow's protocol there for which there is a tracker."""
+    return is_azure(address) or is_dagshub(address, environ)
 
 
 def without_userinfo(uri: str) -> str:

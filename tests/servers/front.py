@@ -6,6 +6,7 @@ It runs in a thread of its own, so that tests may block theirs, and a companion 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
@@ -58,30 +59,32 @@ class Front:
         if self.refusing:
             shown = " ".join(request.headers.values()) + request.target
             return Answer(401, f"not you: {shown}".encode())
-        answer = await self.rules(request) or await self._forward(request)
+        answer = await self.rules(request) or await pass_on(self.upstream, request)
         path = request.target.partition("?")[0]
         if self.losing and path not in self._lost:
             self._lost.add(path)
             raise CutError
         return answer
 
-    async def _forward(self, request: Request) -> Answer:
-        headers = {k: v for k, v in request.headers.items() if k not in _HOP}
-        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
-            answer = await client.request(
-                request.method,
-                self.upstream + request.target,
-                content=request.body,
-                headers=headers,
-            )
-        kept = {k: v for k, v in answer.headers.items() if k.lower() in ("content-type", "etag")}
-        return Answer(answer.status_code, answer.content, kept)
+
+async def pass_on(upstream: str, request: Request, target: str | None = None) -> Answer:
+    """Return what another server answers to a request, at the same or another target."""
+    headers = {k: v for k, v in request.headers.items() if k not in _HOP}
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+        answer = await client.request(
+            request.method, upstream + (target or request.target),
+            content=request.body, headers=headers,
+        )  # fmt: skip
+    kept = {k: v for k, v in answer.headers.items() if k.lower() in ("content-type", "etag")}
+    return Answer(answer.status_code, answer.content, kept)
 
 
 @contextmanager
-def fronting(upstream: str, rules: Rules = no_rules) -> Iterator[Front]:
+def fronting(
+    upstream: str, rules: Rules = no_rules, tls: ssl.SSLContext | None = None
+) -> Iterator[Front]:
     """Run a front for as long as the block lasts."""
     front = Front(upstream, rules)
-    with serving(front) as server:
+    with serving(front, tls) as server:
         front._server = server
         yield front

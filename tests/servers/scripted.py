@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ __all__ = [
     "in_turn",
     "scripted",
     "serving",
+    "serving_with",
     "silence",
 ]
 
@@ -76,3 +78,10 @@ def certificate(folder: Path) -> Path:
     file = folder / "loopback.pem"
     file.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
     return file
+
+
+def serving_with(file: Path) -> ssl.SSLContext:
+    """Return what a server needs to answer with a certificate."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    return tls

@@ -16,8 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from event_files import logged
+from servers.azureml_rules import WORKSPACE, AzureML
+from servers.dagshub_rules import DagsHub
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
+from servers.scripted import certificate, serving_with
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from waiting import eventually
 
@@ -187,9 +190,53 @@ def trackio_values(server: RealTrackio, project: str) -> dict[str, list[Value]]:
     return read
 
 
+@contextmanager
+def dagshub(folder: Path, servers: Servers) -> Iterator[Case]:
+    server: RealMLflow = servers.mlflow_server
+    with fronting(server.uri, DagsHub(server.uri, SECRET)) as front:
+        yield Case(
+            "DagsHubCallback",
+            lambda: mlflow_values(server, folder.name),
+            variables={
+                "DAGSHUB_CLIENT_HOST": front.url,
+                "DAGSHUB_USER_TOKEN": SECRET,
+                "MLFLOW_TRACKING_URI": f"{front.url}/ada/proj.mlflow",
+                "MLFLOW_EXPERIMENT_NAME": folder.name,
+            },
+            front=front,
+            finished="FINISHED",
+        )
+
+
+@contextmanager
+def azureml(folder: Path, servers: Servers) -> Iterator[Case]:
+    server: RealMLflow = servers.mlflow_server
+    tls = certificate(folder)
+    with fronting(server.uri, AzureML(server.uri, SECRET), serving_with(tls)) as front:
+        yield Case(
+            "AzureMLCallback",
+            lambda: mlflow_values(server, folder.name),
+            variables={
+                "MLFLOW_TRACKING_URI": workspace_address(front.url),
+                "MLFLOW_TRACKING_TOKEN": SECRET,
+                "MLFLOW_TRACKING_SERVER_CERT_PATH": str(tls),
+                "MLFLOW_EXPERIMENT_NAME": folder.name,
+            },
+            front=front,
+            finished="FINISHED",
+        )
+
+
+def workspace_address(url: str) -> str:
+    """Return a front's address as that of a workspace."""
+    return f"azureml://{url.partition('://')[2]}/mlflow/v1.0{WORKSPACE}"
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
+    "azure_ml": azureml,
+    "dagshub": dagshub,
     "trackio": trackio,
     "trackio folder": trackio_folder,
 }

@@ -214,7 +214,7 @@ async def test_a_refused_record_is_set_aside_and_the_rest_of_its_batch_stored(
     points = [Point("fine", float(i), START // 1_000_000, i) for i in range(100)]
     points[17] = Point("not@fine", 17.0, 1, 17)
     points[80] = Point("", 80.0, 1, 80)
-    tracker._outbox._points.extend(points)
+    tracker._mlflow._outbox._points.extend(points)
     await tracker.flush()
     refusals = list(tracker.take_refusals())
     assert [refusal.record for refusal in refusals] == [points[17], points[80]]

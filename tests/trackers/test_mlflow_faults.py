@@ -267,7 +267,7 @@ async def test_a_server_that_was_never_there_is_transient_and_nothing_is_lost(
         late = revived(
             MLflowCallback(tracking_uri=front.url, experiment_name="late").state(), tracker.run
         )
-        late._outbox = tracker._outbox
+        late._mlflow._outbox = tracker._mlflow._outbox
         await late.flush()
         assert len(mlflow_server.runs("late")) == 1
         await late.close()
