@@ -20,10 +20,8 @@ from asynccb.delivery.client import Client
 
 _VERSION: Final = "2021-08-06"
 """Of the blob service."""
-_WHOLE: Final = 256 << 20
-"""Bytes up to which a file goes in one request."""
-_BLOCK: Final = 100 << 20
-"""Bytes of a block; a blob has at most 50,000 of them."""
+WHOLE: Final = 256 << 20
+BLOCK: Final = 100 << 20
 _THERE_ALREADY: Final = (409, 412)
 
 
@@ -37,9 +35,19 @@ class _Places(msgspec.Struct):
     )
 
 
-async def put_blob(client: Client, run_path: str, file: Path, target: str) -> None:
+async def put_blob(
+    client: Client,
+    run_path: str,
+    file: Path,
+    target: str,
+    *,
+    whole: int = WHOLE,
+    block: int = BLOCK,
+) -> None:
     """
     Store a file below a run's artifacts; `client` is the region's, `run_path` the run's history.
+
+    Up to `whole` bytes go in one request, and more in blocks of `block` bytes, 50,000 at most.
 
     Raises what `Client.request` raises, but `RejectedError` for a blob that is there.
     """
@@ -52,21 +60,21 @@ async def put_blob(client: Client, run_path: str, file: Path, target: str) -> No
         raise RejectedError(f"AzureML gives no address for {target}", status=200) from None
     size = (await aiofiles.os.stat(file)).st_size
     try:
-        if size <= _WHOLE:
+        if size <= whole:
             await _put(client, address, FileBody(file), {"x-ms-blob-type": "BlockBlob"})
         else:
-            await _put_blocks(client, address, file, size)
+            await _put_blocks(client, address, file, size, block)
     except RejectedError as error:
         if error.status not in _THERE_ALREADY:
             raise
 
 
-async def _put_blocks(client: Client, address: str, file: Path, size: int) -> None:
+async def _put_blocks(client: Client, address: str, file: Path, size: int, block: int) -> None:
     """Store a large file block by block; those that are not listed in the end are forgotten."""
     names: list[str] = []
-    for start in range(0, size, _BLOCK):
+    for start in range(0, size, block):
         name = base64.b64encode(f"block-{start:016d}".encode()).decode()
-        body = FileBody(file, start=start, length=min(_BLOCK, size - start))
+        body = FileBody(file, start=start, length=min(block, size - start))
         quoted = name.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
         await _put(client, f"{address}&comp=block&blockid={quoted}", body, {}, once=False)
         names.append(name)
