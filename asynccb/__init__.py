@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.early_stopping import EarlyStoppingCallback
     from asynccb.callbacks.printer import PrinterCallback
     from asynccb.callbacks.progress import ProgressCallback
-    from asynccb.trackers.azureml import AzureMLCallback
+    from asynccb.trackers.azure_ml import AzureMLCallback
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
@@ -56,7 +56,7 @@ _HOMES: Final = {
     "AccessError": "_exceptions",
     "AgreementError": "_exceptions",
     "AsyncCCBError": "_exceptions",
-    "AzureMLCallback": "trackers.azureml",
+    "AzureMLCallback": "trackers.azure_ml",
     "CallbackDispatcher": "_dispatcher",
     "BusyError": "_exceptions",
     "CallbackError": "_exceptions",

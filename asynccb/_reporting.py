@@ -10,7 +10,7 @@ from asynccb._exceptions import ConfigurationError
 from asynccb.trackers.base import Tracker
 
 _TRACKERS: Final = {
-    "azure_ml": "azureml:AzureMLCallback",
+    "azure_ml": "azure_ml:AzureMLCallback",
     "dagshub": "dagshub:DagsHubCallback",
     "mlflow": "mlflow:MLflowCallback",
     "tensorboard": "tensorboard:TensorBoardCallback",

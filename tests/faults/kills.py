@@ -7,6 +7,7 @@ A script too, for more of them than the tests have time for: `python tests/fault
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:  # as a script
@@ -42,9 +43,33 @@ STEPS = 3000
 
 
 @dataclass
+class Target:
+    """Say how a tracker is made for an experiment of its own, and how to read what arrived."""
+
+    tracker: str
+    """Public name of the class."""
+    arguments: Callable[[str], dict[str, str]]
+    """Returns the constructor's arguments for an experiment of that name."""
+    ended: Callable[[str], tuple[str, list[tuple[int, float]]] | None]
+    """Returns status and points of the experiment's run once it is over, else None."""
+    finished: str = "FINISHED"
+    crashed: str = "FAILED"
+
+
+def mlflow_target(server: RealMLflow) -> Target:
+    """Return the MLflow tracker itself, without anything before its server."""
+    return Target(
+        "MLflowCallback",
+        lambda name: {"tracking_uri": server.uri, "experiment_name": name},
+        lambda name: ended_in(server, name),
+    )
+
+
+@dataclass
 class Outcome:
     """Say what one run has come to."""
 
+    target: Target
     victim: Victim
     moments: list[int]
     """Steps after which there was a kill."""
@@ -68,7 +93,8 @@ class Outcome:
             self.trouble.append("points are not those that were emitted, in order")
         if self.victim == "companion" and len(steps) != STEPS:
             self.trouble.append(f"{len(steps)} points of {STEPS}")
-        expected = "FINISHED" if self.victim == "companion" else "FAILED"
+        done = self.victim == "companion"
+        expected = self.target.finished if done else self.target.crashed
         if self.status != expected:
             self.trouble.append(f"status {self.status or 'none'}, not {expected}")
 
@@ -81,16 +107,17 @@ class Outcome:
         )
 
 
-def kill_once(server: RealMLflow, folder: Path, victim: Victim, chance: random.Random) -> Outcome:
+def kill_once(target: Target, folder: Path, victim: Victim, chance: random.Random) -> Outcome:
     """Run a training, kill, let everything be delivered, and compare."""
     kills = chance.randint(1, 3) if victim == "companion" else 1
     # A third of them while the companion may not have come to life yet.
     latest = chance.choice([200, STEPS - 100, STEPS - 100])
     moments = sorted(chance.sample(range(1, latest), kills))
-    outcome = Outcome(victim, moments)
+    outcome = Outcome(target, victim, moments)
     experiment = folder.name
     runs = folder / "runs"
-    with launch("emit_to_mlflow", server.uri, experiment, runs, STEPS) as trainer:
+    arguments = json.dumps(target.arguments(experiment))
+    with launch("emit_to", target.tracker, runs, STEPS, arguments) as trainer:
         _kill_at_moments(trainer, outcome)
         outcome.emitted = max([outcome.emitted, *map(int, _whole_lines(trainer))])
         trainer.wait()
@@ -99,9 +126,7 @@ def kill_once(server: RealMLflow, folder: Path, victim: Victim, chance: random.R
         if not outcome.journaled:
             return outcome  # the companion had not come to life yet; there is nothing to deliver
         _sync(runs, outcome)
-    found = eventually(lambda: _ended(server, experiment), 60.0)
-    outcome.status = found["info"]["status"]
-    outcome.seen = [(s, v) for s, v, _ in server.points(found["info"]["run_id"], "loss")]
+    outcome.status, outcome.seen = eventually(lambda: target.ended(experiment), 60.0)
     outcome.judge()
     return outcome
 
@@ -164,14 +189,18 @@ def _count_logs(journal: Path) -> int:
     return count
 
 
-def _ended(server: RealMLflow, experiment: str) -> dict[str, Any] | None:
+def ended_in(server: RealMLflow, experiment: str) -> tuple[str, list[tuple[int, float]]] | None:
+    """Return status and points of an experiment's run once it is over."""
     names = [found["name"] for found in server.experiments()]
     runs = server.runs(experiment) if experiment in names else []
-    return next((run for run in runs if run["info"]["status"] != "RUNNING"), None)
+    run = next((run["info"] for run in runs if run["info"]["status"] != "RUNNING"), None)
+    if run is None:
+        return None
+    return run["status"], [(s, v) for s, v, _ in server.points(run["run_id"], "loss")]
 
 
 def kill_many(
-    server: RealMLflow, folder: Path, count: int, seed: int, say: Callable[[str], None]
+    target: Target, folder: Path, count: int, seed: int, say: Callable[[str], None]
 ) -> list[Outcome]:
     """Kill until there were `count` kills; each victim in turn, each run from the seed alone."""
     outcomes: list[Outcome] = []
@@ -181,7 +210,7 @@ def kill_many(
         case = folder / f"kill-{seed}-{number}"
         case.mkdir()
         chance = random.Random(f"{seed}-{number}")
-        outcomes.append(kill_once(server, case, victims[number % 3], chance))
+        outcomes.append(kill_once(target, case, victims[number % 3], chance))
         say(f"{number}: {outcomes[-1]}")
     return outcomes
 
@@ -194,7 +223,8 @@ def main(count: int, seed: int) -> int:
         server = RealMLflow(folder)
         server.start()
         try:
-            outcomes = kill_many(server, folder, count, seed, lambda text: print(text, flush=True))
+            target = mlflow_target(server)
+            outcomes = kill_many(target, folder, count, seed, lambda text: print(text, flush=True))
         finally:
             server.close()
     wrong = [outcome for outcome in outcomes if outcome.trouble]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from servers.mlflow_server import RealMLflow
 
-from faults.kills import kill_many
+from faults.kills import kill_many, mlflow_target
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -15,5 +15,5 @@ pytestmark = pytest.mark.usefixtures("mlflow_environment")
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     mlflow_server: RealMLflow, tmp_path: Path
 ) -> None:
-    outcomes = kill_many(mlflow_server, tmp_path, 6, seed=5, say=print)
+    outcomes = kill_many(mlflow_target(mlflow_server), tmp_path, 6, seed=5, say=print)
     assert [str(outcome) for outcome in outcomes if outcome.trouble] == []

@@ -247,6 +247,32 @@ async def test_an_outage_is_transient_and_ends_with_each_value_once(
     assert case.steps() == list(range(1, 31))
 
 
+def test_a_server_that_is_away_in_the_middle_of_a_run_has_each_value_once_in_the_end(
+    case: Case, tmp_path: Path
+) -> None:
+    if case.front is None:
+        pytest.skip("writes files, and has no server that could be away")
+    with running(case.make(), directory=tmp_path / "runs") as run:
+        run.emit("on_train_begin")
+        for step in range(1, 101):
+            run.step(logs={"loss": 1 / step})
+        assert run.flush(60)
+        case.front.away = True
+        for step in range(101, 201):
+            run.step(logs={"loss": 1 / step})
+        eventually(lambda: retried(run) >= 2)
+        case.front.away = False
+        run.emit("on_train_end")
+        assert run.flush(60)
+    assert case.only_run()[0] == case.finished
+    assert case.steps() == list(range(1, 201))
+
+
+def retried(run: asynccb.CallbackDispatcher) -> int:
+    (counts,) = run.statistics().callbacks.values()
+    return counts.retried
+
+
 def test_a_secret_is_sent_but_neither_written_nor_said(
     case: Case,
     tmp_path: Path,

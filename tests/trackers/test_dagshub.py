@@ -12,12 +12,10 @@ from typing import Any
 import pytest
 import yaml
 from lane import deliver, description, play, training, until_done
-from launching import launch
 from running import running
 from servers.dagshub_rules import DagsHub
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
-from waiting import eventually
 
 import asynccb
 from asynccb._exceptions import AccessError, ConfigurationError
@@ -227,27 +225,6 @@ def test_the_address_of_a_repository_is_dagshubs_and_not_mlflows() -> None:
     names = [tracker.name for tracker in reporting_callbacks("all", environ)]
     assert "dagshub" in names
     assert "mlflow" not in names
-
-
-def test_a_run_whose_trainer_is_killed_is_delivered_and_failed(
-    hub: DagsHub, mlflow_server: RealMLflow, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    with launch("emit_to", "DagsHubCallback", tmp_path / "runs", 3000) as trainer:
-        assert trainer.stdout is not None
-        last = next(step for step in map(int, trainer.stdout) if step >= 700)
-        trainer.kill()
-        last = max([last, *map(int, trainer.stdout.read().split())])
-    run = eventually(lambda: ended(mlflow_server, request.node.name), 60.0)
-    seen = losses(mlflow_server, run)
-    assert run["info"]["status"] == "FAILED"
-    assert len(seen) - last in (0, 1)
-    assert seen == [(step, 1 / step) for step in range(1, len(seen) + 1)]
-
-
-def ended(server: RealMLflow, experiment: str) -> dict[str, Any] | None:
-    names = [found["name"] for found in server.experiments()]
-    runs = server.runs(experiment) if experiment in names else []
-    return next((run for run in runs if run["info"]["status"] != "RUNNING"), None)
 
 
 def test_twenty_thousand_steps_in_ten_seconds_arrive_in_few_requests(

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from lane import START, deliver, description, emitted, play, revived, training
-from launching import launch
 from running import running
 from servers.front import fronting
 from servers.scripted import Answer, Request, serving
@@ -479,25 +478,6 @@ def losses_of_all(server: RealTrackio, project: str) -> list[tuple[int, float]]:
         metric_name="train/loss",
     )
     return [(value["step"], value["value"]) for value in values]
-
-
-def test_a_run_whose_trainer_is_killed_is_delivered_and_has_crashed(
-    trackio_server: RealTrackio, project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRACKIO_SERVER_URL", trackio_server.url)
-    monkeypatch.setenv("TRACKIO_PROJECT", project)
-    with launch("emit_to", "TrackioCallback", tmp_path / "runs", 3000) as trainer:
-        assert trainer.stdout is not None
-        last = next(step for step in map(int, trainer.stdout) if step >= 700)
-        trainer.kill()
-        last = max([last, *map(int, trainer.stdout.read().split())])
-    eventually(lambda: trackio_server.runs(project))
-    run = only_run(trackio_server, project)
-    (alert,) = eventually(lambda: trackio_server.alerts(project, run["id"]), 60.0)
-    seen = losses_of_all(trackio_server, project)
-    assert alert["title"] == "Run crashed"
-    assert len(seen) - last in (0, 1)
-    assert seen == [(step, 1 / step) for step in range(1, len(seen) + 1)]
 
 
 def test_nan_comes_back_as_nothing_and_its_neighbours_as_they_were() -> None:

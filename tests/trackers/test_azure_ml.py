@@ -11,15 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from contract_cases import mlflow_values, workspace_address
+from contract_cases import workspace_address
 from lane import deliver, description, play, training
-from launching import launch
 from running import running
 from servers.azureml_rules import WORKSPACE, AzureML, web_token
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
-from waiting import eventually
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb._reporting import reporting_callbacks
@@ -27,7 +25,7 @@ from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
 from asynccb.delivery.uploads import Folder, Spool
 from asynccb.trackers._azureml_blobs import put_blob
-from asynccb.trackers.azureml import AzureMLCallback
+from asynccb.trackers.azure_ml import AzureMLCallback
 
 TOKEN = "token-of-the-workspace"
 
@@ -294,23 +292,6 @@ def test_the_address_of_a_workspace_is_azuremls_and_not_mlflows() -> None:
     names = [tracker.name for tracker in reporting_callbacks("all", environ)]
     assert "azure_ml" in names
     assert "mlflow" not in names
-
-
-def test_a_run_whose_trainer_is_killed_is_delivered_and_failed(
-    workspace: Workspace, tmp_path: Path
-) -> None:
-    with launch("emit_to", "AzureMLCallback", tmp_path / "runs", 3000) as trainer:
-        assert trainer.stdout is not None
-        last = next(step for step in map(int, trainer.stdout) if step >= 700)
-        trainer.kill()
-        last = max([last, *map(int, trainer.stdout.read().split())])
-    eventually(
-        lambda: [s for s in mlflow_values(workspace.server, workspace.experiment) if "FAIL" in s],
-        60.0,
-    )
-    seen = workspace.losses()
-    assert len(seen) - last in (0, 1)
-    assert seen == [(step, 1 / step) for step in range(1, len(seen) + 1)]
 
 
 def test_twenty_thousand_steps_in_ten_seconds_arrive_within_the_limits(

@@ -1,0 +1,83 @@
+"""Trainer, companion and both killed while a tracker of the MLflow kind, or Trackio, is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from contract_cases import workspace_address
+from faults.kills import STEPS, Target, ended_in, kill_many
+from servers.azureml_rules import AzureML
+from servers.dagshub_rules import DagsHub
+from servers.front import fronting
+from servers.mlflow_server import RealMLflow
+from servers.scripted import certificate, serving_with
+from servers.trackio_server import WRITE_TOKEN, RealTrackio
+
+TOKEN = "token-of-the-server"
+
+
+@pytest.fixture
+def trackio(trackio_server: RealTrackio, monkeypatch: pytest.MonkeyPatch) -> Target:
+    monkeypatch.setenv("TRACKIO_WRITE_TOKEN", WRITE_TOKEN)
+    monkeypatch.setenv("TRACKIO_SERVER_URL", trackio_server.url)
+
+    def ended(project: str) -> tuple[str, list[tuple[int, float]]] | None:
+        for run in trackio_server.runs(project):
+            alerts = trackio_server.alerts(project, run["id"])
+            values = trackio_server.call(
+                "get_metric_values",
+                project=project,
+                run=None,
+                run_id=run["id"],
+                metric_name="train/loss",
+            )
+            points = [(value["step"], value["value"]) for value in values]
+            if alerts or len(points) == STEPS:  # nothing else says that a run is over
+                return (alerts[0]["title"] if alerts else "finished"), points
+        return None
+
+    return Target(
+        "TrackioCallback", lambda name: {"project": name}, ended, "finished", "Run crashed"
+    )
+
+
+@pytest.fixture
+def dagshub(mlflow_server: RealMLflow, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    with fronting(mlflow_server.uri, DagsHub(mlflow_server.uri, TOKEN)) as front:
+        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", front.url)
+        monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
+        place = {"repo_owner": "ada", "repo_name": "proj"}
+        yield Target(
+            "DagsHubCallback",
+            lambda name: {**place, "experiment_name": name},
+            lambda name: ended_in(mlflow_server, name),
+        )
+
+
+@pytest.fixture
+def azure_ml(
+    mlflow_server: RealMLflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Target]:
+    file = certificate(tmp_path)
+    rules = AzureML(mlflow_server.uri, TOKEN)
+    with fronting(mlflow_server.uri, rules, serving_with(file)) as front:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", workspace_address(front.url))
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(file))
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+        yield Target(
+            "AzureMLCallback",
+            lambda name: {"experiment_name": name},
+            lambda name: ended_in(mlflow_server, name),
+        )
+
+
+@pytest.mark.usefixtures("mlflow_environment")
+@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml"])
+def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
+    request: pytest.FixtureRequest, tmp_path: Path, name: str
+) -> None:
+    target = request.getfixturevalue(name)
+    outcomes = kill_many(target, tmp_path, 5, seed=7, say=print)
+    assert [str(outcome) for outcome in outcomes if outcome.trouble] == []
