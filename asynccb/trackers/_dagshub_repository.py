@@ -74,11 +74,11 @@ class DagsHubRepository:
         new = {} if head is not None else {"new_branch_name": self._branch}
         fields = {
             "commit_choice": "direct" if head is not None else "commit-to-new-branch",
-            **new,
             "commit_summary": summary[:_SUMMARY],
             "versioning": "auto",
             "last_commit": head or "",
             "is_dvc_dir": "true",
+            **new,
         }
         form = FilesBody(tuple((file.path, file.name) for file in files), "files", fields)
         path = f"{self._path()}/content/{quote(branch)}/{quote(directory)}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.trackers import _mlflow_settings as mlflow
@@ -91,9 +91,10 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
     """
-    Return, in this order: DagsHub's token, user and password, the saved token, MLflow's variables.
+    Return the user and password, or the token alone; raise `AccessError` where there are none.
 
-    Raises `AccessError` where there are none.
+    In this order: DagsHub's token, user and password, the saved token, MLflow's user and password,
+    those in its address.
     """
     if token := environ.get("DAGSHUB_USER_TOKEN", "").strip():
         return Credentials(secret=token)
@@ -103,6 +104,9 @@ def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
         user, password = environ.get(f"{prefix}USERNAME"), environ.get(f"{prefix}PASSWORD")
         if user and password:
             return Credentials(user, password)
+    parts = urlsplit(environ.get("MLFLOW_TRACKING_URI", "").strip())
+    if parts.username and parts.password and mlflow.is_dagshub(parts.geturl(), environ):
+        return Credentials(unquote(parts.username), unquote(parts.password))
     raise AccessError(
         "DagsHub needs a token: set DAGSHUB_USER_TOKEN to one of "
         f"{host}/user/settings/tokens, or log in with `dagshub login`"

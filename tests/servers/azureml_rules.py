@@ -26,8 +26,9 @@ _PER_METRIC, _PARAMS, _SIGNED = 250, 200, "sig=signed-by-the-service"
 
 def web_token(name: str, seconds: float) -> str:
     """Return a JSON web token that ends in so many seconds; nobody has signed it."""
-    claims = json.dumps({"name": name, "exp": int(time.time() + seconds)}).encode()
-    return f"head.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.tail"
+    parts = ({"alg": "HS256", "typ": "JWT"}, {"name": name, "exp": int(time.time() + seconds)})
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in parts]
+    return ".".join([*(part.rstrip("=") for part in encoded), "c2lnbmF0dXJl"])
 
 
 class AzureML:

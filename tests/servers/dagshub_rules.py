@@ -20,6 +20,32 @@ from servers.scripted import Answer, Request
 
 _FIELDS = ["commit_summary", "versioning", "last_commit", "is_dvc_dir"]
 
+# What the client takes, and refuses to do without.
+_USER = {
+    **dict.fromkeys(("avatar_url", "public_email", "website", "company", "description")),
+    "id": 1,
+    "login": "ada",
+    "full_name": "Ada",
+    "username": "ada",
+}
+_REPO = {
+    **dict.fromkeys(("parent", "ssh_url", "website", "permissions")),
+    **dict.fromkeys(("private", "fork", "empty", "mirror"), False),
+    **dict.fromkeys(
+        ("size", "stars_count", "forks_count", "watchers_count", "open_issues_count"), 0
+    ),
+    **dict.fromkeys(("html_url", "clone_url", "created_at", "updated_at", "description"), ""),
+    "id": 1,
+    "owner": _USER,
+    "name": "proj",
+    "full_name": "ada/proj",
+    "default_branch": "main",
+}
+_COMMIT = {
+    **dict.fromkeys(("author", "committer", "added", "removed", "modified")),
+    **dict.fromkeys(("message", "url", "timestamp"), ""),
+}
+
 
 @dataclass
 class Commit:
@@ -69,14 +95,14 @@ class DagsHub:
         ):
             return Answer(401, b'{"error": "unauthorized"}')
         if path == "/api/v1/user":
-            return _json(200, {"id": 1, "login": "ada", "username": "ada"})
+            return _json(200, _USER)
         if path == "/api/v1/repos/ada/proj":
-            return _json(200, {"name": "proj", "default_branch": "main", "mirror": False})
+            return _json(200, _REPO)
         if found := re.fullmatch(r"/api/v1/repos/ada/proj/branches/(.+)", path):
             branch = self.branches.get(found[1])
             if branch is None:
                 return _json(404, {"error": "not found"})
-            return _json(200, {"name": found[1], "commit": {"id": branch.head}})
+            return _json(200, {"name": found[1], "commit": {**_COMMIT, "id": branch.head}})
         if found := re.fullmatch(r"/api/v1/repos/ada/proj/content/([^/]+)/(.*)", path):
             return self._put(request, found[1], found[2])
         return self._refuse(404, f"no such address: {path}")
@@ -93,7 +119,7 @@ class DagsHub:
         order = list(fields)
         branch = self.branches[name]
         if fields["commit_choice"] == "commit-to-new-branch":
-            if order != ["commit_choice", "new_branch_name", *_FIELDS]:
+            if order != ["commit_choice", *_FIELDS, "new_branch_name"]:
                 return self._refuse(400, f"fields {order}")
             branch = self.branches[fields["new_branch_name"]] = Branch(list(branch.commits))
         elif order != ["commit_choice", *_FIELDS]:
@@ -103,9 +129,11 @@ class DagsHub:
         if self.racing:
             self.racing -= 1
             branch.commits.append(Commit("of somebody else", {"other": b"x"}))
-        if fields["commit_choice"] == "direct" and fields["last_commit"] != branch.head:
-            return self._refuse(400, "invalid last_commit")
         new = {f"{directory}/{path}": content for path, content in files.items()}
+        if not fields["last_commit"] and not branch.files.keys().isdisjoint(new):
+            return self._refuse(400, "missing last_commit")
+        if fields["last_commit"] not in ("", branch.head):
+            return self._refuse(400, "invalid last_commit")
         if all(branch.files.get(path) == content for path, content in new.items()):
             return Answer(204, b"")
         branch.commits.append(Commit(fields["commit_summary"], new))

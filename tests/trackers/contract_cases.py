@@ -56,6 +56,8 @@ class Case:
     """How the server calls a run that ended well; `"finished"` where it has no status."""
     loss: str = "loss"
     """Name under which the log's `loss` arrives."""
+    rewinds: bool = False
+    """Whether steps that go back hide what was logged at them and later ones before."""
     single: frozenset[str] = frozenset()
     """Names that arrive without a step of their own."""
 
@@ -95,7 +97,11 @@ def tensorboard(folder: Path, servers: Servers) -> Iterator[Case]:
         return {"finished": values} if directory.exists() else {}
 
     yield Case(
-        "TensorBoardCallback", read, arguments={"logging_dir": str(directory)}, loss="train/loss"
+        "TensorBoardCallback",
+        read,
+        arguments={"logging_dir": str(directory)},
+        loss="train/loss",
+        rewinds=True,
     )
 
 

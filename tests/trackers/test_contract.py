@@ -22,7 +22,17 @@ from typing import Any
 import pytest
 import torch
 from contract_cases import CASES, SECRET, Case, Servers
-from lane import deliver, description, emitted, play, revived, training, until_done
+from lane import (
+    START,
+    Emitted,
+    deliver,
+    description,
+    emitted,
+    play,
+    revived,
+    training,
+    until_done,
+)
 from launching import environment
 from running import running
 from waiting import eventually
@@ -143,6 +153,26 @@ async def test_a_run_that_begins_and_ends_twice_is_one_run(case: Case, tracker: 
     status, _ = case.only_run()
     assert status == case.finished
     assert case.steps() == list(range(1, 11))
+
+
+async def test_steps_that_go_back_or_repeat_arrive_and_none_is_dropped_in_silence(
+    case: Case, tracker: Tracker
+) -> None:
+    steps = [1, 2, 3, 4, 5, 3, 4, 4, 6]
+    records = [
+        Emitted("on_log", step, START + number * 1_000_000, {"logs": {"loss": float(number)}})
+        for number, step in enumerate(steps)
+    ]
+    await deliver(tracker, records)
+    tracker.time = emitted("end", 7).time
+    await tracker.finish("finished")
+    await tracker.close()
+    assert tracker.rejected == 0
+    seen = [(v.step, v.value) for v in case.only_run()[1] if v.name == case.loss]
+    sent = [(step, float(number)) for number, step in enumerate(steps)]
+    if case.rewinds:  # what was logged at the later steps before is hidden, and that is said
+        sent = [(1, 0.0), (2, 1.0), *sent[5:]]
+    assert sorted(seen) == sorted(sent)
 
 
 LONG = "a" * 400

@@ -200,6 +200,18 @@ def test_credentials_are_found_where_the_vendor_keeps_them(
     assert repr(credentials) == "<Credentials>"
 
 
+def test_credentials_of_the_address_are_used_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    address = "https://ada:pass%2Fword@dagshub.com/ada/proj.mlflow"
+    credentials = find_credentials("https://dagshub.com", {"MLFLOW_TRACKING_URI": address})
+    assert (credentials.user, credentials.secret) == ("ada", "pass/word")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    tracker = DagsHubCallback()
+    assert tracker.settings.repository == "ada/proj"
+    assert "pass" not in json.dumps(tracker.state())
+
+
 def test_without_credentials_it_says_what_to_set() -> None:
     with pytest.raises(AccessError, match="DAGSHUB_USER_TOKEN"):
         find_credentials("https://dagshub.com", {})

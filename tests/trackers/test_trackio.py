@@ -14,7 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lane import START, deliver, description, emitted, play, revived, training
 from running import running
 from servers.front import fronting
@@ -25,7 +28,9 @@ from waiting import eventually
 import asynccb
 from asynccb._exceptions import AccessError, ConfigurationError, TransientError
 from asynccb._run import RunDescription, RunStatus
+from asynccb.trackers._trackio_rows import metrics_of
 from asynccb.trackers._trackio_settings import Inbox, Server, Space
+from asynccb.trackers.payload import clean, flatten, rewrite_logs
 from asynccb.trackers.trackio import TrackioCallback
 
 Make = Callable[..., TrackioCallback]
@@ -480,9 +485,26 @@ def losses_of_all(server: RealTrackio, project: str) -> list[tuple[int, float]]:
     return [(value["step"], value["value"]) for value in values]
 
 
-def test_nan_comes_back_as_nothing_and_its_neighbours_as_they_were() -> None:
-    from asynccb.trackers._trackio_rows import metrics_of
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
 
+
+@given(logs=st.dictionaries(st.text(), VALUES, max_size=5))
+def test_any_logs_become_rows_of_strict_json_and_what_is_left_out_is_named(
+    logs: dict[str, Any],
+) -> None:
+    metrics, dropped = metrics_of(logs)
+    json.loads(msgspec.json.encode(metrics))
+    assert all(isinstance(value, int | float | str) for value in metrics.values())
+    assert all(name.startswith(("train/", "eval/", "test/")) for name in metrics)
+    names = {str(clean(name)) for name in rewrite_logs(flatten(logs, "/"))}
+    assert set(metrics) | {str(clean(name)) for name in dropped} == names
+
+
+def test_nan_comes_back_as_nothing_and_its_neighbours_as_they_were() -> None:
     metrics, dropped = metrics_of({"a": math.nan, "b": math.inf, "c": [1], "d": None, "e": True})
     assert metrics == {"train/a": "NaN", "train/b": "Infinity", "train/e": 1.0}
     assert dropped == ["train/c", "train/d"]
