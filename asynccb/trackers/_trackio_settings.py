@@ -69,6 +69,9 @@ class TrackioSettings:
     server_url: str | None
     only_server: bool
     """Whether the server was given, and not a Space, so that no other Space goes before it."""
+    bucket_id: str | None
+    other_bucket_id: str | None
+    private: bool | None
     directory: str
     hub: str
     resume: Resume
@@ -88,6 +91,11 @@ class TrackioSettings:
         if space is not None:
             return Space(space)
         return Inbox(self.directory) if self.server_url is None else Server(self.server_url)
+
+    def bucket_of(self, args: Any) -> str | None:
+        """Return the bucket for a Space that is made, or None for one of its own."""
+        named = _checked_bucket(getattr(args, "trackio_bucket_id", None))
+        return self.bucket_id or named or self.other_bucket_id
 
     def project_of(self, args: Any) -> str:
         """Return the project: the one given, that of the training arguments, or the variable's."""
@@ -109,12 +117,17 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSett
         server_url=server,
         other_space_id=checked_space(environ.get("TRACKIO_SPACE_ID", "").strip() or None),
         only_server=given["server_url"] is not None,
+        bucket_id=_checked_bucket(given["bucket_id"]),
+        other_bucket_id=_checked_bucket(environ.get("TRACKIO_BUCKET_ID", "").strip() or None),
+        private=None
+        if given["private"] is None
+        else switch_setting("private", given["private"], "", {}),
         directory=str(_directory(environ)),
         hub=environ.get("HF_ENDPOINT", "").strip().rstrip("/") or _HUB,
         resume=_resume(given["resume"]),
         log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
         log_gpu=given["auto_log_gpu"] is None
-        or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", environ),
+        or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", {}),
         gpu_interval=_interval(given["gpu_log_interval"]),
     )
 
@@ -132,6 +145,15 @@ def checked_space(value: object) -> str | None:
     raise ConfigurationError(
         f"the Trackio Space is {value!r}; it takes 'namespace/name', or 'name' in your own "
         "namespace (as space_id=, trackio_space_id of the training arguments, or TRACKIO_SPACE_ID)"
+    )
+
+
+def _checked_bucket(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _SPACE.fullmatch(value) and "/" in value):
+        return value
+    raise ConfigurationError(
+        f"the bucket of the Trackio Space is {value!r}; it takes 'namespace/name' (as bucket_id=, "
+        "trackio_bucket_id of the training arguments, or TRACKIO_BUCKET_ID)"
     )
 
 

@@ -39,7 +39,7 @@ from asynccb.trackers._trackio_settings import (
     resolve,
     write_token,
 )
-from asynccb.trackers._trackio_space import find_space, hub_headers
+from asynccb.trackers._trackio_space import Wanted, find_space, hub_headers
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
@@ -60,8 +60,10 @@ class TrackioCallback(ServerTracker):
     A run goes to a Space, else to a server, else to the folder that a local `trackio show` reads:
 
     * `space_id`, else `trackio_space_id` of the training arguments, else [`TRACKIO_SPACE_ID`], with
-      the token of `HF_TOKEN` or of a login. The Space must be there; the error says the command
-      that makes it, private where `hub_private_repo` of the arguments is set.
+      the token of `HF_TOKEN` or of a login. A Space that is not there is made, with `bucket_id`,
+      else `trackio_bucket_id` of the arguments, else [`TRACKIO_BUCKET_ID`], else a bucket of its
+      own; private as `private` says, else `hub_private_repo` of the arguments, else as the Hub
+      does it.
     * `server_url` [`TRACKIO_SERVER_URL`], with the token of `TRACKIO_WRITE_TOKEN`, or of the
       variable's address; in the argument a token is refused.
     * [`TRACKIO_DIR`], else `trackio` below [`HF_HOME`]: files that Trackio 0.28 or later imports.
@@ -93,6 +95,8 @@ class TrackioCallback(ServerTracker):
         name: str | None = None,
         group: str | None = None,
         space_id: str | None = None,
+        bucket_id: str | None = None,
+        private: bool | None = None,
         server_url: str | None = None,
         resume: str = "allow",
         log_model: str | None = None,
@@ -104,6 +108,8 @@ class TrackioCallback(ServerTracker):
             "name": name,
             "group": group,
             "space_id": space_id,
+            "bucket_id": bucket_id,
+            "private": private,
             "server_url": server_url,
             "resume": resume,
             "log_model": log_model,
@@ -186,11 +192,7 @@ class TrackioCallback(ServerTracker):
     async def begin(self, client: Client) -> None:
         """Find the server, and the run to go on with; there is nothing to create."""
         if isinstance(self._destination, Space):
-            name = self._destination.name
-            command = f"trackio sync --project {self._run.project} --space-id {name}"
-            if getattr(self.run.args, "hub_private_repo", None):
-                command += " --private"
-            space = await find_space(client, name, command)
+            space = await find_space(client, self._wanted(self._destination.name))
             self._space = client = Client(space.url, headers=hub_headers(os.environ), hint=_HINT)
         server = TrackioServer(client)
         await server.check()
@@ -302,6 +304,12 @@ class TrackioCallback(ServerTracker):
 
     def _refuse(self, row: MetricRow, error: RejectedError) -> None:
         self.reject(f"the row of step {row.step}", str(error), cause=error.cause, record=row)
+
+    def _wanted(self, space: str) -> Wanted:
+        private = self.settings.private
+        if private is None:
+            private = getattr(self.run.args, "hub_private_repo", None)
+        return Wanted(space, self.settings.bucket_of(self.run.args), private)
 
     async def _find_run(self, server: TrackioServer) -> str:
         """Return the id of the run to go on with, or of a new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging as log
 import math
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from lane import START, deliver, description, emitted, play, revived, training
 from running import running
 from servers.front import fronting
-from servers.scripted import Answer, Request, serving
+from servers.scripted import Answer, CutError, Request, serving
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from waiting import eventually
 
@@ -307,16 +308,71 @@ async def test_a_run_in_a_space_goes_to_where_the_hub_says_that_it_runs(
             await tracker.flush()
             await tracker.close()
             assert losses(server, "spaced") == [(step, 1 / step) for step in range(1, 6)]
-
-            missing = TrackioCallback(space_id="ada/none", project="p")
-            missing.describe(description(hub_private_repo=True))
-            await play(missing, training(1))
-            command = "trackio sync --project p --space-id ada/none --private"
-            with pytest.raises(AccessError, match=command):
-                await missing.flush()
-            await missing.close()
     finally:
         server.stop()
+
+
+async def test_a_space_that_is_not_there_is_made_as_the_vendors_client_makes_it(
+    trackio_server: RealTrackio, monkeypatch: pytest.MonkeyPatch, project: str
+) -> None:
+    spaces: dict[str, dict[str, Any]] = {}
+    asked: list[tuple[str, str, Any]] = []
+
+    async def hub(request: Request) -> Answer:
+        """Keep Spaces; drop the connection once behind each request, so that it comes again."""
+        path = request.target
+        if request.method == "GET":
+            space = spaces.get(path)
+            return Answer(404) if space is None else Answer(200, json.dumps(space).encode())
+        lines = [json.loads(line) for line in request.body.splitlines()]
+        asked.append((request.method, path, lines if len(lines) > 1 else lines[0]))
+        if path == "/api/repos/create":
+            if "/api/spaces/ada/board" in spaces:
+                return Answer(409, b'{"error": "You already created this space repo"}')
+            about = {"id": "ada/board", "sdk": "gradio", "runtime": {"stage": "NO_APP_FILE"}}
+            spaces["/api/spaces/ada/board"] = about
+            raise CutError
+        if path == "/api/spaces/ada/board/commit/main":
+            running = {"host": trackio_server.url, "runtime": {"stage": "RUNNING"}}
+            spaces["/api/spaces/ada/board"].update(running)
+        return Answer(200, b"{}")
+
+    with serving(hub) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_ada")
+        tracker = TrackioCallback(space_id="ada/board", project=project)
+        tracker.describe(description(hub_private_repo=True))
+        await play(tracker, training(1))
+        for _ in range(2):  # the lost answer, then being built
+            with pytest.raises(TransientError):
+                await tracker.flush()
+        await tracker.close()
+    place = {"name": "board", "organization": "ada", "type": "space", "sdk": "gradio"}
+    private = {"visibility": "private"}
+    volume = {"type": "bucket", "source": "ada/board-bucket", "mountPath": "/data"}
+    commit = asked.pop(3)
+    assert asked == [
+        ("POST", "/api/repos/create", {**place, **private}),
+        ("POST", "/api/repos/create", {**place, **private}),
+        ("POST", "/api/buckets/ada/board-bucket", private),
+        ("PUT", "/api/spaces/ada/board/volumes", {"volumes": [volume]}),
+        (
+            "POST",
+            "/api/spaces/ada/board/variables",
+            {"key": "TRACKIO_DIR", "value": "/data/trackio"},
+        ),
+        (
+            "POST",
+            "/api/spaces/ada/board/variables",
+            {"key": "TRACKIO_BUCKET_ID", "value": "ada/board-bucket"},
+        ),
+    ]
+    assert commit[1] == "/api/spaces/ada/board/commit/main"
+    assert [line["key"] for line in commit[2]] == ["header", "file", "file", "file"]
+    files = {line["value"]["path"]: line["value"] for line in commit[2][1:]}
+    assert sorted(files) == ["README.md", "app.py", "requirements.txt"]
+    assert b"trackio.show()" in base64.b64decode(files["app.py"]["content"])
+    assert "hf_of_ada" not in str(asked)
 
 
 def test_a_space_wins_over_a_server_and_both_over_the_folder(
@@ -342,6 +398,8 @@ def test_a_space_wins_over_a_server_and_both_over_the_folder(
     ("given", "said"),
     [
         ({"space_id": "a/b/c"}, "'a/b/c'"),
+        ({"bucket_id": "b"}, "'b'"),
+        ({"private": "yes"}, "True or False"),
         ({"server_url": "127.0.0.1:7860"}, "http://127.0.0.1:7860"),
         ({"server_url": "http://host/?write_token=x"}, "TRACKIO_WRITE_TOKEN"),
         ({"log_model": "yes"}, "'end', 'checkpoint' or 'false'"),
