@@ -57,9 +57,11 @@ def mlflow_gate(mlflow_server: RealMLflow) -> Iterator[Gate]:
 def trackio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTrackio]:
     """A real Trackio server; a test that stops it starts it again."""
     server = RealTrackio(tmp_path_factory.mktemp("trackio"))
-    server.start()
-    yield server
-    server.stop()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
 
 
 @pytest.fixture

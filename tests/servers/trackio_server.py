@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from servers.gate import reserve_port
 
 WRITE_TOKEN = "s3cr3t-of-the-contract"
 _START_SECONDS = 120.0
@@ -24,8 +25,8 @@ class RealTrackio:
         self.folder = folder
         """What `TRACKIO_DIR` is."""
         self.environ = environ
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port: int = probe.getsockname()[1]
+        self._reserved = reserve_port()
+        self._port: int = self._reserved.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
 
@@ -63,6 +64,11 @@ class RealTrackio:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def close(self) -> None:
+        """Stop the server and give its port away."""
+        self.stop()
+        self._reserved.close()
 
     def _answers(self) -> bool:
         try:

@@ -164,7 +164,7 @@ def trackio_folder(folder: Path, servers: Servers) -> Iterator[Case]:
             return {}
         server.start()
         try:
-            eventually(lambda: not list(folder.glob("inbox/*/*.jsonl")), 30.0)
+            eventually(lambda: not list(folder.glob("inbox/*/*.jsonl")))
             return trackio_values(server, project_of(folder))
         finally:
             server.stop()
@@ -175,6 +175,7 @@ def trackio_folder(folder: Path, servers: Servers) -> Iterator[Case]:
         variables={"TRACKIO_DIR": str(folder), "TRACKIO_PROJECT": project_of(folder)},
         loss="train/loss",
     )
+    server.close()
 
 
 def project_of(folder: Path) -> str:

@@ -309,7 +309,7 @@ async def test_a_run_in_a_space_goes_to_where_the_hub_says_that_it_runs(
             await tracker.close()
             assert losses(server, "spaced") == [(step, 1 / step) for step in range(1, 6)]
     finally:
-        server.stop()
+        server.close()
 
 
 async def test_a_space_that_is_not_there_is_made_as_the_vendors_client_makes_it(
@@ -434,7 +434,7 @@ async def test_the_folder_keeps_the_time_of_each_row_and_takes_no_artifact(
         eventually(lambda: not list(tmp_path.glob("trackio/inbox/*/*")))
         rows = server.rows("local", only_run(server, "local")["id"])
     finally:
-        server.stop()
+        server.close()
     assert [row["step"] for row in rows] == list(range(1, 11))
     times = [datetime.fromisoformat(row["timestamp"]).timestamp() for row in rows]
     assert times == pytest.approx([record.time / 1e9 for record in records[1:]], abs=1e-5)
