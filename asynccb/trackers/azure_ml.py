@@ -185,6 +185,7 @@ class AzureMLCallback(ServerTracker):
         if self._region is None:
             self._workspace = await self._open(self.settings.tracking_uri, self._keeper)
             self._region = await self._open(self.settings.host, self._keeper)
+        await self._renew()  # the server may have been away for long
         await self._mlflow.begin(self._workspace)
 
     async def send(self, client: Client) -> None:

@@ -27,7 +27,7 @@ from asynccb.delivery.uploads import Folder, Kept
 from asynccb.trackers._models import model_folder
 from asynccb.trackers._nvml import NVML, open_nvml
 from asynccb.trackers._trackio_inbox import TrackioInbox
-from asynccb.trackers._trackio_rows import MetricRow, metrics_of
+from asynccb.trackers._trackio_rows import AlertRow, MetricRow, SystemRow, metrics_of
 from asynccb.trackers._trackio_run import TrackioRun
 from asynccb.trackers._trackio_server import ROWS, SIZE, TrackioServer, blob_of
 from asynccb.trackers._trackio_settings import (
@@ -192,8 +192,12 @@ class TrackioCallback(ServerTracker):
     async def begin(self, client: Client) -> None:
         """Find the server, and the run to go on with; there is nothing to create."""
         if isinstance(self._destination, Space):
-            space = await find_space(client, self._wanted(self._destination.name))
-            self._space = client = Client(space.url, headers=hub_headers(os.environ), hint=_HINT)
+            if self._space is None:
+                space = await find_space(client, self._wanted(self._destination.name))
+                self._space = Client(
+                    space.url, headers=hub_headers(os.environ), hint="check HF_TOKEN"
+                )
+            client = self._space
         server = TrackioServer(client)
         await server.check()
         if self._run.id is None:
@@ -226,9 +230,8 @@ class TrackioCallback(ServerTracker):
         now = time.time_ns()
         if self._store is None or now - self.time > _STALE:
             return
-        gpus = await anyio.to_thread.run_sync(self._gpus.read)
-        row = self._run.gpu_row(gpus, now)
-        await self._store.store([row], f"{self._run.count:012d}-gpu-{now}")
+        row = self._run.gpu_row(await anyio.to_thread.run_sync(self._gpus.read), now)
+        await self._store_one(row, f"gpu-{now}")
 
     async def upload(self, kept: Kept) -> None:
         """Store a folder as a version of the model's artifact; its files go when all are stored."""
@@ -261,8 +264,7 @@ class TrackioCallback(ServerTracker):
             return
         await self.flush()
         if status != "finished":
-            alert = self._run.end(status, self.time)
-            await (await self._opened()).store([alert], f"{self._run.count:012d}-end")
+            await self._store_one(self._run.end(status, self.time), "end")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -292,6 +294,14 @@ class TrackioCallback(ServerTracker):
             await self.ready()
         assert self._store is not None  # or the run has not begun
         return self._store
+
+    async def _store_one(self, row: SystemRow | AlertRow, name: str) -> None:
+        """Store a row that is none of the metrics; in a file behind those so far."""
+        store = await self._opened()
+        try:
+            await store.store([row], f"{self._run.count:012d}-{name}")
+        except RejectedError as error:
+            self.reject(f"the {row.kind} {name}", str(error), cause=error.cause, record=row)
 
     def _queue(self, values: Mapping[str, Any] | None, state: TrainerState) -> None:
         metrics, dropped = metrics_of(values or {})
