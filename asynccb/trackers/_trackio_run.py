@@ -7,7 +7,7 @@ Promises: the same events make the same rows with the same ids, in any process t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from asynccb._run import RunDescription, RunStatus
@@ -96,6 +96,11 @@ class TrackioRun:
     def attributes(self) -> dict[str, Any]:
         """Return what a new object needs to go on."""
         return {"id": self.id, "named": self.named, "count": self.count, "step": self.step}
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take them back."""
+        self.id, self.named = attributes["id"], attributes["named"]
+        self.count, self.step = attributes["count"], attributes["step"]
 
     def _take_name(self, name: object) -> None:
         self.named = None if name is None else str(clean(str(name)))

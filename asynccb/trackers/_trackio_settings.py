@@ -79,6 +79,12 @@ class TrackioSettings:
     log_gpu: bool
     gpu_interval: float
 
+    @property
+    def place(self) -> list[str | None]:
+        """What settles where a run goes, and which run it is."""
+        places = [self.space_id, self.other_space_id, self.server_url, self.directory]
+        return [*places, self.project, self.other_project, self.run_name]
+
     def destination(self, args: Any) -> Destination:
         """
         Return where a run goes: a Space wins over a server, and both over the local folder.

@@ -273,13 +273,22 @@ class TrackioCallback(ServerTracker):
             await self._space.close()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, and how many rows it has."""
-        return self._run.attributes()
+        """Return the run, how many rows it has, and where they are."""
+        return {**self._run.attributes(), "place": self.settings.place}
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run and its count of rows, unless the settings name another place."""
+        if attributes.get("place") != self.settings.place:
+            logger.warning(
+                "Trackio: the interrupted training logged elsewhere, as the settings were; the "
+                "resumed one does not go on there"
+            )
+            return False
+        return super().resume(attributes)
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
         """Take back the run and its rows."""
-        for name, value in attributes.items():
-            setattr(self._run, name, value)
+        self._run.restore(attributes)
 
     async def _opened(self) -> TrackioServer | TrackioInbox:
         """Return what takes rows: the server, once it is found, or the folder."""

@@ -132,6 +132,23 @@ async def test_a_run_of_the_same_name_goes_on_and_keeps_its_configuration(
     assert trackio_server.config(project, run["id"])["seed"] == 1
 
 
+async def test_a_resumed_training_goes_on_with_the_run_and_its_rows_unless_sent_elsewhere(
+    make: Make, trackio_server: RealTrackio, project: str
+) -> None:
+    first = make()
+    await deliver(first, training(5))
+    await first.finish("crashed")
+    attributes = json.loads(json.dumps(first.state()["attributes"]))
+    again = TrackioCallback(server_url=trackio_server.url, project=project)
+    assert again.resume(attributes)
+    again.describe(first.run)
+    await deliver(again, training(3, first=6))
+    await again.close()
+    assert [step for step, _ in losses(trackio_server, project)] == list(range(1, 9))
+    elsewhere = TrackioCallback(server_url=trackio_server.url, project="another")
+    assert not elsewhere.resume(attributes)
+
+
 async def test_runs_without_a_name_or_that_never_go_on_are_runs_of_their_own(
     make: Make, trackio_server: RealTrackio, project: str
 ) -> None:
