@@ -181,8 +181,7 @@ class CallbackDispatcher(Membership, Steering):
 
         Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
-        `should_training_stop`, whatever hooks say. What else there is, is the loop's own to emit:
-        `on_step_begin`, the epoch events, and with `emit_save` that a checkpoint is there.
+        `should_training_stop`, whatever hooks say. All else (`emit_save`, say) is for the loop.
         """
         if logs is not None and type(logs) is not dict:
             check_mapping("logs", logs)
@@ -190,9 +189,8 @@ class CallbackDispatcher(Membership, Steering):
             check_mapping("metrics", metrics)
         control = self.control
         control._new_step()
-        state = self.state
-        state.global_step += 1
-        last = 0 < self._max_steps <= state.global_step
+        self.state.global_step = step = self.state.global_step + 1
+        last = 0 < self._max_steps <= step
         if last:
             control.should_training_stop = True
         self._emit("on_step_end", {}, 0)
