@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
     from asynccb.trackers.trackio import TrackioCallback
+    from asynccb.trackers.wandb import WandbCallback
     from asynccb.trainer import Trainer
 
 _HOMES: Final = {
@@ -93,6 +94,7 @@ _HOMES: Final = {
     "TransientError": "_exceptions",
     "UndecidedError": "_exceptions",
     "UnknownEventError": "_exceptions",
+    "WandbCallback": "trackers.wandb",
     "decides": "_decides",
 }
 """Where each public name is defined."""
@@ -140,6 +142,7 @@ __all__ = [
     "TransientError",
     "UndecidedError",
     "UnknownEventError",
+    "WandbCallback",
     "decides",
 ]
 

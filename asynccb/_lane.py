@@ -133,6 +133,10 @@ class Lane:
         """Whether it sends to a server, which `ASYNCCB_OFFLINE` does not let it do."""
         return self.tracker is not None and not getattr(self.tracker, "local", False)
 
+    def waits_for_sync(self, offline: bool) -> bool:
+        """Tell whether nothing is sent before a sync; `offline` says so for all servers."""
+        return self.is_remote and (offline or getattr(self.tracker, "offline", False))
+
     async def call(self, letter: Letter) -> None:
         """Call the hook for one event; never raises what the hook raises."""
         hook = self.hooks.get(letter.event)

@@ -64,9 +64,9 @@ def thread_lane(
         mailbox=Mailbox(capacity, overflow, complain),
         answer=answer,
     )
-    if offline and lane.is_remote:
+    if lane.waits_for_sync(offline):
         lane.counts.disabled = True
         logger.error(
-            "%s gets nothing: ASYNCCB_OFFLINE is set, and no companion journals for it", member.name
+            "%s gets nothing: it is to be offline, and no companion journals for it", member.name
         )
     return lane

@@ -46,7 +46,7 @@ class Membership:
         if self._closed:
             self._routes["on_init_end"]  # raises what every event raises now
         member = self._roster.prepare(callback)
-        if member.hooks.asynchronous and is_for_rank(member.options.ranks, self.state):
+        if member.is_wanted and is_for_rank(member.options.ranks, self.state):
             self._publisher.start_lane(member, self.args, self.model)
         self.request.connect(member.callback)
         self._roster.add(member)

@@ -15,6 +15,7 @@ _TRACKERS: Final = {
     "mlflow": "mlflow:MLflowCallback",
     "tensorboard": "tensorboard:TensorBoardCallback",
     "trackio": "trackio:TrackioCallback",
+    "wandb": "wandb:WandbCallback",
 }
 """Names that `report_to` takes, in the order in which `"all"` adds them."""
 

@@ -36,6 +36,11 @@ class Member:
     in_companion: bool = False
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether it has async hooks, and is no tracker that is switched off."""
+        return bool(self.hooks.asynchronous) and getattr(self.callback, "enabled", True)
+
+    @property
     def is_served(self) -> bool:
         """Whether its async hooks run, here and not on another rank only."""
         return self.lane is not None or self.in_companion

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
 from servers.trackio_server import RealTrackio
+from servers.wandb_server import KEY, WandbServer, wandb_server
 
 # How long an example takes says something of the machine alone.
 settings.register_profile(
@@ -71,3 +72,17 @@ def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if "MLFLOW" in name or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
+    """A W&B server, its key in the environment, and nothing that the machine may have there."""
+    for name in list(os.environ):
+        if name.startswith("WANDB") or name == "NETRC" or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server

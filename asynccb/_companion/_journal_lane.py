@@ -86,6 +86,7 @@ class JournalLane(Lane):
         self.done = False
         self._committed = 0.0
         self._delivered = 0.0
+        self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
         self._uploads = uploads_of(
@@ -173,7 +174,7 @@ class JournalLane(Lane):
             return
         until = self._delivered + self.tracker.interval
         while (
-            self.journaled() - self.position < GROUP
+            self.journaled() - self.position < self._group
             and self.position >= self.hurried
             and (left := until - time.monotonic()) > 0
         ):
@@ -184,7 +185,7 @@ class JournalLane(Lane):
         lost = reader.lost
         while True:
             try:
-                records = await reader.read(end, GROUP)
+                records = await reader.read(end, self._group)
             except OSError as error:
                 self._say_refused("the journal cannot be read", error)
                 await anyio.sleep(_AGAIN)

@@ -159,7 +159,7 @@ class LaneLoop:
                         lane = self._make_lane(self._to_come[0])
                         if lane is not None:
                             self.lanes[lane.name] = lane
-                            if self._settings.offline and lane.is_remote:
+                            if lane.waits_for_sync(self._settings.offline):
                                 group.start_soon(lane.wait_for_sync)
                             else:
                                 group.start_soon(self._run, lane, name=LANE_PREFIX + lane.name)

@@ -80,6 +80,15 @@ class Tracker(TrainerCallback, ExportableState):
     interval: ClassVar[float] = 1.0
     """Seconds for which events are gathered before they are sent together."""
 
+    group: ClassVar[int] = 2000
+    """Most records that are delivered together."""
+
+    enabled: bool = True
+    """Whether it wants any events; where not, it is not served at all."""
+
+    offline: bool = False
+    """Whether it gets nothing until `asynccb sync`, as all do under `ASYNCCB_OFFLINE`."""
+
     beat: float | None = None
     """Seconds between two heartbeats; None where the server wants none. May change at any time."""
 

@@ -1,0 +1,372 @@
+"""
+Weights & Biases over its own HTTP protocol, without the `wandb` package.
+
+Promises: each log is one line of the run's history, once and in order, whatever was retried or
+replayed on the way; a run is created once; its state in the end is that of the training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+
+import msgspec
+
+from asynccb._exceptions import AccessError, ConfigurationError
+from asynccb._run import RunDescription, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.trackers._environment import switch
+from asynccb.trackers._wandb_access import api_key, open_client
+from asynccb.trackers._wandb_rest import Known, RunInfo, WandbServer
+from asynccb.trackers._wandb_run import STEP, Bases, History, base36, bases_in, config_of
+from asynccb.trackers._wandb_settings import DEFAULT_BASE, WandbSettings, resolve
+from asynccb.trackers._wandb_stream import (
+    CONSOLE,
+    EVENTS,
+    HISTORY,
+    LONGEST_LINE,
+    FileStream,
+    as_line,
+)
+from asynccb.trackers.payload import SINGLE_VALUES, rewrite_logs
+from asynccb.trackers.server import ServerTracker
+
+if TYPE_CHECKING:
+    from asynccb._state import TrainerState
+
+logger = logging.getLogger("asynccb")
+
+_EXIT_CODES: Final[dict[RunStatus, int]] = {"finished": 0, "failed": 1, "killed": 255}
+_BEAT: Final = 15.0
+"""Seconds; the vendor's package says something every 30, and the server waits for some minutes."""
+_ID_LENGTH: Final = 12
+
+
+class _Entry(NamedTuple):
+    """Hold one log until it is known how many lines the run has already."""
+
+    time: int
+    values: dict[str, Any]
+    single: dict[str, Any]
+    """What goes into the summary alone."""
+
+
+class WandbCallback(ServerTracker):
+    """
+    Log a run to Weights & Biases: configuration, history, summary, and how it ended.
+
+    Every argument left as None takes its environment variable, named in brackets, and a * marks
+    those that W&B's settings files may have, too:
+
+    * `project` [`WANDB_PROJECT`]*, by default `"huggingface"`; `entity` [`WANDB_ENTITY`]*, by
+      default that of the key.
+    * `name`, or else the training arguments' `run_name` [`WANDB_NAME`]; `notes` [`WANDB_NOTES`];
+      `tags` [`WANDB_TAGS`, with commas]; `group` [`WANDB_RUN_GROUP`]; `job_type`
+      [`WANDB_JOB_TYPE`].
+    * `run_id` [`WANDB_RUN_ID`] and `resume` [`WANDB_RESUME`]: the run to continue. `"must"` raises
+      where there is none, `"never"` where there is one; `"allow"` and None continue one and make
+      one where there is none. (W&B's own `"auto"` is refused: name the run.)
+    * `mode` [`WANDB_MODE`]: `"offline"` keeps everything for `asynccb sync`; `"disabled"` does
+      nothing at all.
+    * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: where the project's settings file
+      is, `wandb/settings`; journals go where the dispatcher says.
+
+    The key is looked up where it is used: `WANDB_API_KEY`, or what `wandb login` has saved.
+
+    Names are those of transformers: `train/…`, `eval/…`, `test/…`, all over `train/global_step`;
+    the figures of the whole run are in the summary alone. Every log is a line of its own, so that
+    steps which repeat or go back are all there. Values of any kind go on: texts, lists, NaN.
+    A training that dies leaves its run to the server, which shows it as crashed some minutes after
+    the last sign of life, as it does for the vendor's own package.
+
+    Raises `ConfigurationError` for a setting that cannot work.
+    """
+
+    name: ClassVar[str] = "wandb"
+    interval: ClassVar[float] = 2.0
+    group: ClassVar[int] = 10_000
+    settings_type = WandbSettings
+    settings: WandbSettings
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        entity: str | None = None,
+        name: str | None = None,
+        run_id: str | None = None,
+        resume: str | None = None,
+        mode: str | None = None,
+        tags: list[str] | tuple[str, ...] | None = None,
+        notes: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        log_model: str | None = None,
+        watch: str | None = None,
+        console: bool | None = None,
+        system_metrics: float | None = None,
+        base_url: str | None = None,
+        directory: str | None = None,
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key != "self"}
+        self.set_up(resolve(given, os.environ))
+
+    def set_up(self, settings: WandbSettings) -> None:
+        """Take the settings."""
+        super().set_up(settings)
+        self.enabled = settings.mode != "disabled"
+        self.offline = settings.mode == "offline"
+        self.beat = settings.system_metrics or _BEAT
+        self._entries: list[_Entry] = []
+        self._history = History()
+        self._stream = FileStream(self._stop)
+        self._server: WandbServer | None = None
+        self._run: RunInfo | None = None
+        self._others: dict[str, Any] = {}
+        self._heard = False
+        self._stale = False
+        self._stopping = False
+
+    @classmethod
+    def is_configured(cls, environ: Mapping[str, str]) -> bool:
+        """Tell whether there is a key, and neither `WANDB_MODE` nor `WANDB_DISABLED` forbids it."""
+        mode = environ.get("WANDB_MODE", "").strip()
+        if mode == "disabled" or switch(environ, "WANDB_DISABLED"):
+            return False
+        base_url = environ.get("WANDB_BASE_URL", "").strip() or DEFAULT_BASE
+        try:
+            return mode in ("offline", "dryrun") or api_key(base_url, environ) is not None
+        except AccessError:
+            return True  # whoever has a key that is broken wants to hear of it
+
+    def describe(self, run: RunDescription) -> None:
+        """Take the description; the configuration is sent again."""
+        super().describe(run)
+        self._stale = True
+
+    async def on_train_begin(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Have the run made."""
+        self._heard = True
+
+    async def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue a line; the figures of the whole run go into the summary."""
+        given = dict(logs or {})
+        single = {key: given.pop(key) for key in list(given) if key in SINGLE_VALUES}
+        self._add({**rewrite_logs(given), STEP: state.global_step}, single)
+
+    async def on_predict(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue a line with what a prediction gave, as `test/…`."""
+        self._add({**rewrite_logs(metrics or {}), STEP: state.global_step}, {})
+
+    def connect(self) -> Client:
+        """Look up the key and make the client."""
+        return open_client(self.settings.base_url)
+
+    async def begin(self, client: Client) -> None:
+        """Find the run, or make it."""
+        server = self._server = WandbServer(client)
+        run_id = self._run.run_id if self._run else self._own_id
+        known = await server.known(*self._place, run_id)
+        self._others = {} if known is None else known.config
+        if self._run is None:
+            self._adopt(await self._open(server, run_id, known))
+        elif known is None:
+            raise AccessError(f"the W&B run {self.address} is gone")
+        if known is not None:
+            # Samples are not in the journal: those of before a crash are not taken again.
+            self._stream.files[EVENTS].offset = known.events
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._entries or self._stream or (self._heard and self._stale))
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued."""
+        assert self._server is not None
+        assert self._run is not None  # or the run has not begun
+        if self._stale:
+            await self._server.upsert(
+                self._run.run_id,
+                self._run.project,
+                entity=self._run.entity,
+                config=as_line(self._config(self._history.bases)),
+            )
+            self._stale = False
+        self._make_lines()
+        await self._stream.send(client, self._run, self.reject)
+
+    async def heartbeat(self) -> None:
+        """Say that the run lives."""
+        if self._run is not None:
+            await self._stream.beat(await self.ready(), self._run)
+
+    async def finish(self, status: RunStatus) -> None:
+        """End the run, unless nothing ever happened in it; one that crashed is left as it is."""
+        if self._run is None and not self.pending:
+            return
+        if status in _EXIT_CODES:
+            self._stream.exit_code = _EXIT_CODES[status]
+        await self.flush()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the run, and how far its files have come."""
+        return {
+            "run_info": None if self._run is None else msgspec.to_builtins(self._run),
+            "bases": msgspec.to_builtins(self._history.bases),
+            "step": self._history.step,
+            "summary": as_line(self._history.summary),
+            "offsets": {name: self._stream.files[name].end for name in (HISTORY, CONSOLE)},
+        }
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take them back."""
+        run = attributes.get("run_info")
+        if run is None:
+            return
+        self._heard = True
+        self._adopt(msgspec.convert(run, RunInfo))
+        summary = json.loads(attributes["summary"])
+        self._history.begin(msgspec.convert(attributes["bases"], Bases), summary)
+        self._history.step = attributes["step"]
+        for name, offset in attributes["offsets"].items():
+            self._stream.files[name].offset = offset
+
+    # -- lines -------------------------------------------------------------------------------------
+
+    def _add(self, values: dict[str, Any], single: dict[str, Any]) -> None:
+        self._heard = True
+        self._entries.append(_Entry(self.time, values, single))
+
+    def _make_lines(self) -> None:
+        """Number what was queued; the run has begun, so that it is known where its lines begin."""
+        for entry in self._entries:
+            line = self._history.line(entry.values, entry.time, self.run.started)
+            text = as_line(line)
+            if len(text) > LONGEST_LINE:
+                self._too_long(text)
+                line = {key: value for key, value in line.items() if key.startswith("_")}
+                text = as_line(line)
+            self._stream.add(HISTORY, text)
+            self._history.summarize({**line, **entry.single})
+        if self._entries:
+            self._stream.summary = as_line(self._history.summary)
+            self._entries.clear()
+
+    def _too_long(self, line: str) -> None:
+        self.reject(
+            "a log",
+            f"it has {len(line)} bytes, and W&B takes {LONGEST_LINE}",
+            cause="length",
+            record=line,
+        )
+
+    # -- the run -----------------------------------------------------------------------------------
+
+    @property
+    def _place(self) -> tuple[str, str | None]:
+        """The run's project and entity."""
+        if self._run is not None:
+            return self._run.project, self._run.entity
+        return self.settings.project, self.settings.entity
+
+    @property
+    def _own_id(self) -> str:
+        """The id that was given, or one that every process of this run makes alike."""
+        return self.settings.run_id or base36(int(self.run.key, 16), _ID_LENGTH)
+
+    async def _open(self, server: WandbServer, run_id: str, known: Known | None) -> RunInfo:
+        """Make the run, or continue it, and note where our part of it begins."""
+        settings = self.settings
+        bases = self._find_bases(known)
+        if known is not None:
+            self._history.begin(bases, known.summary)
+            self._stream.files[HISTORY].offset = bases.history
+            self._stream.files[CONSOLE].offset = bases.console
+        run = await server.upsert(
+            run_id,
+            settings.project,
+            id=None if known is None else known.id,
+            entity=settings.entity,
+            displayName=self._display_name,
+            notes=settings.notes,
+            tags=list(settings.tags) or None,
+            groupName=settings.group,
+            jobType=settings.job_type,
+            host=self.run.host or None,
+            program=self.run.script or None,
+            config=as_line(self._config(bases)),
+        )
+        self._stale = False
+        return run
+
+    def _find_bases(self, known: Known | None) -> Bases:
+        """Return where our part begins; raise `AccessError` where the run must not be so."""
+        settings = self.settings
+        if settings.run_id is None:
+            return Bases()
+        if known is None:
+            if settings.resume == "must":
+                raise AccessError(
+                    f"there is no W&B run {settings.run_id} in {settings.project}, and resume is "
+                    "'must': see WANDB_RUN_ID, WANDB_PROJECT and WANDB_ENTITY"
+                )
+            return Bases()
+        noted = bases_in(known.config, self.run.key)
+        if noted is not None:
+            return noted
+        if settings.resume == "never":
+            raise AccessError(
+                f"there is a W&B run {settings.run_id} already, and resume is 'never': give "
+                "another id, or resume='allow' to continue that one"
+            )
+        last = {**known.summary, **known.last}
+        return Bases(
+            known.history,
+            known.console,
+            int(last.get("_step", -1)) + 1,
+            float(last.get("_runtime", 0.0)),
+        )
+
+    @property
+    def _display_name(self) -> str | None:
+        args = self.run.args
+        return self.settings.name or getattr(args, "run_name", None) or self.settings.usual_name
+
+    def _config(self, bases: Bases) -> dict[str, Any]:
+        return config_of(self.run, bases, self._others, num_parameters=True)
+
+    def _adopt(self, run: RunInfo) -> None:
+        self._run = run
+        self.address = f"{self.settings.app_url}/{run.entity}/{run.project}/runs/{run.run_id}"
+        logger.info("W&B run %s: %s", run.name, self.address)
+
+    def _stop(self) -> None:
+        """Ask the training to stop, because somebody has pressed the button; once."""
+        if self._stopping:
+            return
+        self._stopping = True
+        logger.warning("W&B asks the run %s to stop; it does at the next step", self.address)
+        try:
+            self.request(should_training_stop=True)
+        except ConfigurationError:
+            logger.info("the training is not there any more to be stopped")
