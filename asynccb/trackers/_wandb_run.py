@@ -46,9 +46,7 @@ def base36(number: int, length: int) -> str:
     return "".join(reversed(digits))
 
 
-def config_of(
-    run: RunDescription, bases: Bases, others: Mapping[str, Any], num_parameters: bool
-) -> dict[str, Any]:
+def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return the whole configuration of a run as the server keeps it.
 
@@ -75,7 +73,7 @@ def config_of(
         "e": {**(private.get("e") or {}), run.key: part},
     }
     values = run_config(run)
-    if num_parameters and run.model is not None:
+    if run.model is not None:
         values["model/num_parameters"] = run.model.parameters
     config = {key: {"value": value} for key, value in values.items() if key != _PRIVATE}
     return {**others, **config, _PRIVATE: {"value": private}}

@@ -52,7 +52,7 @@ class WandbSettings:
     run_id: str | None
     resume: str | None
     mode: str
-    tags: tuple[str, ...]
+    tags: list[str]
     notes: str | None
     group: str | None
     job_type: str | None
@@ -63,7 +63,7 @@ class WandbSettings:
     """Seconds between two samples; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.resume in ("must",) and self.run_id is None:
+        if self.resume == "must" and self.run_id is None:
             raise ConfigurationError(
                 "a W&B run that must be resumed needs its id: give it as run_id= or WANDB_RUN_ID"
             )
@@ -170,7 +170,7 @@ def _mode(given: object, environ: Mapping[str, str]) -> str:
     return _MODES[mode]
 
 
-def _tags(given: object, variable: str) -> tuple[str, ...]:
+def _tags(given: object, variable: str) -> list[str]:
     tags = variable.split(",") if given is None else given
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise ConfigurationError(f"tags are {tags!r}; they take a list of strings")
@@ -180,7 +180,7 @@ def _tags(given: object, variable: str) -> tuple[str, ...]:
     for tag in found:
         if not (isinstance(tag, str) and 0 < len(tag) <= 64):
             raise ConfigurationError(f"a W&B tag is {tag!r}; it takes 1 to 64 characters")
-    return tuple(dict.fromkeys(found))
+    return list(dict.fromkeys(found))
 
 
 def _choice(

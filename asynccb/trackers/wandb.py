@@ -20,8 +20,9 @@ from asynccb._run import RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.trackers._environment import switch
 from asynccb.trackers._wandb_access import api_key, open_client
-from asynccb.trackers._wandb_rest import Known, RunInfo, WandbServer
-from asynccb.trackers._wandb_run import STEP, Bases, History, base36, bases_in, config_of
+from asynccb.trackers._wandb_opening import find_bases, open_run
+from asynccb.trackers._wandb_rest import RunInfo, WandbServer
+from asynccb.trackers._wandb_run import STEP, Bases, History, base36, config_of
 from asynccb.trackers._wandb_settings import DEFAULT_BASE, WandbSettings, resolve
 from asynccb.trackers._wandb_stream import (
     CONSOLE,
@@ -129,6 +130,7 @@ class WandbCallback(ServerTracker):
         self._heard = False
         self._stale = False
         self._stopping = False
+        self._ended = False
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -184,11 +186,18 @@ class WandbCallback(ServerTracker):
     async def begin(self, client: Client) -> None:
         """Find the run, or make it."""
         server = self._server = WandbServer(client)
-        run_id = self._run.run_id if self._run else self._own_id
-        known = await server.known(*self._place, run_id)
+        known = await server.known(*self._place, self._run.run_id if self._run else self._own_id)
         self._others = {} if known is None else known.config
         if self._run is None:
-            self._adopt(await self._open(server, run_id, known))
+            bases = find_bases(self.settings, self.run.key, known)
+            if known is not None:
+                self._history.begin(bases, known.summary)
+                self._stream.files[HISTORY].offset = bases.history
+                self._stream.files[CONSOLE].offset = bases.console
+            self._adopt(
+                await open_run(server, self.settings, self.run, self._own_id, known, self._config)
+            )
+            self._stale = False
         elif known is None:
             raise AccessError(f"the W&B run {self.address} is gone")
         if known is not None:
@@ -209,7 +218,7 @@ class WandbCallback(ServerTracker):
                 self._run.run_id,
                 self._run.project,
                 entity=self._run.entity,
-                config=as_line(self._config(self._history.bases)),
+                config=self._config,
             )
             self._stale = False
         self._make_lines()
@@ -222,11 +231,12 @@ class WandbCallback(ServerTracker):
 
     async def finish(self, status: RunStatus) -> None:
         """End the run, unless nothing ever happened in it; one that crashed is left as it is."""
-        if self._run is None and not self.pending:
+        if self._ended or (self._run is None and not self.pending):
             return
         if status in _EXIT_CODES:
             self._stream.exit_code = _EXIT_CODES[status]
         await self.flush()
+        self._ended = True
 
     def attributes(self) -> dict[str, Any]:
         """Return the run, and how far its files have come."""
@@ -294,66 +304,9 @@ class WandbCallback(ServerTracker):
         """The id that was given, or one that every process of this run makes alike."""
         return self.settings.run_id or base36(int(self.run.key, 16), _ID_LENGTH)
 
-    async def _open(self, server: WandbServer, run_id: str, known: Known | None) -> RunInfo:
-        """Make the run, or continue it, and note where our part of it begins."""
-        settings = self.settings
-        bases = self._find_bases(known)
-        if known is not None:
-            self._history.begin(bases, known.summary)
-            self._stream.files[HISTORY].offset = bases.history
-            self._stream.files[CONSOLE].offset = bases.console
-        run = await server.upsert(
-            run_id,
-            settings.project,
-            id=None if known is None else known.id,
-            entity=settings.entity,
-            displayName=self._display_name,
-            notes=settings.notes,
-            tags=list(settings.tags) or None,
-            groupName=settings.group,
-            jobType=settings.job_type,
-            host=self.run.host or None,
-            program=self.run.script or None,
-            config=as_line(self._config(bases)),
-        )
-        self._stale = False
-        return run
-
-    def _find_bases(self, known: Known | None) -> Bases:
-        """Return where our part begins; raise `AccessError` where the run must not be so."""
-        settings = self.settings
-        if settings.run_id is None:
-            return Bases()
-        if known is None:
-            if settings.resume == "must":
-                raise AccessError(
-                    f"there is no W&B run {settings.run_id} in {settings.project}, and resume is "
-                    "'must': see WANDB_RUN_ID, WANDB_PROJECT and WANDB_ENTITY"
-                )
-            return Bases()
-        noted = bases_in(known.config, self.run.key)
-        if noted is not None:
-            return noted
-        if settings.resume == "never":
-            raise AccessError(
-                f"there is a W&B run {settings.run_id} already, and resume is 'never': give "
-                "another id, or resume='allow' to continue that one"
-            )
-        last = {**known.summary, **known.last}
-        return Bases(
-            known.history,
-            known.console,
-            int(last.get("_step", -1)) + 1,
-            float(last.get("_runtime", 0.0)),
-        )
-
     @property
-    def _display_name(self) -> str | None:
-        args = self.run.args
-        return self.settings.name or getattr(args, "run_name", None) or self.settings.usual_name
-
-    def _config(self, bases: Bases) -> dict[str, Any]:
-        return config_of(self.run, bases, self._others, num_parameters=True)
+    def _config(self) -> str:
+        return as_line(config_of(self.run, self._history.bases, self._others))
 
     def _adopt(self, run: RunInfo) -> None:
         self._run = run

@@ -73,6 +73,7 @@ class WandbServer:
         self.artifacts: list[Artifact] = []
         self.sent: list[Sent] = []
         self.faults: Faults = lambda request: None
+        self.key = KEY
         self.crash_after = 300.0
         self.per_second = PER_SECOND
         self._uploads: dict[str, Upload] = {}
@@ -128,7 +129,7 @@ class WandbServer:
         path = request.path.partition("?")[0]
         if request.method == "PUT":
             return self._store(request)
-        expected = "Basic " + base64.b64encode(f"api:{KEY}".encode()).decode()
+        expected = "Basic " + base64.b64encode(f"api:{self.key}".encode()).decode()
         if request.headers.get("authorization") != expected:
             raise Refused(401, "no such key")
         if request.method != "POST":

@@ -22,6 +22,7 @@ from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
+from servers.wandb_server import WandbServer, wandb_server
 from waiting import eventually
 
 import asynccb
@@ -239,6 +240,40 @@ def workspace_address(url: str) -> str:
     return f"azureml://{url.partition('://')[2]}/mlflow/v1.0{WORKSPACE}"
 
 
+@contextmanager
+def wandb(folder: Path, servers: Servers) -> Iterator[Case]:
+    with wandb_server() as server, fronting(server.url) as front:
+        server.key = f"local-{SECRET}-{'0' * 20}"
+        yield Case(
+            "WandbCallback",
+            lambda: wandb_values(server),
+            variables={
+                "WANDB_BASE_URL": front.url,
+                "WANDB_API_KEY": server.key,
+                "WANDB_PROJECT": "contract",
+            },
+            front=front,
+            loss="train/loss",
+            single=frozenset({"train_loss"}),
+        )
+
+
+def wandb_values(server: WandbServer) -> dict[str, list[Value]]:
+    """Return what the history and the summary of each run have."""
+    read: dict[str, list[Value]] = {}
+    for number, run in enumerate(server.runs.values()):
+        values = [
+            Value(line["train/global_step"], name, value)
+            for line in run.metrics
+            for name, value in line.items()
+            if name not in ("_step", "train/global_step")
+        ]
+        values += [Value(0, "train_loss", run.summary[n]) for n in run.summary if n == "train_loss"]
+        values = [v._replace(value=None) if v.value != v.value else v for v in values]
+        read[f"{run.state}#{number}"] = sorted(values, key=lambda v: v.step)
+    return read
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
@@ -246,5 +281,6 @@ CASES: dict[str, Open] = {
     "dagshub": dagshub,
     "trackio": trackio,
     "trackio folder": trackio_folder,
+    "wandb": wandb,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""

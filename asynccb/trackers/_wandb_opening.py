@@ -1,0 +1,70 @@
+"""
+Making a W&B run, or finding the one that is to be continued.
+
+Promises: asking twice makes one run, and our part of it begins at the same line both times.
+"""
+
+from __future__ import annotations
+
+from asynccb._exceptions import AccessError
+from asynccb._run import RunDescription
+from asynccb.trackers._wandb_rest import Known, RunInfo, WandbServer
+from asynccb.trackers._wandb_run import Bases, bases_in
+from asynccb.trackers._wandb_settings import WandbSettings
+
+
+def find_bases(settings: WandbSettings, key: str, known: Known | None) -> Bases:
+    """
+    Return where our part of the run begins; `key` is that of the run, `known` what the server has.
+
+    Raises `AccessError` where the run must be there and is not, or the other way round.
+    """
+    if settings.run_id is None:
+        return Bases()  # whatever is there, an earlier process of the same run has written
+    if known is None:
+        if settings.resume == "must":
+            raise AccessError(
+                f"there is no W&B run {settings.run_id} in {settings.project}, and resume is "
+                "'must': see WANDB_RUN_ID, WANDB_PROJECT and WANDB_ENTITY"
+            )
+        return Bases()
+    noted = bases_in(known.config, key)
+    if noted is not None:
+        return noted
+    if settings.resume == "never":
+        raise AccessError(
+            f"there is a W&B run {settings.run_id} already, and resume is 'never': give another "
+            "id, or resume='allow' to continue that one"
+        )
+    last = {**known.summary, **known.last}
+    return Bases(
+        known.history,
+        known.console,
+        int(last.get("_step", -1)) + 1,
+        float(last.get("_runtime", 0.0)),
+    )
+
+
+async def open_run(
+    server: WandbServer,
+    settings: WandbSettings,
+    run: RunDescription,
+    run_id: str,
+    known: Known | None,
+    config: str,
+) -> RunInfo:
+    """Make the run of that id, or take it up, with all that describes it."""
+    return await server.upsert(
+        run_id,
+        settings.project,
+        id=None if known is None else known.id,
+        entity=settings.entity,
+        displayName=settings.name or getattr(run.args, "run_name", None) or settings.usual_name,
+        notes=settings.notes,
+        tags=settings.tags or None,
+        groupName=settings.group,
+        jobType=settings.job_type,
+        host=run.host or None,
+        program=run.script or None,
+        config=config,
+    )
