@@ -22,6 +22,7 @@ def describe_run(args: Any, model: Any, key: str, started: int) -> dict[str, Any
         "host": socket.gethostname(),
         "user": _user(),
         "script": os.path.basename(sys.argv[0]) if sys.argv else "",
+        "pid": os.getpid(),
     }
 
 

@@ -65,6 +65,8 @@ class RunDescription:
     host: str = ""
     user: str = ""
     script: str = ""
+    pid: int = 0
+    """Id of the training process on its host; 0 where a journal does not say."""
 
     @classmethod
     def from_record(cls, time: int, extra: Mapping[str, Any]) -> RunDescription:
@@ -78,4 +80,5 @@ class RunDescription:
             host=extra.get("host", ""),
             user=extra.get("user", ""),
             script=extra.get("script", ""),
+            pid=extra.get("pid", 0),
         )

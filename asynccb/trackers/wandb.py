@@ -7,31 +7,27 @@ replayed on the way; a run is created once; its state in the end is that of the 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
+import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import anyio.to_thread
 import msgspec
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb._run import RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.trackers._environment import switch
+from asynccb.trackers._system_metrics import SystemSampler, is_live
 from asynccb.trackers._wandb_access import api_key, open_client
 from asynccb.trackers._wandb_opening import find_bases, open_run
+from asynccb.trackers._wandb_outbox import Entry, Outbox
 from asynccb.trackers._wandb_rest import RunInfo, WandbServer
-from asynccb.trackers._wandb_run import STEP, Bases, History, base36, config_of
+from asynccb.trackers._wandb_run import STEP, base36, config_of
 from asynccb.trackers._wandb_settings import DEFAULT_BASE, WandbSettings, resolve
-from asynccb.trackers._wandb_stream import (
-    CONSOLE,
-    EVENTS,
-    HISTORY,
-    LONGEST_LINE,
-    FileStream,
-    as_line,
-)
+from asynccb.trackers._wandb_stream import as_line
 from asynccb.trackers.payload import SINGLE_VALUES, rewrite_logs
 from asynccb.trackers.server import ServerTracker
 
@@ -44,15 +40,6 @@ _EXIT_CODES: Final[dict[RunStatus, int]] = {"finished": 0, "failed": 1, "killed"
 _BEAT: Final = 15.0
 """Seconds; the vendor's package says something every 30, and the server waits for some minutes."""
 _ID_LENGTH: Final = 12
-
-
-class _Entry(NamedTuple):
-    """Hold one log until it is known how many lines the run has already."""
-
-    time: int
-    values: dict[str, Any]
-    single: dict[str, Any]
-    """What goes into the summary alone."""
 
 
 class WandbCallback(ServerTracker):
@@ -72,6 +59,8 @@ class WandbCallback(ServerTracker):
       one where there is none. (W&B's own `"auto"` is refused: name the run.)
     * `mode` [`WANDB_MODE`]: `"offline"` keeps everything for `asynccb sync`; `"disabled"` does
       nothing at all.
+    * `system_metrics` [`WANDB_X_STATS_SAMPLING_INTERVAL`, off by `WANDB_X_DISABLE_STATS`]: seconds
+      between two samples of CPU, memory and, with `nvidia-ml-py`, GPUs; 15 by default.
     * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: where the project's settings file
       is, `wandb/settings`; journals go where the dispatcher says.
 
@@ -121,9 +110,8 @@ class WandbCallback(ServerTracker):
         self.enabled = settings.mode != "disabled"
         self.offline = settings.mode == "offline"
         self.beat = settings.system_metrics or _BEAT
-        self._entries: list[_Entry] = []
-        self._history = History()
-        self._stream = FileStream(self._stop)
+        self._outbox = Outbox(self._stop, self.reject)
+        self._sampler: SystemSampler | None = None
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
         self._others: dict[str, Any] = {}
@@ -191,9 +179,7 @@ class WandbCallback(ServerTracker):
         if self._run is None:
             bases = find_bases(self.settings, self.run.key, known)
             if known is not None:
-                self._history.begin(bases, known.summary)
-                self._stream.files[HISTORY].offset = bases.history
-                self._stream.files[CONSOLE].offset = bases.console
+                self._outbox.continue_from(bases, known)
             self._adopt(
                 await open_run(server, self.settings, self.run, self._own_id, known, self._config)
             )
@@ -201,13 +187,12 @@ class WandbCallback(ServerTracker):
         elif known is None:
             raise AccessError(f"the W&B run {self.address} is gone")
         if known is not None:
-            # Samples are not in the journal: those of before a crash are not taken again.
-            self._stream.files[EVENTS].offset = known.events
+            self._outbox.skip_samples(known)
 
     @property
     def pending(self) -> bool:
         """Whether anything is queued."""
-        return bool(self._entries or self._stream or (self._heard and self._stale))
+        return bool(self._outbox) or (self._heard and self._stale)
 
     async def send(self, client: Client) -> None:
         """Send what is queued."""
@@ -221,20 +206,29 @@ class WandbCallback(ServerTracker):
                 config=self._config,
             )
             self._stale = False
-        self._make_lines()
-        await self._stream.send(client, self._run, self.reject)
+        await self._outbox.send(client, self._run, self.run.started)
 
     async def heartbeat(self) -> None:
-        """Say that the run lives."""
-        if self._run is not None:
-            await self._stream.beat(await self.ready(), self._run)
+        """Say that the run lives, and what its machine does."""
+        if self._run is None:
+            return
+        client = await self.ready()
+        if not (self.settings.system_metrics and is_live(self.run)):
+            await self._outbox.beat(client, self._run)
+            return
+        if self._sampler is None:
+            self._sampler = SystemSampler(self.run.pid)
+        # NVML may take its time, and other lanes have this loop too.
+        values = await anyio.to_thread.run_sync(self._sampler.sample)
+        self._outbox.add_sample(values, time.time_ns(), self.run.started)
+        await self.send(client)
 
     async def finish(self, status: RunStatus) -> None:
         """End the run, unless nothing ever happened in it; one that crashed is left as it is."""
         if self._ended or (self._run is None and not self.pending):
             return
         if status in _EXIT_CODES:
-            self._stream.exit_code = _EXIT_CODES[status]
+            self._outbox.end(_EXIT_CODES[status])
         await self.flush()
         self._ended = True
 
@@ -242,10 +236,7 @@ class WandbCallback(ServerTracker):
         """Return the run, and how far its files have come."""
         return {
             "run_info": None if self._run is None else msgspec.to_builtins(self._run),
-            "bases": msgspec.to_builtins(self._history.bases),
-            "step": self._history.step,
-            "summary": as_line(self._history.summary),
-            "offsets": {name: self._stream.files[name].end for name in (HISTORY, CONSOLE)},
+            **self._outbox.state(),
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
@@ -255,40 +246,11 @@ class WandbCallback(ServerTracker):
             return
         self._heard = True
         self._adopt(msgspec.convert(run, RunInfo))
-        summary = json.loads(attributes["summary"])
-        self._history.begin(msgspec.convert(attributes["bases"], Bases), summary)
-        self._history.step = attributes["step"]
-        for name, offset in attributes["offsets"].items():
-            self._stream.files[name].offset = offset
-
-    # -- lines -------------------------------------------------------------------------------------
+        self._outbox.restore(attributes)
 
     def _add(self, values: dict[str, Any], single: dict[str, Any]) -> None:
         self._heard = True
-        self._entries.append(_Entry(self.time, values, single))
-
-    def _make_lines(self) -> None:
-        """Number what was queued; the run has begun, so that it is known where its lines begin."""
-        for entry in self._entries:
-            line = self._history.line(entry.values, entry.time, self.run.started)
-            text = as_line(line)
-            if len(text) > LONGEST_LINE:
-                self._too_long(text)
-                line = {key: value for key, value in line.items() if key.startswith("_")}
-                text = as_line(line)
-            self._stream.add(HISTORY, text)
-            self._history.summarize({**line, **entry.single})
-        if self._entries:
-            self._stream.summary = as_line(self._history.summary)
-            self._entries.clear()
-
-    def _too_long(self, line: str) -> None:
-        self.reject(
-            "a log",
-            f"it has {len(line)} bytes, and W&B takes {LONGEST_LINE}",
-            cause="length",
-            record=line,
-        )
+        self._outbox.add(Entry(self.time, values, single))
 
     # -- the run -----------------------------------------------------------------------------------
 
@@ -306,7 +268,7 @@ class WandbCallback(ServerTracker):
 
     @property
     def _config(self) -> str:
-        return as_line(config_of(self.run, self._history.bases, self._others))
+        return as_line(config_of(self.run, self._outbox.history.bases, self._others))
 
     def _adopt(self, run: RunInfo) -> None:
         self._run = run

@@ -300,7 +300,7 @@ async def test_a_line_that_is_refused_is_set_aside_and_the_others_keep_their_pla
 async def test_a_line_that_is_too_long_is_set_aside_before_it_is_sent(
     wandb: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asynccb.trackers.wandb.LONGEST_LINE", 5000)
+    monkeypatch.setattr("asynccb.trackers._wandb_outbox.LONGEST_LINE", 5000)
     long = emitted("on_log", 2, logs={"text": "x" * 6000})
     made = tracker(description())
     await deliver(made, [*training(1), long, *logging(1, first=3)])
