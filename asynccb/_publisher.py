@@ -37,6 +37,7 @@ from asynccb._run import RunDescription, RunStatus
 from asynccb._slots import SIZE, Slots
 from asynccb._state import TrainerState, snapshot
 from asynccb._tracker_runs import TrackerRuns
+from asynccb._training_sides import TrainingSides
 from asynccb.staging import Staging
 
 logger = logging.getLogger("asynccb")
@@ -70,6 +71,7 @@ class Publisher:
         self.runs = TrackerRuns(self.directory, self.key, self._started)
         self._members: dict[str, Member] = {}
         self.listening = Listening(self._members)
+        self.sides = TrainingSides(lambda: self.records)
         self.late: list[Member] = []
         """Members that the companion could not serve, to be given lanes on the thread."""
 
@@ -156,8 +158,10 @@ class Publisher:
             raise refusal
 
     def poll(self, now: int = 0) -> None:
-        """Hear what the companion has said."""
+        """Hear what the companion has said; at an event, which gives the time, tell it more."""
         self.next_poll = now + _POLL_NS
+        if now:
+            self.sides.drain()
         if self.companion is not None:
             self.companion.poll()
 
@@ -178,6 +182,7 @@ class Publisher:
 
     def finish_staging(self, deadline: float) -> bool:
         """Wait until every value has come from the device; return False at the deadline."""
+        self.sides.drain(whole=True)
         return self.staging.device is None or self.staging.device.finish(deadline)
 
     def flush(self, deadline: float) -> bool:
@@ -213,6 +218,7 @@ class Publisher:
     def release(self) -> None:
         """Let go of the lanes, of the companion, which ends by itself, and of the device."""
         self.loop.stop()
+        self.sides.close()
         self.listening.tickets.release()
         if self.staging.device is not None:
             self.staging.device.close()

@@ -30,6 +30,10 @@ LEAVE: Final = 67
 LOST: Final = 68
 """Kind of a record that stands for dropped ones: `changes` has what they changed of the state."""
 
+TOLD: Final = 69
+"""Kind of a record for one callback alone, from its training side: `logs` has the values, `extra`
+the lane and what they are, `lane` and `what`."""
+
 NEVER_DROPPED: Final = frozenset(
     {EVENTS.index(event) for event in TERMINAL} | {RUN, END, HISTORY, LEAVE}
 )
@@ -61,8 +65,9 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def name(self) -> str:
-        """The event's name, or `run`, `end`, `history`, `leave`, `lost` for the others."""
+        """The event's name, or `run`, `end`, `history`, `leave`, `lost`, `told` for the others."""
         if self.kind < len(EVENTS):
             return EVENTS[self.kind]
         others = {RUN: "run", END: "end", HISTORY: "history", LEAVE: "leave", LOST: "lost"}
+        others[TOLD] = "told"
         return others.get(self.kind, f"kind {self.kind}")

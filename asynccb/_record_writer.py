@@ -14,7 +14,7 @@ from typing import Any, Final
 from asynccb._control import pack_flags
 from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
-from asynccb._record import END, HISTORY, HISTORY_BIT, LEAVE, RUN
+from asynccb._record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
 from asynccb._run import RunStatus
 from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
@@ -107,6 +107,12 @@ class RecordWriter:
         staging.referenced = True
         self._outlet.put((*head, packed) if changes is None else (*head, packed, changes))
         return True
+
+    def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Write what a callback's training side has for its lane, as staged values may be."""
+        logs = self._staging.for_record(self._staging.plain(values))
+        head = (TOLD, time.time_ns(), state.global_step, state.epoch or 0.0, 0)
+        self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}))
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""

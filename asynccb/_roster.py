@@ -117,6 +117,8 @@ class Roster:
             )
         count = self._names[kind.__name__] = self._names.get(kind.__name__, 0) + 1
         name = kind.__name__ if count == 1 else f"{kind.__name__}-{count}"
+        if (side := getattr(instance, "training_side", None)) is not None:
+            hooks = hooks._replace(inline={**hooks.inline, **find_hooks(side).inline})
         terms = hooks.terms
         if not self._asks:
             called = {e: hook for e, hook in hooks.asynchronous.items() if e not in terms}

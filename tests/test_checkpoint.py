@@ -17,8 +17,9 @@ from torch import nn
 
 from asynccb import checkpoint
 from asynccb._exceptions import ConfigurationError
+from asynccb._model_files import save_weights
 from asynccb._state import TrainerState
-from asynccb._trainer.weights import load_weights, save_weights
+from asynccb._trainer.weights import load_weights
 from asynccb.callbacks import EarlyStoppingCallback
 from asynccb.checkpoint import last_checkpoint, list_checkpoints
 

@@ -26,7 +26,7 @@ from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
 from asynccb._mailbox import Letter
-from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, Record
+from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, Record, TOLD
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
@@ -206,6 +206,10 @@ class JournalLane(Lane):
                 if self.cursor.finished:
                     break
                 continue
+            if record.kind == TOLD:
+                await self._call_all(letters)
+                await self._hear(record)
+                continue
             replica.apply(record)
             if record.kind == LOST:
                 self._count_lost(1)
@@ -278,6 +282,16 @@ class JournalLane(Lane):
         await self.finish(extra.get("status", "finished"), record.time)
         self.cursor.finished = not self.counts.disabled
 
+    async def _hear(self, record: Record) -> None:
+        """Give the tracker what its training side has told."""
+        extra = record.extra or {}
+        told = getattr(self.callback, "told", None)
+        if extra["lane"] == self.name and self.tracker is not None and told is not None:
+            self.tracker.time = record.time
+            await self._contain(
+                "told", lambda: told(extra["what"], record.logs or {}, record.step), None
+            )
+
     def _describe(self, replica: Replica, record: Record) -> None:
         description = replica.describe(record)
         if self.tracker is not None:
@@ -304,7 +318,7 @@ class JournalLane(Lane):
         while records := await reader.read(self.cursor.position, GROUP):
             for _, payload in records:
                 record = decode(payload)
-                if record.kind not in _ABOUT_RUN:
+                if record.kind not in (*_ABOUT_RUN, TOLD):
                     replica.apply(record)
         await reader.close()
 

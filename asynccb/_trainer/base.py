@@ -23,6 +23,7 @@ from asynccb._control import TrainerControl
 from asynccb._dispatcher import CallbackDispatcher
 from asynccb._events import Event
 from asynccb._exceptions import ConfigurationError
+from asynccb._model_files import save_weights
 from asynccb._reporting import reporting_callbacks
 from asynccb._run import RunStatus
 from asynccb._state import TrainerState
@@ -33,7 +34,6 @@ from asynccb._trainer.forward import ComputeLoss, Forward
 from asynccb._trainer.own_stream import OwnStream
 from asynccb._trainer.speed import speed_metrics
 from asynccb._trainer.training import Training
-from asynccb._trainer.weights import save_weights
 from asynccb.arguments import TrainingArguments
 from asynccb.callbacks import DefaultFlowCallback, PrinterCallback, ProgressCallback
 

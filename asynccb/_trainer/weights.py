@@ -1,9 +1,7 @@
 """
-A model's weights on disk.
+A model's weights, read from disk; `_model_files.py` writes them.
 
-Promises: written as safetensors where that package is there, else with `torch.save`; read without
-running code from the file; a compiled or DDP-wrapped model's names never reach the disk, because
-only the bare model comes here; weights that are tied stay tied.
+Promises: no code from the file is run; weights that are tied stay tied.
 """
 
 from __future__ import annotations
@@ -17,22 +15,9 @@ import torch
 from torch import nn
 
 from asynccb._exceptions import ConfigurationError
+from asynccb._model_files import PICKLED, SAFE
 
-SAFE = "model.safetensors"
 SAFE_INDEX = "model.safetensors.index.json"
-PICKLED = "pytorch_model.bin"
-
-
-def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
-    if callable(save_pretrained := getattr(model, "save_pretrained", None)):
-        save_pretrained(str(folder))
-    elif importlib.util.find_spec("safetensors"):
-        from safetensors.torch import save_model
-
-        save_model(model, str(folder / SAFE))
-    else:
-        torch.save(model.state_dict(), folder / PICKLED)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:

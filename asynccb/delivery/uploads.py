@@ -46,6 +46,8 @@ class Folder:
 
     path: Path
     name: str
+    passing: bool = False
+    """Whether the original is removed once it is kept."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,9 @@ class Spool:
             shutil.rmtree(new)
             raise
         new.rename(place)
+        if folder.passing:
+            remove = Path.unlink if folder.path.is_file() else shutil.rmtree
+            remove(folder.path)
 
     def _load(self, number: int) -> Kept:
         place = self._path / f"{number:012}"

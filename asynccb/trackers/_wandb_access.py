@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 from asynccb._exceptions import AccessError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.client import Client
+from asynccb.trackers._environment import switch
 from asynccb.trackers._wandb_files import saved_key, setting
 
+DEFAULT_BASE: Final = "https://api.wandb.ai"
 _HINT: Final = "see that WANDB_API_KEY, or what `wandb login` saved, is a key of this server"
 _NO_KEY: Final = (
     "there is no W&B key for {base}: set WANDB_API_KEY, or run `wandb login`, which saves one in "
@@ -52,6 +54,18 @@ def api_key(base_url: str, environ: Mapping[str, str]) -> str | None:
             "digits and underscores; copy it again from the settings page of your account"
         )
     return key
+
+
+def has_key(environ: Mapping[str, str]) -> bool:
+    """Tell whether runs can be logged, now or by a sync: there is a key, or it is offline."""
+    mode = environ.get("WANDB_MODE", "").strip()
+    if mode == "disabled" or switch(environ, "WANDB_DISABLED"):
+        return False
+    base_url = environ.get("WANDB_BASE_URL", "").strip() or DEFAULT_BASE
+    try:
+        return mode in ("offline", "dryrun") or api_key(base_url, environ) is not None
+    except AccessError:
+        return True  # whoever has a key that is broken wants to hear of it
 
 
 def open_client(base_url: str) -> Client:

@@ -6,11 +6,15 @@ Promises: asking twice makes one run, and our part of it begins at the same line
 
 from __future__ import annotations
 
+from typing import Final
+
 from asynccb._exceptions import AccessError
 from asynccb._run import RunDescription
 from asynccb.trackers._wandb_rest import Known, RunInfo, WandbServer
-from asynccb.trackers._wandb_run import Bases, bases_in
+from asynccb.trackers._wandb_run import Bases, base36, bases_in
 from asynccb.trackers._wandb_settings import WandbSettings
+
+_ID_LENGTH: Final = 12
 
 
 def find_bases(settings: WandbSettings, key: str, known: Known | None) -> Bases:
@@ -45,21 +49,30 @@ def find_bases(settings: WandbSettings, key: str, known: Known | None) -> Bases:
     )
 
 
+def id_of(settings: WandbSettings, run: RunDescription) -> str:
+    """Return the id that was given, or one that every process of this run makes alike."""
+    return settings.run_id or base36(int(run.key, 16), _ID_LENGTH)
+
+
+def display_name(settings: WandbSettings, run: RunDescription) -> str | None:
+    """Return what the run is to be called; None leaves it to the server."""
+    return settings.name or getattr(run.args, "run_name", None) or settings.usual_name
+
+
 async def open_run(
     server: WandbServer,
     settings: WandbSettings,
     run: RunDescription,
-    run_id: str,
     known: Known | None,
     config: str,
 ) -> RunInfo:
-    """Make the run of that id, or take it up, with all that describes it."""
+    """Make the run, or take it up, with all that describes it."""
     return await server.upsert(
-        run_id,
+        id_of(settings, run),
         settings.project,
         id=None if known is None else known.id,
         entity=settings.entity,
-        displayName=settings.name or getattr(run.args, "run_name", None) or settings.usual_name,
+        displayName=display_name(settings, run),
         notes=settings.notes,
         tags=settings.tags or None,
         groupName=settings.group,

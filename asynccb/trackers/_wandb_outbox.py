@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -39,6 +40,10 @@ class Entry(NamedTuple):
     """Whether the values are left out of the summary."""
 
 
+Mark: TypeAlias = Callable[[History], None]
+"""What is called with the history as it is between two logs."""
+
+
 class Outbox:
     """Gather what is to be sent to one run."""
 
@@ -47,14 +52,13 @@ class Outbox:
         self.history = History()
         self._stream = FileStream(on_stop)
         self._reject = reject
-        self._entries: list[Entry] = []
-        self._summary_is_due = False
+        self._entries: list[Entry | Mark] = []
 
     def __bool__(self) -> bool:
-        return bool(self._entries or self._stream or self._summary_is_due)
+        return bool(self._entries or self._stream)
 
-    def add(self, entry: Entry) -> None:
-        """Queue a log."""
+    def add(self, entry: Entry | Mark) -> None:
+        """Queue a log, or something to be called in its turn."""
         self._entries.append(entry)
 
     def add_sample(self, values: Mapping[str, float], time: int, started: int) -> None:
@@ -64,9 +68,11 @@ class Outbox:
         head = {"_wandb": True, "_timestamp": time / 1e9, "_runtime": runtime}
         self._stream.add(EVENTS, as_line({**head, **named}))
 
-    def add_text(self, line: str) -> None:
-        """Queue a line of the console."""
-        self._stream.add(CONSOLE, line)
+    def add_text(self, text: str, time: int, *, is_error: bool) -> None:
+        """Queue a line of the console, printed at a time in Unix nanoseconds."""
+        when = datetime.fromtimestamp(time / 1e9, UTC).replace(tzinfo=None)
+        begin = f"{'ERROR ' if is_error else ''}{when.isoformat(timespec='microseconds')}"
+        self._stream.add(CONSOLE, f"{begin} {text}")
 
     def end(self, exit_code: int) -> None:
         """Queue the end of the run, behind everything else."""
@@ -92,8 +98,11 @@ class Outbox:
         await self._stream.beat(client, run)
 
     def _make_lines(self, started: int) -> None:
-        history = self.history
+        history, first = self.history, self.history.step
         for entry in self._entries:
+            if not isinstance(entry, Entry):
+                entry(history)
+                continue
             line = history.line(entry.values, entry.time, started)
             text = as_line(line)
             if entry.bulky or len(text) > LONGEST_LINE:
@@ -104,9 +113,9 @@ class Outbox:
                 text = as_line(line)
             self._stream.add(HISTORY, text)
             history.summarize({**line, **entry.single})
-        if self._entries:
+        if history.step > first:
             self._stream.summary = as_line(history.summary)
-            self._entries.clear()
+        self._entries.clear()
 
     def state(self) -> dict[str, Any]:
         """Return how far the files have come once everything is sent."""

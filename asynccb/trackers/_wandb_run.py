@@ -8,7 +8,7 @@ none is lost where global steps repeat or go back.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -86,6 +86,19 @@ def bases_in(config: Mapping[str, Any], key: str) -> Bases | None:
         return msgspec.convert(begin, Bases)
     except (KeyError, TypeError, msgspec.ValidationError):
         return None
+
+
+def histogram(row: Sequence[float]) -> dict[str, Any] | None:
+    """Return a row of `_histograms.py` as the server has it; None where it counts nothing."""
+    least, most, *counts = row
+    if not least <= most:
+        return None
+    if least == most:
+        least, most = least - 0.5, most + 0.5
+        counts = [0.0] * (len(counts) // 2) + [sum(counts)] + [0.0] * (len(counts) // 2 - 1)
+    width = (most - least) / len(counts)
+    bins = [least + width * number for number in range(len(counts))]
+    return {"_type": "histogram", "values": list(map(int, counts)), "bins": [*bins, most]}
 
 
 class History:

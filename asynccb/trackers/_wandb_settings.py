@@ -15,12 +15,11 @@ from urllib.parse import urlsplit
 
 from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._environment import switch
-from asynccb.trackers._wandb_access import app_url
+from asynccb.trackers._wandb_access import DEFAULT_BASE, app_url
 from asynccb.trackers._wandb_files import setting
 
 logger = logging.getLogger("asynccb")
 
-DEFAULT_BASE: Final = "https://api.wandb.ai"
 DEFAULT_PROJECT: Final = "huggingface"
 _MODES: Final = {
     "online": "online",

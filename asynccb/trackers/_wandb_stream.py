@@ -192,7 +192,7 @@ class FileStream:
 def _bare(name: str, line: str) -> str:
     """Return what keeps a line's place, so that those behind it keep theirs."""
     if name == CONSOLE:
-        return line[:26]  # the time alone
+        return line[: 32 if line.startswith("ERROR ") else 26]  # the time alone
     values = json.loads(line)
     return as_line({key: value for key, value in values.items() if key.startswith("_")})
 

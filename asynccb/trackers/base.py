@@ -44,6 +44,7 @@ from asynccb._callback import Placement, Ranks, TrainerCallback
 from asynccb._events import Event
 from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb._state import ExportableState, StateSnapshot
+from asynccb._training_sides import TrainingSide
 from asynccb.delivery.rejected import Refusal
 from asynccb.delivery.uploads import Folder, Kept
 from asynccb.trackers.payload import scalars
@@ -92,6 +93,9 @@ class Tracker(TrainerCallback, ExportableState):
     beat: float | None = None
     """Seconds between two heartbeats; None where the server wants none. May change at any time."""
 
+    training_side: TrainingSide | None = None
+    """What it does in the training process, where the model is; what that tells comes to `told`."""
+
     uploads: Collection[Event] = ()
     """Events that `files` is asked for; as others, they are in the journal if they have a hook."""
 
@@ -115,6 +119,10 @@ class Tracker(TrainerCallback, ExportableState):
     def describe(self, run: RunDescription) -> None:
         """Take the description of the run."""
         self.run = run
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Take what the training side has told at a step; like a hook, in order with those."""
+        raise NotImplementedError
 
     async def flush(self) -> None:
         """Send the outbox and return when it is acknowledged; called again after a failure."""
@@ -216,6 +224,10 @@ class Tracker(TrainerCallback, ExportableState):
     @cached_property
     def _told(self) -> set[str]:
         return set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what stays in the training process."""
+        return {key: value for key, value in vars(self).items() if key != "training_side"}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address or ''}>"

@@ -13,33 +13,42 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import anyio
 import anyio.to_thread
 import msgspec
 
-from asynccb._exceptions import AccessError, ConfigurationError
-from asynccb._run import RunDescription, RunStatus
+from asynccb._events import Event
+from asynccb._exceptions import AccessError, ConfigurationError, RejectedError
+from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
-from asynccb.trackers._environment import switch
+from asynccb.delivery.uploads import Folder, Kept
 from asynccb.trackers._system_metrics import SystemSampler, is_live
-from asynccb.trackers._wandb_access import api_key, open_client
-from asynccb.trackers._wandb_opening import find_bases, open_run
+from asynccb.trackers._wandb_access import has_key, open_client
+from asynccb.trackers._wandb_models import Models, folder_of
+from asynccb.trackers._wandb_opening import find_bases, id_of, open_run
 from asynccb.trackers._wandb_outbox import Entry, Outbox
 from asynccb.trackers._wandb_rest import RunInfo, WandbServer
-from asynccb.trackers._wandb_run import STEP, base36, config_of
-from asynccb.trackers._wandb_settings import DEFAULT_BASE, WandbSettings, resolve
+from asynccb.trackers._wandb_run import STEP, config_of, histogram
+from asynccb.trackers._wandb_settings import WandbSettings, resolve
 from asynccb.trackers._wandb_stream import as_line
+from asynccb.trackers._wandb_training import WandbTraining
 from asynccb.trackers.payload import SINGLE_VALUES, rewrite_logs
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
-    from asynccb._state import TrainerState
+    from asynccb._state import StateSnapshot, TrainerState
 
 logger = logging.getLogger("asynccb")
 
 _EXIT_CODES: Final[dict[RunStatus, int]] = {"finished": 0, "failed": 1, "killed": 255}
+_UPLOADS: Final = {
+    "false": (),
+    "end": (Event.TRAIN_BEGIN, Event.TRAIN_END),
+    "checkpoint": (Event.TRAIN_BEGIN, Event.SAVE, Event.TRAIN_END),
+}
+_LOOK: Final = 0.05
 _BEAT: Final = 15.0
 """Seconds; the vendor's package says something every 30, and the server waits for some minutes."""
-_ID_LENGTH: Final = 12
 
 
 class WandbCallback(ServerTracker):
@@ -59,6 +68,14 @@ class WandbCallback(ServerTracker):
       one where there is none. (W&B's own `"auto"` is refused: name the run.)
     * `mode` [`WANDB_MODE`]: `"offline"` keeps everything for `asynccb sync`; `"disabled"` does
       nothing at all.
+    * `log_model` [`WANDB_LOG_MODEL`]: `"checkpoint"` makes every checkpoint, and the final model, a
+      version of the artifact `model-<run>`, `"end"` the final model alone, which is written to disk
+      for that at the end of the training; `"false"` is the default.
+    * `watch` [`WANDB_WATCH`]: histograms of `"gradients"`, `"parameters"` or `"all"`, every 100
+      steps or `logging_steps`, if that is more. They are counted on the model's device, before the
+      optimizer's step, so of clipped gradients; where a loop has no such event, after the step.
+    * `console` [`WANDB_CONSOLE`]: True, or another word than `off`, sends the lines that Python
+      prints; off by default.
     * `system_metrics` [`WANDB_X_STATS_SAMPLING_INTERVAL`, off by `WANDB_X_DISABLE_STATS`]: seconds
       between two samples of CPU, memory and, with `nvidia-ml-py`, GPUs; 15 by default.
     * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: where the project's settings file
@@ -103,6 +120,7 @@ class WandbCallback(ServerTracker):
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
         self.set_up(resolve(given, os.environ))
+        self.training_side = WandbTraining(self.settings)
 
     def set_up(self, settings: WandbSettings) -> None:
         """Take the settings."""
@@ -110,7 +128,9 @@ class WandbCallback(ServerTracker):
         self.enabled = settings.mode != "disabled"
         self.offline = settings.mode == "offline"
         self.beat = settings.system_metrics or _BEAT
+        self.uploads = _UPLOADS[settings.log_model]
         self._outbox = Outbox(self._stop, self.reject)
+        self._models = Models(settings)
         self._sampler: SystemSampler | None = None
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
@@ -123,14 +143,7 @@ class WandbCallback(ServerTracker):
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
         """Tell whether there is a key, and neither `WANDB_MODE` nor `WANDB_DISABLED` forbids it."""
-        mode = environ.get("WANDB_MODE", "").strip()
-        if mode == "disabled" or switch(environ, "WANDB_DISABLED"):
-            return False
-        base_url = environ.get("WANDB_BASE_URL", "").strip() or DEFAULT_BASE
-        try:
-            return mode in ("offline", "dryrun") or api_key(base_url, environ) is not None
-        except AccessError:
-            return True  # whoever has a key that is broken wants to hear of it
+        return has_key(environ)
 
     def describe(self, run: RunDescription) -> None:
         """Take the description; the configuration is sent again."""
@@ -142,6 +155,8 @@ class WandbCallback(ServerTracker):
     ) -> None:
         """Have the run made."""
         self._heard = True
+        if self.uploads:
+            self._outbox.add(lambda history: self._models.begin(self.run))
 
     async def on_log(
         self,
@@ -167,6 +182,57 @@ class WandbCallback(ServerTracker):
         """Queue a line with what a prediction gave, as `test/…`."""
         self._add({**rewrite_logs(metrics or {}), STEP: state.global_step}, {})
 
+    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Note what is known of the run now, for the checkpoint's version."""
+        if Event.SAVE in self.uploads:
+            self._outbox.add(lambda history: self._models.save(self.run, history, state))
+
+    async def on_train_end(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Do so for the final model; the server takes what is logged after it all the same."""
+        if self.uploads:
+            self._outbox.add(lambda history: self._models.end(self.run, history, state))
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Queue histograms and lines of the console."""
+        self._heard = True
+        if what == "console":
+            for is_error, when, text in values["lines"]:
+                self._outbox.add_text(text, when, is_error=is_error)
+            return
+        rows = {name: histogram(row) for name, row in values.items() if name != "step"}
+        line = {name: found for name, found in rows.items() if found is not None}
+        entry = Entry(self.time, {**line, STEP: values["step"]}, {}, bulky=True)
+        self._outbox.add(entry)
+
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """Return the checkpoint, the final model, or at first, what the model is like."""
+        folder = folder_of(event, getattr(args, "output_dir", None), state.global_step)
+        if isinstance(folder, str):
+            self.reject("a model", folder)
+            return None
+        return folder
+
+    async def upload(self, kept: Kept) -> None:
+        """Store a version of the model."""
+        while not self._models.know(kept):
+            await anyio.sleep(_LOOK)  # what was logged before is still under way
+        await self.ready()
+        assert self._server is not None
+        assert self._run is not None
+        try:
+            await self._models.store(self._server, self._run, self.run, kept)
+        except (OSError, RejectedError) as error:
+            self.reject(f"the artifact {kept.name}", str(error), cause="artifact")
+        for file in kept.pending():
+            await kept.stored(file)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._models.close()
+        await super().close()
+
     def connect(self) -> Client:
         """Look up the key and make the client."""
         return open_client(self.settings.base_url)
@@ -174,15 +240,14 @@ class WandbCallback(ServerTracker):
     async def begin(self, client: Client) -> None:
         """Find the run, or make it."""
         server = self._server = WandbServer(client)
-        known = await server.known(*self._place, self._run.run_id if self._run else self._own_id)
+        run_id = self._run.run_id if self._run else id_of(self.settings, self.run)
+        known = await server.known(*self._place, run_id)
         self._others = {} if known is None else known.config
         if self._run is None:
             bases = find_bases(self.settings, self.run.key, known)
             if known is not None:
                 self._outbox.continue_from(bases, known)
-            self._adopt(
-                await open_run(server, self.settings, self.run, self._own_id, known, self._config)
-            )
+            self._adopt(await open_run(server, self.settings, self.run, known, self._config))
             self._stale = False
         elif known is None:
             raise AccessError(f"the W&B run {self.address} is gone")
@@ -237,6 +302,7 @@ class WandbCallback(ServerTracker):
         return {
             "run_info": None if self._run is None else msgspec.to_builtins(self._run),
             **self._outbox.state(),
+            "models": self._models.described,
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
@@ -247,6 +313,7 @@ class WandbCallback(ServerTracker):
         self._heard = True
         self._adopt(msgspec.convert(run, RunInfo))
         self._outbox.restore(attributes)
+        self._models.described = dict(attributes["models"])
 
     def _add(self, values: dict[str, Any], single: dict[str, Any]) -> None:
         self._heard = True
@@ -260,11 +327,6 @@ class WandbCallback(ServerTracker):
         if self._run is not None:
             return self._run.project, self._run.entity
         return self.settings.project, self.settings.entity
-
-    @property
-    def _own_id(self) -> str:
-        """The id that was given, or one that every process of this run makes alike."""
-        return self.settings.run_id or base36(int(self.run.key, 16), _ID_LENGTH)
 
     @property
     def _config(self) -> str:

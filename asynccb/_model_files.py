@@ -1,0 +1,43 @@
+"""
+A model's weights, written to disk.
+
+Promises: written as safetensors where that package is there, else with `torch.save`; a compiled or
+DDP-wrapped model's names never reach the disk.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SAFE = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+
+
+def save_weights(model: nn.Module, folder: Path) -> None:
+    """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
+    if callable(save_pretrained := getattr(model, "save_pretrained", None)):
+        save_pretrained(str(folder))
+    elif importlib.util.find_spec("safetensors"):
+        from safetensors.torch import save_model
+
+        save_model(model, str(folder / SAFE))
+    else:
+        torch.save(model.state_dict(), folder / PICKLED)
+
+
+def bare(model: Any) -> nn.Module:
+    """Return the model without what DistributedDataParallel and `torch.compile` put around it."""
+    while isinstance(getattr(model, "module", None), nn.Module):
+        model = model.module
+    found: nn.Module = getattr(model, "_orig_mod", model)
+    return found
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tell whether this process has only a part of each parameter (FSDP, tensor parallel)."""
+    return any(hasattr(parameter, "to_local") for parameter in model.parameters())
