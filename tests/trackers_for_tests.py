@@ -13,6 +13,7 @@ from callbacks_for_tests import FileTracker
 
 from asynccb._events import Event
 from asynccb._exceptions import AccessError, TransientError
+from asynccb._training_sides import TrainingSide
 from asynccb.delivery.uploads import Folder, Kept
 
 
@@ -111,3 +112,48 @@ class HoldsFile(FileTracker):
             self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         lines, self.outbox = self.outbox, []
         os.write(self.file, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+class Side(TrainingSide):
+    """Tell what it is asked to, and note the `def` hook's calls."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+        self.state = "new"
+
+    def on_log(self, args, state, control, **kwargs):
+        self.heard.append(state.global_step)
+
+    def open(self) -> None:
+        self.state = "open"
+
+    def say(self, what: str, row: Any = None) -> None:
+        assert self.tell is not None
+        self.tell(what, {} if row is None else {"row": row})
+
+    def drain(self, *, whole: bool) -> None:
+        if whole and self.state == "open":
+            self.state = "drained"
+            self.say("whole")
+
+    def close(self) -> None:
+        self.state = "closed"
+
+
+class Telling(FileTracker):
+    """Note what its training side tells."""
+
+    training_side: Side
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.training_side = Side()
+
+    async def told(self, what: str, values: Any, step: int) -> None:
+        self.outbox.append({"told": [what, step, values], "pid": os.getpid()})
+
+
+class TellingOnThread(Telling):
+    """Do so where there is no companion."""
+
+    placement = "thread"
