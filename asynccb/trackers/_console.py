@@ -94,10 +94,16 @@ class Console:
             is_error, when, text = self._pieces.popleft()
             *ended, rest = (self._begun[is_error] + text).split("\n")
             found += (Line(is_error, when, _shown(line)) for line in ended)
-            self._begun[is_error] = rest.rpartition("\r")[2][:_LONGEST]
+            self._begun[is_error] = _last_state(rest)[:_LONGEST]
         return found
 
 
+def _last_state(line: str) -> str:
+    """Return what a terminal shows; a carriage return at the end may be part of the line's end."""
+    text = line.removesuffix("\r").rpartition("\r")[2]
+    return f"{text}\r" if line.endswith("\r") else text
+
+
 def _shown(line: str) -> str:
-    text = line.removesuffix("\r").rpartition("\r")[2][:_LONGEST]
+    text = _last_state(line).removesuffix("\r")[:_LONGEST]
     return text.encode("utf-8", "backslashreplace").decode()

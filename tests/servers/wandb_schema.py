@@ -18,6 +18,7 @@ type Query {
   serverInfo: ServerInfo
   model(name: String, entityName: String): Project
   project(name: String, entityName: String): Project
+  entity(name: String): Entity
 }
 
 type Mutation {
@@ -42,7 +43,8 @@ type User {
 }
 type TeamConnection { edges: [TeamEdge!]! }
 type TeamEdge { node: Entity }
-type Entity { id: ID! name: String! }
+type Entity { id: ID! name: String! organization: Organization }
+type Organization { coreWeaveOrganizationId: ID }
 
 type ServerInfo { features: [ServerFeature]! }
 type ServerFeature { name: String! isEnabled: Boolean! }
