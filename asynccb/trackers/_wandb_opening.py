@@ -6,7 +6,9 @@ Promises: asking twice makes one run, and our part of it begins at the same line
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
 
 from asynccb._exceptions import AccessError
 from asynccb._run import RunDescription
@@ -14,17 +16,40 @@ from asynccb.trackers._wandb_rest import Known, RunInfo, WandbServer
 from asynccb.trackers._wandb_run import Bases, base36, bases_in
 from asynccb.trackers._wandb_settings import WandbSettings
 
+logger = logging.getLogger("asynccb")
+
 _ID_LENGTH: Final = 12
 
 
-def find_bases(settings: WandbSettings, key: str, known: Known | None) -> Bases:
-    """
-    Return where our part of the run begins; `key` is that of the run, `known` what the server has.
+def is_of(run: Mapping[str, Any], base_url: str, settings: WandbSettings) -> bool:
+    """Tell whether the settings lead to a run of an interrupted training; say so where not."""
+    was = [base_url, run["project"], run["entity"], run["run_id"]]
+    now = [
+        settings.base_url,
+        settings.project,
+        settings.entity or run["entity"],
+        settings.run_id or run["run_id"],
+    ]
+    if was != now:
+        logger.warning(
+            "W&B: the interrupted training logged elsewhere (%s); the resumed one does not go on "
+            "there, but with %s",
+            *("/".join(was), "/".join(now)),
+        )
+    return was == now
 
-    Raises `AccessError` where the run must be there and is not, or the other way round.
+
+def find_bases(
+    settings: WandbSettings, run: RunDescription, known: Known | None, earlier: Bases | None
+) -> Bases:
     """
-    if settings.run_id is None:
-        return Bases()  # whatever is there, an earlier process of the same run has written
+    Return where our part of the run begins; `known` is what the server has of it.
+
+    `earlier` is how far an interrupted training had come that this one resumes. Raises
+    `AccessError` where the run must be there and is not, or the other way round.
+    """
+    if settings.run_id is None and earlier is None:
+        return Bases()  # whatever is there, an earlier process of the same training has written
     if known is None:
         if settings.resume == "must":
             raise AccessError(
@@ -32,20 +57,21 @@ def find_bases(settings: WandbSettings, key: str, known: Known | None) -> Bases:
                 "'must': see WANDB_RUN_ID, WANDB_PROJECT and WANDB_ENTITY"
             )
         return Bases()
-    noted = bases_in(known.config, key)
+    noted = bases_in(known.config, run)
     if noted is not None:
         return noted
-    if settings.resume == "never":
+    if settings.resume == "never" and earlier is None:
         raise AccessError(
             f"there is a W&B run {settings.run_id} already, and resume is 'never': give another "
             "id, or resume='allow' to continue that one"
         )
     last = {**known.summary, **known.last}
+    least = earlier or Bases()
     return Bases(
-        known.history,
-        known.console,
-        int(last.get("_step", -1)) + 1,
-        float(last.get("_runtime", 0.0)),
+        max(known.history, least.history),
+        max(known.console, least.console),
+        max(int(last.get("_step", -1)) + 1, least.step),
+        max(float(last.get("_runtime", 0.0)), least.runtime),
     )
 
 

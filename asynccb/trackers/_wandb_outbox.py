@@ -16,7 +16,7 @@ import msgspec
 
 from asynccb.delivery.client import Client
 from asynccb.trackers._wandb_rest import Known, RunInfo
-from asynccb.trackers._wandb_run import Bases, History
+from asynccb.trackers._wandb_run import STEP, Bases, History, histogram
 from asynccb.trackers._wandb_stream import (
     CONSOLE,
     EVENTS,
@@ -73,6 +73,16 @@ class Outbox:
         when = datetime.fromtimestamp(time / 1e9, UTC).replace(tzinfo=None)
         begin = f"{'ERROR ' if is_error else ''}{when.isoformat(timespec='microseconds')}"
         self._stream.add(CONSOLE, f"{begin} {text}")
+
+    def add_told(self, what: str, values: Mapping[str, Any], time: int) -> None:
+        """Queue what the training side has told: histograms, or lines of the console."""
+        if what == "console":
+            for is_error, when, text in values["lines"]:
+                self.add_text(text, when, is_error=is_error)
+            return
+        rows = {name: histogram(row) for name, row in values.items() if name != "step"}
+        line = {name: found for name, found in rows.items() if found is not None}
+        self.add(Entry(time, {**line, STEP: values["step"]}, {}, bulky=True))
 
     def end(self, exit_code: int) -> None:
         """Queue the end of the run, behind everything else."""
@@ -133,3 +143,11 @@ class Outbox:
         self.history.step = state["step"]
         for name, offset in state["offsets"].items():
             self._stream.files[name].offset = offset
+
+
+def bases_after(state: Mapping[str, Any]) -> Bases:
+    """Return where a run goes on that had come to such a state of its outbox."""
+    summary = json.loads(state["summary"])
+    offsets = state["offsets"]
+    runtime = float(summary.get("_runtime", 0.0))
+    return Bases(offsets[HISTORY], offsets[CONSOLE], state["step"], runtime)

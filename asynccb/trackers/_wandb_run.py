@@ -57,9 +57,7 @@ def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> d
     python = platform.python_version()
     part = {
         "writerId": run.key,
-        "startedAt": datetime.fromtimestamp(run.started / 1e9, UTC)
-        .isoformat(timespec="microseconds")
-        .replace("+00:00", "Z"),
+        "startedAt": _started_at(run),
         "host": run.host,
         "program": run.script,
         "os": platform.platform(),
@@ -79,13 +77,19 @@ def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> d
     return {**others, **config, _PRIVATE: {"value": private}}
 
 
-def bases_in(config: Mapping[str, Any], key: str) -> Bases | None:
-    """Return what an earlier process of the same run has noted, or None."""
+def bases_in(config: Mapping[str, Any], run: RunDescription) -> Bases | None:
+    """Return what an earlier process has noted for the same training, or None."""
     try:
-        begin = config[_PRIVATE]["value"]["e"][key]["begin"]
-        return msgspec.convert(begin, Bases)
+        part = config[_PRIVATE]["value"]["e"][run.key]
+        begun = part["startedAt"] == _started_at(run)
+        return msgspec.convert(part["begin"], Bases) if begun else None
     except (KeyError, TypeError, msgspec.ValidationError):
         return None
+
+
+def _started_at(run: RunDescription) -> str:
+    when = datetime.fromtimestamp(run.started / 1e9, UTC)
+    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def histogram(row: Sequence[float]) -> dict[str, Any] | None:

@@ -25,10 +25,10 @@ from asynccb.delivery.uploads import Folder, Kept
 from asynccb.trackers._system_metrics import SystemSampler, is_live
 from asynccb.trackers._wandb_access import has_key, open_client
 from asynccb.trackers._wandb_models import Models, folder_of
-from asynccb.trackers._wandb_opening import find_bases, id_of, open_run
-from asynccb.trackers._wandb_outbox import Entry, Outbox
+from asynccb.trackers._wandb_opening import find_bases, id_of, is_of, open_run
+from asynccb.trackers._wandb_outbox import Entry, Outbox, bases_after
 from asynccb.trackers._wandb_rest import RunInfo, WandbServer
-from asynccb.trackers._wandb_run import STEP, config_of, histogram
+from asynccb.trackers._wandb_run import STEP, Bases, config_of
 from asynccb.trackers._wandb_settings import WandbSettings, resolve
 from asynccb.trackers._wandb_stream import as_line
 from asynccb.trackers._wandb_training import WandbTraining
@@ -134,6 +134,7 @@ class WandbCallback(ServerTracker):
         self._sampler: SystemSampler | None = None
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
+        self._earlier: Bases | None = None
         self._others: dict[str, Any] = {}
         self._heard = False
         self._stale = False
@@ -197,14 +198,7 @@ class WandbCallback(ServerTracker):
     async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
         """Queue histograms and lines of the console."""
         self._heard = True
-        if what == "console":
-            for is_error, when, text in values["lines"]:
-                self._outbox.add_text(text, when, is_error=is_error)
-            return
-        rows = {name: histogram(row) for name, row in values.items() if name != "step"}
-        line = {name: found for name, found in rows.items() if found is not None}
-        entry = Entry(self.time, {**line, STEP: values["step"]}, {}, bulky=True)
-        self._outbox.add(entry)
+        self._outbox.add_told(what, values, self.time)
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return the checkpoint, the final model, or at first, what the model is like."""
@@ -244,7 +238,7 @@ class WandbCallback(ServerTracker):
         known = await server.known(*self._place, run_id)
         self._others = {} if known is None else known.config
         if self._run is None:
-            bases = find_bases(self.settings, self.run.key, known)
+            bases = find_bases(self.settings, self.run, known, self._earlier)
             if known is not None:
                 self._outbox.continue_from(bases, known)
             self._adopt(await open_run(server, self.settings, self.run, known, self._config))
@@ -303,7 +297,17 @@ class WandbCallback(ServerTracker):
             "run_info": None if self._run is None else msgspec.to_builtins(self._run),
             **self._outbox.state(),
             "models": self._models.described,
+            "base_url": self.settings.base_url,
         }
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run of an interrupted training, unless the settings name another one."""
+        if attributes["run_info"] is None:
+            return True
+        if not is_of(attributes["run_info"], attributes["base_url"], self.settings):
+            return False
+        self._earlier = bases_after(attributes)
+        return True
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
         """Take them back."""

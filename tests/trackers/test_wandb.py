@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging as log
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -109,6 +110,45 @@ async def test_a_run_that_is_resumed_goes_on_where_it_had_come_even_if_begun_twi
     assert run.summary["_step"] == 9
     assert run.display_name == "named"
     assert run.state == "running"
+
+
+@pytest.mark.parametrize("delivered", [5, 3])
+async def test_a_training_that_resumes_another_goes_on_in_its_run_even_if_begun_twice(
+    wandb: WandbServer, delivered: int
+) -> None:
+    first = description()
+    made = tracker(first)
+    await deliver(made, training(delivered))
+    state = made.state()["attributes"]
+    await deliver(made, logging(5 - delivered, first=delivered + 1))  # the checkpoint was before
+    await made.finish("failed")
+    await made.close()
+    again = replace(first, started=START + 10**12)
+    for _ in range(2):  # the second time after a crash before the first cursor
+        made = tracker(again, resume="never")
+        assert made.resume(state)
+        later = [replace(e, time=e.time + 10**12) for e in logging(3, first=6)]
+        await deliver(made, later)
+        await made.close()
+    run = wandb.run()
+    assert run.metrics == lines(training(8))
+    runtimes = [line["_runtime"] for line in run.history]
+    assert runtimes == sorted(runtimes)
+    assert runtimes[-1] < 1.0
+    assert run.state == "running"
+
+
+async def test_a_training_that_resumes_another_with_other_settings_has_a_run_of_its_own(
+    wandb: WandbServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tracker(description())
+    await deliver(made, training(2))
+    state = made.state()["attributes"]
+    await made.close()
+    for given in ({"project": "other"}, {"run_id": "other"}, {"base_url": "http://other"}):
+        assert not tracker(description(), **given).resume(state)
+    assert caplog.text.count("logged elsewhere") == 3
+    assert tracker(description()).resume(tracker(description()).state()["attributes"])
 
 
 async def test_resume_must_needs_a_run_and_never_needs_none(wandb: WandbServer) -> None:
