@@ -8,13 +8,17 @@ events make the same lines, at the same places.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeAlias
 
+import anyio.to_thread
 import msgspec
 
+from asynccb._run import RunDescription
 from asynccb.delivery.client import Client
+from asynccb.trackers._system_metrics import SystemSampler
 from asynccb.trackers._wandb_rest import Known, RunInfo
 from asynccb.trackers._wandb_run import STEP, Bases, History, histogram
 from asynccb.trackers._wandb_stream import (
@@ -52,6 +56,7 @@ class Outbox:
         self.history = History()
         self._stream = FileStream(on_stop)
         self._reject = reject
+        self._sampler: SystemSampler | None = None
         self._entries: list[Entry | Mark] = []
 
     def __bool__(self) -> bool:
@@ -61,28 +66,33 @@ class Outbox:
         """Queue a log, or something to be called in its turn."""
         self._entries.append(entry)
 
-    def add_sample(self, values: Mapping[str, float], time: int, started: int) -> None:
-        """Queue a sample of the system; the times are Unix nanoseconds."""
-        runtime = self.history.bases.runtime + (time - started) / 1e9
+    async def sample(self, run: RunDescription) -> None:
+        """Queue what the training and its machine use now."""
+        if self._sampler is None:
+            self._sampler = SystemSampler(run.pid)
+        # NVML may take its time, and other lanes have this loop too.
+        values = await anyio.to_thread.run_sync(self._sampler.sample)
+        now = time.time_ns()
+        runtime = self.history.bases.runtime + (now - run.started) / 1e9
         named = {f"system.{name}": value for name, value in values.items()}
-        head = {"_wandb": True, "_timestamp": time / 1e9, "_runtime": runtime}
+        head = {"_wandb": True, "_timestamp": now / 1e9, "_runtime": runtime}
         self._stream.add(EVENTS, as_line({**head, **named}))
 
-    def add_text(self, text: str, time: int, *, is_error: bool) -> None:
-        """Queue a line of the console, printed at a time in Unix nanoseconds."""
-        when = datetime.fromtimestamp(time / 1e9, UTC).replace(tzinfo=None)
+    def add_text(self, text: str, printed: int, *, is_error: bool) -> None:
+        """Queue a line of the console; `printed` is when, in Unix nanoseconds."""
+        when = datetime.fromtimestamp(printed / 1e9, UTC).replace(tzinfo=None)
         begin = f"{'ERROR ' if is_error else ''}{when.isoformat(timespec='microseconds')}"
         self._stream.add(CONSOLE, f"{begin} {text}")
 
-    def add_told(self, what: str, values: Mapping[str, Any], time: int) -> None:
+    def add_told(self, what: str, values: Mapping[str, Any], when: int) -> None:
         """Queue what the training side has told: histograms, or lines of the console."""
         if what == "console":
-            for is_error, when, text in values["lines"]:
-                self.add_text(text, when, is_error=is_error)
+            for is_error, printed, text in values["lines"]:
+                self.add_text(text, printed, is_error=is_error)
             return
         rows = {name: histogram(row) for name, row in values.items() if name != "step"}
         line = {name: found for name, found in rows.items() if found is not None}
-        self.add(Entry(time, {**line, STEP: values["step"]}, {}, bulky=True))
+        self.add(Entry(when, {**line, STEP: values["step"]}, {}, bulky=True))
 
     def end(self, exit_code: int) -> None:
         """Queue the end of the run, behind everything else."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from asynccb._events import Event
@@ -22,7 +20,7 @@ from asynccb._exceptions import AccessError, ConfigurationError, RejectedError
 from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Folder, Kept
-from asynccb.trackers._system_metrics import SystemSampler, is_live
+from asynccb.trackers._system_metrics import is_live
 from asynccb.trackers._wandb_access import has_key, open_client
 from asynccb.trackers._wandb_models import Models, folder_of
 from asynccb.trackers._wandb_opening import find_bases, id_of, is_of, open_run
@@ -131,7 +129,6 @@ class WandbCallback(ServerTracker):
         self.uploads = _UPLOADS[settings.log_model]
         self._outbox = Outbox(self._stop, self.reject)
         self._models = Models(settings)
-        self._sampler: SystemSampler | None = None
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
         self._earlier: Bases | None = None
@@ -272,15 +269,11 @@ class WandbCallback(ServerTracker):
         if self._run is None:
             return
         client = await self.ready()
-        if not (self.settings.system_metrics and is_live(self.run)):
+        if self.settings.system_metrics and is_live(self.run):
+            await self._outbox.sample(self.run)
+            await self.send(client)
+        else:
             await self._outbox.beat(client, self._run)
-            return
-        if self._sampler is None:
-            self._sampler = SystemSampler(self.run.pid)
-        # NVML may take its time, and other lanes have this loop too.
-        values = await anyio.to_thread.run_sync(self._sampler.sample)
-        self._outbox.add_sample(values, time.time_ns(), self.run.started)
-        await self.send(client)
 
     async def finish(self, status: RunStatus) -> None:
         """End the run, unless nothing ever happened in it; one that crashed is left as it is."""
