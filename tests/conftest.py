@@ -10,6 +10,8 @@ programs named in tests/programs do at length what the tests do a few times.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +88,34 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServ
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         yield server
+
+
+NVML = """
+#include <string.h>
+typedef struct { unsigned long long total, free, used; } memory;
+typedef struct { unsigned int gpu, memory; } rates;
+static int devices[2] = {0, 1};
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned int *n) { *n = 2; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned int i, void **d) { *d = &devices[i]; return 0; }
+int nvmlDeviceGetUUID(void *d, char *s, unsigned int n) {
+    strcpy(s, *(int *)d ? "GPU-bbbb" : "GPU-aaaa"); return 0; }
+int nvmlDeviceGetMemoryInfo(void *d, memory *m) {
+    m->total = 80ull << 30; m->used = (unsigned long long)(*(int *)d + 1) << 30; return 0; }
+int nvmlDeviceGetUtilizationRates(void *d, rates *r) { r->gpu = 97; r->memory = 5; return 0; }
+int nvmlDeviceGetPowerUsage(void *d, unsigned int *mw) { *mw = 350500; return 0; }
+int nvmlDeviceGetTemperature(void *d, int s, unsigned int *t) { *t = 61; return 0; }
+"""
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs, as the driver's library would tell of them; one of its functions is missing."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    (tmp_path / "nvml.c").write_text(NVML)
+    library = tmp_path / "lib" / "libnvidia-ml.so.1"
+    library.parent.mkdir()
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, tmp_path / "nvml.c"], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library.parent))

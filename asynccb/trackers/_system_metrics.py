@@ -7,14 +7,15 @@ cannot be read is left out. Names are those of W&B's system metrics.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from asynccb._run import RunDescription
+from asynccb.trackers._nvml import GPU, NVML, open_nvml
 
 _MIB: Final = 1 << 20
 _TICKS: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -32,9 +33,8 @@ class SystemSampler:
     def __init__(self, pid: int) -> None:
         """Take the process that trains."""
         self._process = Path(f"/proc/{pid}")
-        self._pid = pid
         self._last: tuple[float, float] | None = None
-        self._gpus = _Gpus(pid)
+        self._gpus = _Gpus()
 
     def sample(self) -> dict[str, float]:
         """
@@ -77,69 +77,32 @@ class SystemSampler:
 
 
 class _Gpus:
-    """Read NVIDIA's GPUs, where the package `pynvml` (`nvidia-ml-py`) is installed."""
+    """Read the GPUs of NVIDIA that the training sees."""
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
-        self._nvml: Any = None
-        self._devices: list[Any] | None = None
+    def __init__(self) -> None:
+        self._nvml: NVML | None = None
+        self._looked = False
 
     def sample(self) -> dict[str, float]:
-        """Return the readings of every GPU, and those of the process's own under its name."""
-        if self._devices is None:
-            self._devices = self._open()
+        """Return what each says, under its place among those that the training sees."""
+        if not self._looked:
+            self._looked, self._nvml = True, open_nvml(os.environ)
         values: dict[str, float] = {}
-        for number, device in enumerate(self._devices):
-            readings = self._read(device)
-            values |= {f"gpu.{number}.{name}": value for name, value in readings.items()}
-            if self._is_ours(device):
-                own = {f"gpu.process.{number}.{name}": value for name, value in readings.items()}
-                values |= own
+        for gpu in self._nvml.read() if self._nvml is not None else ():
+            values |= {f"gpu.{gpu.index}.{name}": value for name, value in _readings(gpu)}
         return values
 
-    def _open(self) -> list[Any]:
-        try:
-            self._nvml = importlib.import_module("pynvml")
-            self._nvml.nvmlInit()
-            count = self._nvml.nvmlDeviceGetCount()
-            return [self._nvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
-        except ImportError:
-            return []
-        except self._nvml.NVMLError:  # no driver, as a rule
-            return []
 
-    def _read(self, device: Any) -> dict[str, float]:
-        nvml = self._nvml
-        values: dict[str, float] = {}
-
-        def utilization() -> dict[str, float]:
-            rates = nvml.nvmlDeviceGetUtilizationRates(device)
-            return {"gpu": rates.gpu, "memory": rates.memory}
-
-        def memory() -> dict[str, float]:
-            info = nvml.nvmlDeviceGetMemoryInfo(device)
-            share = 100.0 * info.used / info.total
-            return {"memoryAllocated": share, "memoryAllocatedBytes": info.used}
-
-        def temperature() -> dict[str, float]:
-            return {"temp": nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU)}
-
-        def power() -> dict[str, float]:
-            used = nvml.nvmlDeviceGetPowerUsage(device) / 1000.0
-            limit = nvml.nvmlDeviceGetEnforcedPowerLimit(device) / 1000.0
-            shares = {"enforcedPowerLimitWatts": limit, "powerPercent": 100.0 * used / limit}
-            return {"powerWatts": used, **shares}
-
-        for reading in (utilization, memory, temperature, power):
-            try:
-                values |= {name: float(value) for name, value in reading().items()}
-            except nvml.NVMLError:  # not every GPU says everything, a part of one little
-                continue
-        return values
-
-    def _is_ours(self, device: Any) -> bool:
-        try:
-            processes = self._nvml.nvmlDeviceGetComputeRunningProcesses(device)
-        except self._nvml.NVMLError:
-            return False
-        return any(process.pid == self._pid for process in processes)
+def _readings(gpu: GPU) -> Iterator[tuple[str, float]]:
+    plain = {
+        "gpu": gpu.utilization,
+        "temp": gpu.temperature,
+        "memoryAllocatedBytes": gpu.used,
+        "powerWatts": gpu.power,
+        "enforcedPowerLimitWatts": gpu.power_limit,
+    }
+    yield from ((name, float(value)) for name, value in plain.items() if value is not None)
+    if gpu.used is not None and gpu.total:
+        yield "memoryAllocated", 100.0 * gpu.used / gpu.total
+    if gpu.power is not None and gpu.power_limit:
+        yield "powerPercent", 100.0 * gpu.power / gpu.power_limit

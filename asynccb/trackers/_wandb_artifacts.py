@@ -19,14 +19,16 @@ from typing import Any, Final
 import anyio.to_thread
 
 from asynccb._exceptions import RejectedError, TransientError
-from asynccb.delivery.bodies import FileBody
+from asynccb.delivery.bodies import CHUNK, FileBody
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import KeptFile
 from asynccb.trackers import _wandb_documents as documents
-from asynccb.trackers._wandb_parts import PartBody, part_sums
 from asynccb.trackers._wandb_rest import RunInfo, WandbServer
 from asynccb.trackers._wandb_run import base36
 
+LARGE: Final = 2 << 30
+"""Bytes from which on a file goes in parts; a storage takes 5 GB at once."""
+PART: Final = 100 << 20
 _BATCH: Final = 50
 """Files whose addresses are asked for at once; they are good for an hour or so."""
 _LONGEST_NAME: Final = 128
@@ -197,7 +199,9 @@ class Artifacts:
         headers = _headers(node.get("uploadHeaders"))
         own = {key: value for key, value in headers.items() if key.lower() == "content-type"}
         for part in urls["uploadUrlParts"]:
-            body = PartBody(entry.file.path, part["partNumber"] - 1)
+            start = (part["partNumber"] - 1) * PART
+            length = min(PART, entry.size - start)
+            body = FileBody(entry.file.path, start=start, length=length)
             await self._storage.request("PUT", part["uploadUrl"], content=body, headers=own)
         await self._server.execute(
             "CompleteMultipartUploadArtifact",
@@ -213,8 +217,18 @@ class Artifacts:
 
 
 def _summed(file: KeptFile) -> _Entry:
-    md5, size, parts = part_sums(file.path)
-    return _Entry(file, md5, size, parts)
+    """Read a file for its sums, never whole into memory."""
+    whole = hashlib.md5(usedforsecurity=False)
+    large = file.path.stat().st_size >= LARGE
+    parts: list[str] = []
+    size = 0
+    with file.path.open("rb") as content:
+        while chunk := content.read(PART if large else CHUNK):
+            whole.update(chunk)
+            size += len(chunk)
+            if large:
+                parts.append(_md5(chunk).hex())
+    return _Entry(file, base64.b64encode(whole.digest()).decode(), size, parts)
 
 
 def _parts(entry: _Entry) -> list[dict[str, Any]]:

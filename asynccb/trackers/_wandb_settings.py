@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from asynccb._exceptions import ConfigurationError
-from asynccb.trackers._environment import switch
+from asynccb.trackers._environment import switch, text_setting
 from asynccb.trackers._wandb_access import DEFAULT_BASE, app_url
 from asynccb.trackers._wandb_files import setting
 
@@ -70,20 +70,19 @@ class WandbSettings:
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettings:
     """Return the settings: what was given, and for what is None, variable or settings file."""
-    directory = _text("directory", given, "WANDB_DIR", environ)
+    directory = text_setting("directory", given["directory"], "WANDB_DIR", environ)
 
     def text(name: str, variable: str, saved: str | None = None) -> str | None:
-        found = _text(name, given, variable, environ)
+        found = text_setting(name, given[name], variable, environ)
         return found or (setting(saved, environ, directory) if saved else None)
 
     base_url = _base_url(text("base_url", "WANDB_BASE_URL", "base_url") or DEFAULT_BASE)
-    name = given["name"]
     return WandbSettings(
         base_url=base_url,
         app_url=app_url(base_url, environ),
         project=_project(text("project", "WANDB_PROJECT", "project") or DEFAULT_PROJECT),
         entity=text("entity", "WANDB_ENTITY", "entity"),
-        name=None if name is None else _text("name", given, "WANDB_NAME", environ),
+        name=text_setting("name", given["name"], "", {}),
         usual_name=environ.get("WANDB_NAME", "").strip() or None,
         run_id=_run_id(text("run_id", "WANDB_RUN_ID")),
         resume=_resume(text("resume", "WANDB_RESUME")),
@@ -97,17 +96,6 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettin
         console=_console(given["console"], environ.get("WANDB_CONSOLE", "")),
         system_metrics=_sampling(given["system_metrics"], environ),
     )
-
-
-def _text(
-    name: str, given: Mapping[str, Any], variable: str, environ: Mapping[str, str]
-) -> str | None:
-    value = given[name]
-    if value is None:
-        value = environ.get(variable, "").strip() or None
-    if value is not None and not (isinstance(value, str) and value):
-        raise ConfigurationError(f"{name} is {value!r}; it takes a string that is not empty")
-    return value
 
 
 def _base_url(address: str) -> str:

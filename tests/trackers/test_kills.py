@@ -1,4 +1,4 @@
-"""Trainer, companion and both killed while a tracker of the MLflow kind, or Trackio, is told."""
+"""Trainer, companion and both killed while a tracker is told, whatever its server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from servers.front import fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
+from servers.wandb_server import WandbServer
+
+from asynccb.trackers._wandb_run import STEP
 
 TOKEN = "token-of-the-server"
 
@@ -73,8 +76,23 @@ def azure_ml(
         )
 
 
+@pytest.fixture
+def to_wandb(wandb: WandbServer) -> Target:
+    # Nobody but the server says that a run has crashed: when it has heard nothing for a while.
+    wandb.crash_after = 5.0
+
+    def ended(project: str) -> tuple[str, list[tuple[int, float]]] | None:
+        for run in wandb.runs.values():
+            if run.project == project and run.state != "running":
+                lines = run.history
+                return run.state, [(line[STEP], line["train/loss"]) for line in lines]
+        return None
+
+    return Target("WandbCallback", lambda name: {"project": name}, ended, "finished", "crashed")
+
+
 @pytest.mark.usefixtures("mlflow_environment")
-@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml"])
+@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml", "to_wandb"])
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from launching import environment
 from mlflow_runs import description
 from waiting import eventually
 
 from asynccb._run import RunDescription
 from asynccb.trackers._system_metrics import SystemSampler, is_live
-
-FAKE_NVML = '''
-"""Stand in for the vendor's package: two GPUs, the second of which says little."""
-from types import SimpleNamespace
-import os
-NVML_TEMPERATURE_GPU = 0
-class NVMLError(Exception): pass
-def nvmlInit(): pass
-def nvmlDeviceGetCount(): return 2
-def nvmlDeviceGetHandleByIndex(number): return number
-def nvmlDeviceGetUtilizationRates(device):
-    if device: raise NVMLError("not supported")
-    return SimpleNamespace(gpu=50, memory=25)
-def nvmlDeviceGetMemoryInfo(device): return SimpleNamespace(used=1 << 30, total=4 << 30)
-def nvmlDeviceGetTemperature(device, kind): return 40
-def nvmlDeviceGetPowerUsage(device): return 150_000
-def nvmlDeviceGetEnforcedPowerLimit(device): return 300_000
-def nvmlDeviceGetComputeRunningProcesses(device):
-    return [SimpleNamespace(pid=os.getpid())] if device == 0 else []
-'''
 
 
 def test_a_process_that_works_is_seen_to() -> None:
@@ -56,43 +37,29 @@ def test_a_process_that_works_is_seen_to() -> None:
     assert "proc.cpu.threads" not in gone
 
 
-def test_gpus_are_named_by_number_and_those_of_the_process_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "pynvml.py").write_text(FAKE_NVML)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    values = SystemSampler(os.getpid()).sample()
-    monkeypatch.delitem(sys.modules, "pynvml")
-    gpus = {name: value for name, value in values.items() if name.startswith("gpu")}
-    common = {
-        "memoryAllocated": 25.0,
-        "memoryAllocatedBytes": float(1 << 30),
-        "temp": 40.0,
-        "powerWatts": 150.0,
-        "enforcedPowerLimitWatts": 300.0,
-        "powerPercent": 50.0,
-    }
-    first = {"gpu": 50.0, "memory": 25.0, **common}
-    assert gpus == {
-        **{f"gpu.0.{name}": value for name, value in first.items()},
-        **{f"gpu.process.0.{name}": value for name, value in first.items()},
-        **{f"gpu.1.{name}": value for name, value in common.items()},
-    }
+LOOK = """
+import json, os
+from asynccb.trackers._system_metrics import SystemSampler
+print(json.dumps(SystemSampler(os.getpid()).sample()))
+"""
 
 
-def test_a_driver_that_is_missing_leaves_gpus_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("gpus")
+def test_gpus_are_named_by_their_place_among_those_that_the_training_sees(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "pynvml.py").write_text(
-        "class NVMLError(Exception): pass\ndef nvmlInit(): raise NVMLError('no driver')\n"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env=environment(), capture_output=True, check=True
     )
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "pynvml", raising=False)
-    sampler = SystemSampler(os.getpid())
-    for _ in range(2):
-        assert not [name for name in sampler.sample() if name.startswith("gpu")]
-    monkeypatch.delitem(sys.modules, "pynvml")
+    values = json.loads(done.stdout)
+    assert {name: value for name, value in values.items() if name.startswith("gpu")} == {
+        "gpu.0.gpu": 97.0,
+        "gpu.0.temp": 61.0,
+        "gpu.0.memoryAllocatedBytes": float(2 << 30),
+        "gpu.0.memoryAllocated": 2.5,
+        "gpu.0.powerWatts": 350.5,
+    }
 
 
 def test_a_run_is_live_in_the_process_that_its_training_has_started() -> None:

@@ -19,7 +19,7 @@ from asynccb._exceptions import AccessError, TransientError
 from asynccb._run import RunDescription
 from asynccb._state import TrainerState
 from asynccb.delivery.uploads import Kept, Spool
-from asynccb.trackers import _wandb_artifacts, _wandb_parts, _wandb_stream
+from asynccb.trackers import _wandb_artifacts, _wandb_stream
 from asynccb.trackers.wandb import WandbCallback
 
 Make = Callable[..., WandbCallback]
@@ -187,8 +187,8 @@ async def test_the_same_files_again_send_nothing_and_move_the_aliases(
 async def test_a_large_file_goes_in_parts(
     wandb: WandbServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_wandb_parts, "LARGE", 5000)
-    monkeypatch.setattr(_wandb_parts, "PART", 2000)
+    monkeypatch.setattr(_wandb_artifacts, "LARGE", 5000)
+    monkeypatch.setattr(_wandb_artifacts, "PART", 2000)
     made = make(description())
     await deliver(made, saving())
     content = os.urandom(5001)

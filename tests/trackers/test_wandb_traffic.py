@@ -14,7 +14,7 @@ from servers.wandb_traffic import Shapes, recorded
 from test_wandb_artifacts import kept
 from wandb_runs import deliver, tracker
 
-from asynccb.trackers import _wandb_parts, _wandb_stream
+from asynccb.trackers import _wandb_artifacts, _wandb_stream
 from asynccb.trackers._wandb_settings import WandbSettings
 
 OURS = [
@@ -52,8 +52,8 @@ async def test_every_operation_field_type_and_header_is_one_of_the_vendors(
     wandb: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_wandb_stream, "_PACE", 1e6)
-    monkeypatch.setattr(_wandb_parts, "LARGE", 5000)
-    monkeypatch.setattr(_wandb_parts, "PART", 2000)
+    monkeypatch.setattr(_wandb_artifacts, "LARGE", 5000)
+    monkeypatch.setattr(_wandb_artifacts, "PART", 2000)
     wandb.per_second = 10**6
     named = {"tags": ["t"], "notes": "o", "group": "g", "job_type": "j", "entity": "ent"}
     await everything(tmp_path / "one", run_id="r1", **named)

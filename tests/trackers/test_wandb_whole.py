@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from launching import environment, launch
 from running import running
 from servers.wandb_server import Fault, WandbServer
 from torch import nn
@@ -59,76 +53,6 @@ def test_twenty_thousand_steps_in_ten_seconds_arrive_complete_in_order_and_withi
     assert wandb.run().state == "finished"
     check_rate(wandb)
     assert len(wandb.run().bodies) < 30
-
-
-@pytest.mark.parametrize("victim", ["trainer", "companion", "both"])
-def test_whoever_is_killed_every_line_is_there_once_and_the_state_is_right(
-    wandb: WandbServer, tmp_path: Path, victim: str
-) -> None:
-    wandb.crash_after = 3600.0
-    last = random.Random(victim).randint(300, 1500)
-    with launch("emit_to_wandb", tmp_path / "runs", 2500) as trainer:
-        assert trainer.stdout is not None
-        emitted = next(step for step in map(int, trainer.stdout) if step >= last)
-        if victim == "companion":
-            eventually(lambda: wandb.runs)
-        kill(trainer, victim)
-        emitted = max([emitted, *map(int, whole_lines(trainer))])
-        trainer.wait()
-    if victim == "both":
-        sync(tmp_path / "runs")
-    if victim != "companion":
-        eventually(lambda: len(wandb.runs) == 1 and is_over(tmp_path / "runs"), 60.0)
-    seen = losses(wandb)
-    assert seen == expected(len(seen))
-    assert wandb.run().resent <= len(seen)
-    assert [s for s in wandb.refused if "429" not in s] == []
-    if victim == "companion":
-        assert len(seen) == 2500
-        assert wandb.run().state == "finished"
-    else:
-        # What was in the ring and not in the journal is lost only where both are killed.
-        assert len(seen) - emitted in (0, 1) if victim == "trainer" else len(seen) <= emitted + 1
-        assert wandb.run().exit_code is None
-        wandb.run().crash_after = 0.0
-        assert wandb.run().state == "crashed"
-
-
-def kill(trainer: subprocess.Popen[str], victim: str) -> None:
-    companions: list[int] = []
-    for task in Path(f"/proc/{trainer.pid}/task").iterdir():
-        companions += map(int, (task / "children").read_text().split())
-    if victim != "companion":
-        trainer.kill()
-    if victim != "trainer":
-        for pid in companions:
-            os.kill(pid, signal.SIGKILL)
-
-
-def whole_lines(trainer: subprocess.Popen[str]) -> list[str]:
-    assert trainer.stdout is not None
-    return [line for line in trainer.stdout.read().splitlines(True) if line.endswith("\n")]
-
-
-def is_over(runs: Path) -> bool:
-    """Tell whether the companion has delivered everything, or is gone with its folder."""
-    import msgspec
-
-    cursors = list(runs.glob("*/cursors/*.cursor"))
-    decoded = [msgspec.msgpack.decode(path.read_bytes()) for path in cursors]
-    return bool(decoded) and all(cursor["finished"] for cursor in decoded)
-
-
-def sync(runs: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "asynccb._cli", "sync", str(runs)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_server_that_is_away_in_the_middle_ends_up_with_every_line_once(
