@@ -9,12 +9,15 @@ queued stays until it is acknowledged; at most one request a second, where the s
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol
 from urllib.parse import quote
+
+import anyio
 
 from asynccb._exceptions import AccessError, RejectedError
 from asynccb.delivery.client import Client
@@ -33,6 +36,7 @@ _SIZE: Final = 8 << 20
 """Lines and bytes of one request, which may have 10 MiB; a line is a string in a string there."""
 _PACE: Final = 1.0
 """Requests a second."""
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class Reject(Protocol):
@@ -96,6 +100,8 @@ class FileStream:
         """Set when the run has ended; sent behind everything else."""
         self._on_stop = on_stop
         self._bucket = Bucket(_PACE)
+        self._held_until = 0.0
+        """Monotonic seconds until which the server has no room for more."""
 
     def __bool__(self) -> bool:
         return (
@@ -134,9 +140,18 @@ class FileStream:
         await self._post(client, run, {})
 
     async def _post(self, client: Client, run: RunInfo, body: Mapping[str, Any]) -> None:
+        if (held := self._held_until - time.monotonic()) > 0:
+            await anyio.sleep(held)
         await self._bucket.take()
         names = "/".join(quote(name, safe="") for name in (run.entity, run.project, run.run_id))
-        answer = await client.post(f"files/{names}/file_stream", body)
+        content = json.dumps(body, separators=(",", ":")).encode()
+        reply = await client.request(
+            "POST", f"files/{names}/file_stream", content=content, headers=_JSON
+        )
+        if reply.headers.get("RateLimit-Remaining") == "0":
+            # The quota is the project's: other runs would get 429 for what this one sends.
+            self._held_until = time.monotonic() + (reply.wait(("RateLimit-Reset",)) or 0.0)
+        answer = reply.json()
         if isinstance(answer, dict) and answer.get("stopped"):
             self._on_stop()
 

@@ -61,9 +61,9 @@ class WandbCallback(ServerTracker):
     * `name`, or else the training arguments' `run_name` [`WANDB_NAME`]; `notes` [`WANDB_NOTES`];
       `tags` [`WANDB_TAGS`, with commas]; `group` [`WANDB_RUN_GROUP`]; `job_type`
       [`WANDB_JOB_TYPE`].
-    * `run_id` [`WANDB_RUN_ID`] and `resume` [`WANDB_RESUME`]: the run to continue. `"must"` raises
-      where there is none, `"never"` where there is one; `"allow"` and None continue one and make
-      one where there is none. (W&B's own `"auto"` is refused: name the run.)
+    * `run_id` [`WANDB_RUN_ID`] and `resume` [`WANDB_RESUME`]: the run to continue. With `"must"`
+      the tracker gives up where there is none, with `"never"` where there is one; `"allow"` and
+      None continue one, or make one. (`"auto"` is refused: name the run.)
     * `mode` [`WANDB_MODE`]: `"offline"` keeps everything for `asynccb sync`; `"disabled"` does
       nothing at all.
     * `log_model` [`WANDB_LOG_MODEL`]: `"checkpoint"` makes every checkpoint, and the final model, a
@@ -75,7 +75,7 @@ class WandbCallback(ServerTracker):
     * `console` [`WANDB_CONSOLE`]: True, or another word than `off`, sends the lines that Python
       prints; off by default.
     * `system_metrics` [`WANDB_X_STATS_SAMPLING_INTERVAL`, off by `WANDB_X_DISABLE_STATS`]: seconds
-      between two samples of CPU, memory and, with `nvidia-ml-py`, GPUs; 15 by default.
+      between two samples of CPU, memory and GPUs; 15 by default.
     * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: where the project's settings file
       is, `wandb/settings`; journals go where the dispatcher says.
 

@@ -76,6 +76,8 @@ class WandbServer:
         self.key = KEY
         self.crash_after = 300.0
         self.per_second = PER_SECOND
+        self.quota: dict[str, str] = {}
+        """Headers of every answer that is a success."""
         self._uploads: dict[str, Upload] = {}
         self._secret = secrets.token_bytes(16)
         self._schema = build_schema(SCHEMA)
@@ -120,7 +122,7 @@ class WandbServer:
 
     def answer(self, request: Sent) -> tuple[int, dict[str, str], Any]:
         try:
-            return 200, {}, self._obey(request)
+            return 200, self.quota, self._obey(request)
         except Refused as error:
             request.problem = str(error)
             return error.status, error.headers, {"error": str(error)}

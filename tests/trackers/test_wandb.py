@@ -433,3 +433,13 @@ async def test_no_more_than_one_request_a_second_is_sent(wandb: WandbServer) -> 
     times = wandb.run().times
     assert len(times) == 3
     assert min(later - sooner for sooner, later in pairwise(times)) > 0.9
+
+
+async def test_a_quota_that_is_used_up_is_waited_for(wandb: WandbServer) -> None:
+    wandb.quota = {"RateLimit-Remaining": "0", "RateLimit-Reset": "1"}
+    made = tracker(description())
+    for step in (1, 2):
+        await deliver(made, logging(1, first=step))
+    await made.close()
+    first, second = wandb.run().times
+    assert second - first > 0.9
