@@ -67,6 +67,8 @@ def thread_lane(
     if lane.waits_for_sync(offline):
         lane.counts.disabled = True
         logger.error(
-            "%s gets nothing: it is to be offline, and no companion journals for it", member.name
+            "%s gets nothing: ASYNCCB_OFFLINE is set, or its own switch, and no companion journals "
+            "for it",
+            member.name,
         )
     return lane

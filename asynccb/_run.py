@@ -65,6 +65,8 @@ class RunDescription:
     host: str = ""
     user: str = ""
     script: str = ""
+    training: str = ""
+    """Differs between the trainings that go on from one another with the same key."""
     pid: int = 0
     """Id of the training process on its host; 0 where a journal does not say."""
 
@@ -80,5 +82,6 @@ class RunDescription:
             host=extra.get("host", ""),
             user=extra.get("user", ""),
             script=extra.get("script", ""),
+            training=extra.get("training", ""),
             pid=extra.get("pid", 0),
         )

@@ -71,7 +71,8 @@ def find_bases(
         max(known.history, least.history),
         max(known.console, least.console),
         max(int(last.get("_step", -1)) + 1, least.step),
-        max(float(last.get("_runtime", 0.0)), least.runtime),
+        # A training that resumes another counts its time from the beginning of that one.
+        0.0 if earlier is not None else float(last.get("_runtime", 0.0)),
     )
 
 

@@ -157,7 +157,5 @@ class Outbox:
 
 def bases_after(state: Mapping[str, Any]) -> Bases:
     """Return where a run goes on that had come to such a state of its outbox."""
-    summary = json.loads(state["summary"])
     offsets = state["offsets"]
-    runtime = float(summary.get("_runtime", 0.0))
-    return Bases(offsets[HISTORY], offsets[CONSOLE], state["step"], runtime)
+    return Bases(offsets[HISTORY], offsets[CONSOLE], state["step"])

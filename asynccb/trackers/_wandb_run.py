@@ -57,11 +57,14 @@ def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> d
     python = platform.python_version()
     part = {
         "writerId": run.key,
-        "startedAt": _started_at(run),
+        "startedAt": datetime.fromtimestamp(run.started / 1e9, UTC)
+        .isoformat(timespec="microseconds")
+        .replace("+00:00", "Z"),
         "host": run.host,
         "program": run.script,
         "os": platform.platform(),
         "python": f"{platform.python_implementation()} {python}",
+        "training": run.training,
         "begin": msgspec.to_builtins(bases),
     }
     private |= {
@@ -81,15 +84,11 @@ def bases_in(config: Mapping[str, Any], run: RunDescription) -> Bases | None:
     """Return what an earlier process has noted for the same training, or None."""
     try:
         part = config[_PRIVATE]["value"]["e"][run.key]
-        begun = part["startedAt"] == _started_at(run)
-        return msgspec.convert(part["begin"], Bases) if begun else None
+        if part["training"] != run.training:
+            return None
+        return msgspec.convert(part["begin"], Bases)
     except (KeyError, TypeError, msgspec.ValidationError):
         return None
-
-
-def _started_at(run: RunDescription) -> str:
-    when = datetime.fromtimestamp(run.started / 1e9, UTC)
-    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def histogram(row: Sequence[float]) -> dict[str, Any] | None:

@@ -123,7 +123,7 @@ async def test_a_training_that_resumes_another_goes_on_in_its_run_even_if_begun_
     await deliver(made, logging(5 - delivered, first=delivered + 1))  # the checkpoint was before
     await made.finish("failed")
     await made.close()
-    again = replace(first, started=START + 10**12)
+    again = replace(first, training="another")
     for _ in range(2):  # the second time after a crash before the first cursor
         made = tracker(again, resume="never")
         assert made.resume(state)
@@ -132,9 +132,7 @@ async def test_a_training_that_resumes_another_goes_on_in_its_run_even_if_begun_
         await made.close()
     run = wandb.run()
     assert run.metrics == lines(training(8))
-    runtimes = [line["_runtime"] for line in run.history]
-    assert runtimes == sorted(runtimes)
-    assert runtimes[-1] < 1.0
+    assert run.history[-1]["_runtime"] == pytest.approx((later[-1].time - START) / 1e9)
     assert run.state == "running"
 
 
