@@ -45,11 +45,11 @@ def find_bases(
     """
     Return where our part of the run begins; `known` is what the server has of it.
 
-    `earlier` is how far an interrupted training had come that this one resumes. Raises
+    What an earlier process of the same training has noted there counts before anything else.
+    `earlier` is how far an interrupted training is known to have come that this one resumes. Raises
     `AccessError` where the run must be there and is not, or the other way round.
     """
-    if settings.run_id is None and earlier is None:
-        return Bases()  # whatever is there, an earlier process of the same training has written
+    continues = settings.run_id is None or earlier is not None
     if known is None:
         if settings.resume == "must":
             raise AccessError(
@@ -60,7 +60,7 @@ def find_bases(
     noted = bases_in(known.config, run)
     if noted is not None:
         return noted
-    if settings.resume == "never" and earlier is None:
+    if settings.resume == "never" and not continues:
         raise AccessError(
             f"there is a W&B run {settings.run_id} already, and resume is 'never': give another "
             "id, or resume='allow' to continue that one"
@@ -72,7 +72,7 @@ def find_bases(
         max(known.console, least.console),
         max(int(last.get("_step", -1)) + 1, least.step),
         # A training that resumes another counts its time from the beginning of that one.
-        0.0 if earlier is not None else float(last.get("_runtime", 0.0)),
+        0.0 if continues else float(last.get("_runtime", 0.0)),
     )
 
 
