@@ -7,6 +7,7 @@ changed; a log of a few scalars costs little more than the scalars.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,6 +31,7 @@ class RecordWriter:
         self._outlet = outlet
         self._staging = staging
         self._changes = ChangeTracker()
+        self._training = secrets.token_hex(16)
         self._wants_history = False
         self._history: list[dict[str, Any]] | None = None
         self._sent = 0
@@ -41,7 +43,7 @@ class RecordWriter:
     def describe(self, run: dict[str, Any]) -> None:
         """Tell what the run is like, from here on; the next event carries the whole state."""
         self._changes = ChangeTracker()
-        self._tell(RUN, run)
+        self._tell(RUN, {**run, "training": self._training})
 
     def leave(self, lane: str) -> None:
         """Tell that a callback gets no more events."""
