@@ -182,6 +182,15 @@ class Lane:
             self.counts.timed_out += 1
         return NO_OPINION
 
+    async def hear(
+        self, about: dict[str, Any], values: dict[Any, Any], step: int, when: int
+    ) -> None:
+        """Give a tracker what its training side has told; `about` says whose, and what it is."""
+        told = getattr(self.callback, "told", None)
+        if about["lane"] == self.name and self.tracker is not None and told is not None:
+            self.tracker.time = when
+            await self._contain("told", lambda: told(about["what"], values, step), None)
+
     async def flush(self) -> None:
         """Deliver what the hooks have gathered, however long the server is away."""
         tracker = self.tracker

@@ -208,7 +208,7 @@ class JournalLane(Lane):
                 continue
             if record.kind == TOLD:
                 await self._call_all(letters)
-                await self._hear(record)
+                await self.hear(record.extra or {}, record.logs or {}, record.step, record.time)
                 continue
             replica.apply(record)
             if record.kind == LOST:
@@ -281,16 +281,6 @@ class JournalLane(Lane):
                 return
         await self.finish(extra.get("status", "finished"), record.time)
         self.cursor.finished = not self.counts.disabled
-
-    async def _hear(self, record: Record) -> None:
-        """Give the tracker what its training side has told."""
-        extra = record.extra or {}
-        told = getattr(self.callback, "told", None)
-        if extra["lane"] == self.name and self.tracker is not None and told is not None:
-            self.tracker.time = record.time
-            await self._contain(
-                "told", lambda: told(extra["what"], record.logs or {}, record.step), None
-            )
 
     def _describe(self, replica: Replica, record: Record) -> None:
         description = replica.describe(record)
