@@ -164,7 +164,7 @@ def test_a_trainer_logs_what_the_variables_of_transformers_ask_for(
     monkeypatch.setenv("WANDB_CONSOLE", "wrap")
     monkeypatch.setattr("asynccb.trackers._wandb_training._LEAST_FREQUENCY", 2)
     args = asynccb.TrainingArguments(
-        str(tmp_path / "out"), max_steps=5, logging_steps=1, save_steps=2, save_total_limit=1,
+        str(tmp_path / "out"), max_steps=5, logging_steps=1, save_steps=2,
         report_to="wandb", run_name="whole", per_device_train_batch_size=4, disable_tqdm=True,
     )  # fmt: skip
     model = Net()
