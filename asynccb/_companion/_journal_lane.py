@@ -26,7 +26,7 @@ from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
 from asynccb._mailbox import Letter
-from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, Record, TOLD
+from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
