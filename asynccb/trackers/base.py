@@ -6,6 +6,7 @@ journal and, for a group of records at a time, calls
 
     describe(run)                 once, and again when a run record comes by (a resumed training)
     await on_log(...), ...        for each event: add to the outbox; no input or output here
+    await told(what, ...)         for what its `training_side` tells, in order with the events
     await flush()                 send the outbox; return when the server has acknowledged all of it
     await finish(status)          once, after the last record and upload, the outbox empty
 
