@@ -124,7 +124,7 @@ class TrackioCallback(ServerTracker):
         events = {"checkpoint": (Event.SAVE,), "end": (Event.TRAIN_END,), "false": ()}
         self.uploads = events[settings.log_model]
         self.beat = settings.gpu_interval if settings.log_gpu else None
-        self._rows = Queue[MetricRow](ROWS, size=SIZE, measure=json_size)
+        self._rows = Queue[MetricRow](ROWS, size=SIZE, measure=json_size, repeatable=True)
         self._store: TrackioServer | TrackioInbox | None = None
         self._space: Client | None = None
         self._gpus: NVML | None = None
