@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UndecidedError,
         UnknownEventError,
     )
+    from asynccb._reporting import get_reporting_integration_callbacks
     from asynccb._state import ExportableState, TrainerState
     from asynccb.arguments import TrainingArguments
     from asynccb.callbacks.default_flow import DefaultFlowCallback
@@ -96,6 +97,7 @@ _HOMES: Final = {
     "UnknownEventError": "_exceptions",
     "WandbCallback": "trackers.wandb",
     "decides": "_decides",
+    "get_reporting_integration_callbacks": "_reporting",
 }
 """Where each public name is defined."""
 
@@ -144,6 +146,7 @@ __all__ = [
     "UnknownEventError",
     "WandbCallback",
     "decides",
+    "get_reporting_integration_callbacks",
 ]
 
 

@@ -24,7 +24,7 @@ from asynccb._dispatcher import CallbackDispatcher
 from asynccb._events import Event
 from asynccb._exceptions import ConfigurationError
 from asynccb._model_files import save_weights
-from asynccb._reporting import reporting_callbacks
+from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb._run import RunStatus
 from asynccb._state import TrainerState
 from asynccb._trainer.checks import check_datasets, check_trainer, precision_of
@@ -68,7 +68,7 @@ class BaseTrainer:
         self.args = args = TrainingArguments() if args is None else args
         check_trainer(model, args, optimizers, callbacks)
         check_datasets(args, train_dataset, eval_dataset)
-        reporters = reporting_callbacks(args.report_to, os.environ)
+        reporters = get_reporting_integration_callbacks(args.report_to)
         self.device = distributed.choose_device(args.use_cpu)
         self._forward = Forward(self.device, precision_of(args, self.device), compute_loss_func)
         self._own_stream = OwnStream(self.device)
