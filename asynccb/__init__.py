@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.early_stopping import EarlyStoppingCallback
     from asynccb.callbacks.printer import PrinterCallback
     from asynccb.callbacks.progress import ProgressCallback
+    from asynccb.huggingface import AsyncCallbacks
     from asynccb.trackers.azure_ml import AzureMLCallback
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.mlflow import MLflowCallback
@@ -58,6 +59,7 @@ _HOMES: Final = {
     "AccessError": "_exceptions",
     "AgreementError": "_exceptions",
     "AsyncCCBError": "_exceptions",
+    "AsyncCallbacks": "huggingface",
     "AzureMLCallback": "trackers.azure_ml",
     "CallbackDispatcher": "_dispatcher",
     "BusyError": "_exceptions",
@@ -107,6 +109,7 @@ __all__ = [
     "AccessError",
     "AgreementError",
     "AsyncCCBError",
+    "AsyncCallbacks",
     "AzureMLCallback",
     "BusyError",
     "CallbackDispatcher",

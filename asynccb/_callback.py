@@ -102,11 +102,13 @@ class TrainerCallback:
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
         """Run when the trainer has been set up."""
+        return _refuse_strangers(self, args)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
         """Run before the first epoch."""
+        return _refuse_strangers(self, args)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -244,6 +246,19 @@ def find_hooks(callback: Any) -> Hooks:
         else:
             inline[event] = hook
     return Hooks(inline, asynchronous)
+
+
+def _refuse_strangers(callback: TrainerCallback, args: object) -> HookResult:
+    """Raise where a trainer of transformers calls a callback that has hooks it cannot run."""
+    theirs = type(args).__module__.startswith("transformers.")
+    if not theirs or getattr(callback.request, "is_connected", True):
+        return None
+    if hooks := find_hooks(callback).asynchronous:
+        raise DefinitionError(
+            f"{type(callback).__name__} has async hooks ({', '.join(hooks)}), which transformers "
+            "does not run: write callbacks=[asynccb.AsyncCallbacks([...])], with it in that list"
+        )
+    return None
 
 
 def _is_callback_base(base: type) -> bool:

@@ -152,13 +152,17 @@ class Decisions:
             if ticket.name == name:
                 ticket.lose()
 
+    def begin_anew(self, step: int) -> None:
+        """Leave behind what another training was asked for; this one begins at a step."""
+        self._training += 1
+        self._last = step
+        self._undue = self.undue
+        self._schedule = Schedule()
+
     def _begin(self, state: TrainerState) -> None:
         """Notice a first event, and a training that begins after another one."""
         if state.global_step < self._last:
-            self._training += 1
-            self._last = state.global_step
-            self._undue = self.undue
-            self._schedule = Schedule()
+            self.begin_anew(state.global_step)
         if self._header is None:
             self._header = Header(FORMAT, self._roster.deciders, state.max_steps, self._seed)
             if self._replay is not None:

@@ -1,7 +1,7 @@
 """
 What is to happen to an object when its process forks or ends.
 
-Promises: neither keeps the object alive.
+Promises: neither keeps the object alive, unless it is asked to.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ def in_forked_children(method: Callable[[], None]) -> None:
     os.register_at_fork(after_in_child=call)
 
 
-def at_exit(method: Callable[[BaseException | None], None]) -> Callable[[], None]:
+def at_exit(
+    method: Callable[[BaseException | None], None], *, keep: bool = False
+) -> Callable[[], None]:
     """
     Call a bound method when the interpreter ends, as long as its object lives.
 
-    The method gets the uncaught exception that ends the program, if one does. Returns what cancels
-    the call.
+    With `keep` the object lives until then. The method gets the uncaught exception that ends the
+    program, if one does. Returns what cancels the call.
     """
-    weak = weakref.WeakMethod(method)
+    weak: Callable[[], Callable[[BaseException | None], None] | None]
+    weak = (lambda: method) if keep else weakref.WeakMethod(method)
 
     def call() -> None:
         if (alive := weak()) is not None:

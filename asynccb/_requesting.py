@@ -45,6 +45,11 @@ class Requesting:
             )
         self._post(Decision(*asked))
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a run to ask."""
+        return self._post is not None
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Requesting, ()
 

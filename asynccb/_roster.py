@@ -99,6 +99,8 @@ class Roster:
     def __init__(self, *, asks: bool = True) -> None:
         """Take whether hooks that decide are called; a trace decides for them otherwise."""
         self._asks = asks
+        self.resets: Mapping[Event, tuple[str, ...]] = RESETS
+        """The flags that each event clears."""
         self.members: list[Member] = []
         self.routes: Mapping[str, Route | None] = {}
         self._names: dict[str, int] = {}
@@ -205,7 +207,7 @@ class Roster:
         companion = any(member.in_companion for member in listening)
         is_boundary = event == Event.STEP_END
         is_heard = bool(inline or lanes or companion or deciders)
-        resets = RESETS.get(event, ())
+        resets = self.resets.get(event, ())
         return Route(
             number,
             resets,

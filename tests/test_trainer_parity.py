@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
-from regression import SPEED, Line, Model, Recorder, train, weights
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what transformers imports
-    import transformers
+from regression import SPEED, Recorder, train, weights
+from their_trainer import their_trainer, transformers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -28,22 +24,7 @@ class Same(transformers.TrainerCallback):
 
 def theirs(directory: Path, **settings: Any) -> tuple[Recorder, transformers.Trainer]:
     same = Same()
-    trainer = transformers.Trainer(
-        Model(),
-        transformers.TrainingArguments(
-            str(directory),
-            report_to="none",
-            use_cpu=True,
-            learning_rate=0.1,
-            disable_tqdm=True,
-            label_names=["labels"],
-            dataloader_pin_memory=False,
-            **settings,
-        ),
-        train_dataset=Line(),
-        eval_dataset=Line(16, seed=1),
-        callbacks=[same],
-    )
+    trainer = their_trainer(directory, same, **settings)
     trainer.train()
     return same.recorder, trainer
 

@@ -1,0 +1,81 @@
+"""
+The dispatcher of a loop that is not ours: it prepares the control and keeps the history itself.
+
+Promises: hooks get the loop's own objects; flags that callbacks outside of it have set stay; it
+lives until it is closed, at the latest at the end of the program, but keeps no model alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asynccb._control import FLAGS, TrainerControl
+from asynccb._dispatcher import CallbackDispatcher
+from asynccb._events import Event
+from asynccb._lifetime import at_exit
+from asynccb._record import HISTORY_BIT
+
+
+class Relay(CallbackDispatcher):
+    """Send on the events of another loop, with its own state and control."""
+
+    def __init__(self, callbacks: Iterable[Any], **options: Any) -> None:
+        """Take what `CallbackDispatcher` takes."""
+        super().__init__(callbacks, **options)
+        self._roster.resets = {}  # the loop clears flags itself, before its own callbacks set them
+        self._update_routes()
+        self._forget_exit()
+        self._forget_exit = at_exit(self._close_at_exit, keep=True)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training has begun and not ended, be it that an exception ended it."""
+        return self._training
+
+    def relay(
+        self,
+        event: Event,
+        args: Any,
+        state: Any,
+        control: Any,
+        objects: Mapping[str, Any],
+        extra: dict[str, Any],
+        *,
+        again: bool = False,
+    ) -> Any:
+        """
+        Send an event on and return the loop's control, or what a hook of the loop's kind returned.
+
+        `objects` are what hooks get as keywords in every event, `extra` what they get in this one;
+        `again` where an interrupted run has come past it before its checkpoint.
+        """
+        self.args, self.state, self.control = args, state, control
+        self._objects.update(objects)
+        history = HISTORY_BIT if event == Event.LOG and _is_last(extra["logs"], state) else 0
+        self._decisions.paused = again
+        try:
+            returned: Any = self._emit(event, extra, history)
+        finally:
+            self._decisions.paused = False
+            if not self._training:  # the loop may be gone before this is
+                self._objects = dict.fromkeys(self._objects)
+        if returned is not control and not isinstance(returned, type(control)):
+            _copy_flags(returned, control)
+            return control
+        return returned
+
+    def begin_anew(self, step: int) -> None:
+        """Leave behind the decisions of a training that an exception has ended."""
+        self._decisions.begin_anew(step)
+
+
+def _is_last(logs: Mapping[str, Any], state: Any) -> bool:
+    """Tell whether the loop has put the logs into its history, with the step, as they are."""
+    entry = state.log_history[-1] if state.log_history else {}
+    return "step" in entry and "step" not in logs and len(entry) == len(logs) + 1
+
+
+def _copy_flags(source: TrainerControl, target: Any) -> None:
+    for flag in FLAGS:
+        setattr(target, flag, getattr(source, flag))
