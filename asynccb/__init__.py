@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         UndecidedError,
         UnknownEventError,
     )
+    from asynccb._offload import offload
     from asynccb._reporting import get_reporting_integration_callbacks
     from asynccb._state import ExportableState, TrainerState
     from asynccb.arguments import TrainingArguments
@@ -100,6 +101,7 @@ _HOMES: Final = {
     "WandbCallback": "trackers.wandb",
     "decides": "_decides",
     "get_reporting_integration_callbacks": "_reporting",
+    "offload": "_offload",
 }
 """Where each public name is defined."""
 
@@ -150,6 +152,7 @@ __all__ = [
     "WandbCallback",
     "decides",
     "get_reporting_integration_callbacks",
+    "offload",
 ]
 
 

@@ -13,9 +13,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
-from asynccb._callback import Hooks, InlineHook, Options, find_hooks, read_options
+from asynccb._callback import (
+    Hooks,
+    InlineHook,
+    Options,
+    TrainerCallback,
+    find_hooks,
+    read_options,
+)
 from asynccb._decides import Deciding
 from asynccb._events import EVENTS, RESETS, Event
+from asynccb._staged_logs import with_numbers
 from asynccb._thread_lane import ThreadLane
 
 logger = logging.getLogger("asynccb")
@@ -110,6 +118,9 @@ class Roster:
         """Check a callback, or make one from a class; it is not a member yet."""
         instance = callback() if inspect.isclass(callback) else callback
         hooks = find_hooks(instance)
+        if not isinstance(instance, TrainerCallback):  # it knows nothing of values on their way
+            read = {event: with_numbers(hook) for event, hook in hooks.inline.items()}
+            hooks = hooks._replace(inline=read)
         kind = type(instance)
         if any(type(member.callback) is kind for member in self.members):
             logger.warning(

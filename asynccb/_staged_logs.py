@@ -12,6 +12,7 @@ and read once.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from operator import is_
 from struct import Struct
@@ -57,6 +58,23 @@ class StagedLogs(dict[str, Any]):
         """Whether every stand-in is still in its place, which a hook may have changed."""
         placed = map(self.get, self.log.layout.keys)
         return len(self) == self.size and all(map(is_, placed, self.stand_ins))
+
+
+def with_numbers(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `def` hook that gets numbers where values are on their way, and waits for them."""
+
+    @functools.wraps(hook)
+    def read(*args: Any, **kwargs: Any) -> Any:
+        for name in ("logs", "metrics"):
+            values = kwargs.get(name)
+            if isinstance(values, Mapping) and any(type(v) is Staged for v in values.values()):
+                kwargs[name] = {
+                    key: value.value() if type(value) is Staged else value
+                    for key, value in values.items()
+                }
+        return hook(*args, **kwargs)
+
+    return read
 
 
 class LogPacker:

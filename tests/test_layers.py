@@ -93,6 +93,7 @@ LAYERS: list[set[str]] = [
         "checkpoint",
         "huggingface",
         "_foreign",
+        "_offload",
         "_relay",
         "testing",
         "_trainer",
