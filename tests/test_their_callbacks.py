@@ -13,7 +13,7 @@ from their_trainer import their_trainer, transformers
 from transformers.integrations import TensorBoardCallback
 
 import asynccb
-from asynccb._slots import Layout, Staged, StagedLog
+from asynccb._slots import Kind, Layout, Part, Staged, StagedLog
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -87,7 +87,7 @@ def test_theirs_get_numbers_for_values_on_their_way_and_ours_the_stand_ins(tmp_p
     def arrive(log: StagedLog) -> None:
         log.values = [0.25]
 
-    log = StagedLog(Layout(("loss",), ((0, 0),)), 0, arrive)
+    log = StagedLog(0, Layout({"loss": Part(Kind.FLOAT, 0)}), arrive)
     logs = {"loss": Staged(log, 0), "epoch": 1.0}
     theirs, ours = Keeps(), []
 

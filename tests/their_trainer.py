@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from regression import Line, Model
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what transformers imports
     import transformers
+
+gc.collect()
+gc.freeze()  # each train() of theirs collects garbage: half a second with all these modules
 
 VERSION = tuple(int(part) for part in transformers.__version__.split(".")[:2])
 
