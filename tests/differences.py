@@ -92,7 +92,7 @@ ELSEWHERE = {
     "The printer prints a copy of the logs and leaves total_flos in them":
         "tests/callbacks/test_printer.py",
     "A metric for the best model that is missing is a ConfigurationError, not a KeyError":
-        "tests/test_trainer_learning.py",
+        "tests/test_trainer.py",
     "A hook that returns anything but None or a control is a HookReturnError":
         "tests/test_dispatcher_inline.py",
     "A callback that is added or removed within an event takes part from the next one on":
