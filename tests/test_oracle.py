@@ -1,5 +1,5 @@
 """
-How the callbacks of transformers behave, by section and item of our notes (`callback_semantics.md`).
+How callbacks of transformers behave, by section and item of our notes (`callback_semantics.md`).
 
 Sections 4 (flow, display, early stopping), 5 (report_to), 9 (what the tests of transformers assert)
 and 10 (a run written out).
@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 from regression import Line, Recorder, train
-from their_trainer import their_trainer
+from their_trainer import VERSION, their_trainer
 
 import asynccb
 from asynccb._events import Event
@@ -54,6 +54,12 @@ def in_theirs(
 @pytest.fixture(params=[in_ours, in_theirs], ids=["ours", "bridge"])
 def home(request: pytest.FixtureRequest) -> Home:
     return request.param
+
+
+def skip_before_the_last_evaluation(home: Home) -> None:
+    """Skip where transformers does not evaluate a last step that is no multiple of `eval_steps`."""
+    if home is in_theirs and VERSION < (5, 23):
+        pytest.skip("its default flow does not evaluate the last step yet")
 
 
 class Evaluations(asynccb.TrainerCallback):
@@ -96,6 +102,7 @@ def test_4_1_the_first_step_is_logged_under_any_strategy(
 def test_4_1_the_last_step_is_evaluated_and_saved_where_those_go_by_steps(
     home: Home, tmp_path: Path
 ) -> None:
+    skip_before_the_last_evaluation(home)
     recorder = Recorder()
     home(tmp_path, recorder, max_steps=5, eval_strategy="steps", eval_steps=2, save_steps=3)
     assert steps_of(recorder, Event.EVALUATE) == [2, 4, 5]
@@ -114,6 +121,7 @@ def test_4_1_a_stop_for_another_reason_forces_neither(home: Home, tmp_path: Path
 
 
 def test_4_1_no_evaluation_comes_before_its_delay(home: Home, tmp_path: Path) -> None:
+    skip_before_the_last_evaluation(home)
     recorder = Recorder()
     home(tmp_path, recorder, max_steps=5, eval_strategy="steps", eval_steps=2, eval_delay=4)
     assert steps_of(recorder, Event.EVALUATE) == [4, 5]
@@ -223,6 +231,7 @@ def test_4_4_a_missing_metric_is_a_warning_and_not_counted(
 def test_9_07_the_events_of_a_run_come_in_this_sequence(
     home: Home, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
+    skip_before_the_last_evaluation(home)
     recorder = Recorder()
     home(tmp_path, recorder, **settings)
     assert recorder.events == list(sequence(24, **settings))
@@ -411,6 +420,7 @@ def test_9_39_a_last_step_is_saved_and_a_limit_keeps_the_newest(home: Home, tmp_
 
 
 def test_10_the_events_and_flags_of_four_steps(home: Home, tmp_path: Path) -> None:
+    skip_before_the_last_evaluation(home)
     recorder = Recorder()
     home(
         tmp_path, recorder, given={"train_dataset": Line(8), "eval_dataset": Line(4, seed=1)},

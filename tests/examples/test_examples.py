@@ -70,7 +70,21 @@ def test_a_service_stops_a_training_and_a_replay_does_without_the_service(tmp_pa
     assert "replayed without the service: stopped after 7 steps" in printed
 
 
-@pytest.mark.parametrize("name", ["quickstart.py", "custom_loop.py", "remote_stop.py"])
+def test_a_trainer_of_transformers_logs_every_step_and_waits_for_no_report(tmp_path: Path) -> None:
+    printed = run("transformers_trainer.py", tmp_path, "--steps", "5")
+    assert "5 steps of at most 5" in printed
+    assert "7 slow reports" in printed  # five steps, an evaluation and the run's own figures
+    tensorboard = tmp_path / "transformers_trainer" / "tensorboard"
+    assert logged_steps(tensorboard, "train/loss") == [1, 2, 3, 4, 5]
+    diary = (tmp_path / "transformers_trainer" / "diary.txt").read_text()
+    assert diary.startswith("after 5 steps the evaluation gave ")
+
+
+EXAMPLES = ["quickstart.py", "custom_loop.py", "remote_stop.py", "transformers_trainer.py"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of what an example imports
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_says_what_it_is_for(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
