@@ -4,9 +4,10 @@ Train a small GPT-2 in a `transformers.Trainer`, with async callbacks and tracke
     python examples/transformers_trainer.py                                   # TensorBoard
     python examples/transformers_trainer.py --mlflow http://127.0.0.1:5000    # and an MLflow server
 
-What it shows: one callback, `AsyncCallbacks`, in the Trainer that you have, which serves all others:
-trackers in a process of their own, an `async` callback of the reader's that also decides when the
-training is good enough, and a callback that was written for transformers, on a thread of its own.
+What it shows: one callback, `AsyncCallbacks`, in the Trainer that you have, which serves all
+others: trackers in a process of their own, an `async` callback of the reader's that also decides
+when the training is good enough, and a callback that was written for transformers, on a thread of
+its own.
 The model is made from a configuration, and the text is Python's own documentation, so that nothing
 is downloaded. It needs `pip install transformers accelerate`, and takes a minute or two on two
 cores.
@@ -115,9 +116,9 @@ def main() -> None:
             attn_pdrop=0.0,
             bos_token_id=None,
             eos_token_id=None,
-            loss_type="ForCausalLM",
-        )  # fmt: skip
+        )
     )
+    model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
     arguments = transformers.TrainingArguments(
         output_dir=str(options.output),
         max_steps=options.steps,

@@ -1,0 +1,218 @@
+"""
+The ways to log from a `transformers.Trainer` that `huggingface.py` compares, and its training.
+
+TensorBoard and MLflow get every step; `MLFLOW_EXPERIMENT_NAME` says in which experiment. Each block
+of steps is a `train()` of a new Trainer: `callbacks()` gives what it is to have, and `settle()`
+waits until all of it has arrived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+import transformers
+from _contenders import PATIENCE, Place
+from torch.utils.data import Dataset
+
+import asynccb
+
+_clock = time.perf_counter
+
+
+class Way(NamedTuple):
+    """Hold a contender that is ready."""
+
+    callbacks: Callable[[], list[Any]]
+    settle: Callable[[], object]
+
+
+def _nothing_to_do() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def nothing(place: Place) -> Iterator[Way]:
+    """`report_to="none"`: the same as what all are compared with."""
+    yield Way(list, _nothing_to_do)
+
+
+@contextlib.contextmanager
+def bridge(place: Place) -> Iterator[Way]:
+    """Our TensorBoard and MLflow trackers in one `AsyncCallbacks`."""
+    trackers = [
+        asynccb.TensorBoardCallback(logging_dir=str(place.folder / "events")),
+        asynccb.MLflowCallback(tracking_uri=place.server),
+    ]
+    with contextlib.redirect_stderr(io.StringIO()):  # its closing line would break the table
+        with asynccb.AsyncCallbacks(trackers) as opened:
+            yield Way(lambda: [opened], lambda: _flush(opened))
+        _check(opened)
+
+
+@contextlib.contextmanager
+def offloaded(place: Place) -> Iterator[Way]:
+    """The two callbacks of transformers, each on a thread by `offload`."""
+    open_ones: list[asynccb.AsyncCallbacks] = []
+
+    def callbacks() -> list[Any]:
+        theirs = [asynccb.offload(callback) for callback in _their_callbacks(place)]
+        open_ones.append(asynccb.AsyncCallbacks(theirs))
+        return [open_ones[-1]]
+
+    def settle() -> None:
+        opened = open_ones.pop()
+        _flush(opened)
+        with contextlib.redirect_stderr(io.StringIO()):
+            opened.close(PATIENCE)
+        _check(opened)
+        _settle_mlflow()
+
+    yield Way(callbacks, settle)
+
+
+@contextlib.contextmanager
+def inline(place: Place) -> Iterator[Way]:
+    """The two callbacks of transformers, as its Trainer has them."""
+    yield Way(lambda: _their_callbacks(place), _settle_mlflow)
+
+
+WAYS: Final[dict[str, Callable[[Place], AbstractContextManager[Way]]]] = {
+    "nothing": nothing,
+    "asynccb": bridge,
+    "offload": offloaded,
+    "transformers": inline,
+}
+SENT: Final = ("asynccb", "offload", "transformers")
+"""Those that send points."""
+
+
+def _their_callbacks(place: Place) -> list[Any]:
+    from transformers.integrations import MLflowCallback, TensorBoardCallback
+
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.folder / "events")
+    os.environ["MLFLOW_TRACKING_URI"] = place.server
+    return [TensorBoardCallback(), MLflowCallback()]
+
+
+def _settle_mlflow() -> None:
+    import mlflow
+
+    mlflow.flush_async_logging()
+
+
+def _flush(opened: asynccb.AsyncCallbacks) -> None:
+    if not opened.flush(PATIENCE):
+        raise RuntimeError(f"not delivered within {PATIENCE:.0f} s: {opened.statistics()}")
+
+
+def _check(opened: asynccb.AsyncCallbacks) -> None:
+    counted = opened.statistics()
+    if counted.dropped or any(each.is_troubled for each in counted.callbacks.values()):
+        raise RuntimeError(f"asynccb did not deliver everything: {counted}")
+
+
+class Tokens(Dataset[dict[str, torch.Tensor]]):
+    """Random tokens, the same each time."""
+
+    def __init__(self, samples: int, length: int, vocabulary: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.tokens = torch.randint(vocabulary, (samples, length), generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.tokens[index], "labels": self.tokens[index]}
+
+
+class Size(NamedTuple):
+    """Say how large a step is."""
+
+    width: int
+    layers: int
+    length: int
+    batch: int
+
+
+SIZES: Final = {"cpu": Size(64, 2, 32, 4), "cuda": Size(256, 4, 128, 8)}
+"""About 10 ms a step on a core, and on an H100 a step that Python's calls bound."""
+
+
+class Timer(transformers.TrainerCallback):
+    """Take the time from the end of the lead-in to that of the last step."""
+
+    def __init__(self, lead_in: int, device: str) -> None:
+        self._lead_in = lead_in
+        self._device = device
+        self._begin = 0.0
+        self.seconds = 0.0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin with the first step after the lead-in, before any other callback sees it."""
+        if state.global_step == self._lead_in:
+            self._wait()
+            self._begin = _clock()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End before any other callback ends its run; the last log is part of the time."""
+        self._wait()
+        self.seconds = _clock() - self._begin
+
+    def _wait(self) -> None:
+        if self._device == "cuda":
+            torch.cuda.synchronize()
+
+
+class Training:
+    """A small GPT-2 that logs every step."""
+
+    def __init__(self, device: str, lead_in: int, steps: int, folder: Path) -> None:
+        if device == "cpu":
+            torch.set_num_threads(1)
+        size = SIZES[device]
+        self._device, self._lead_in, self._steps, self._folder = device, lead_in, steps, folder
+        self._batch = size.batch
+        self._data = Tokens(64 * size.batch, size.length, 512)
+        self._model = transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(
+                vocab_size=512,
+                n_positions=size.length,
+                n_embd=size.width,
+                n_layer=size.layers,
+                n_head=4,
+                bos_token_id=None,
+                eos_token_id=None,
+            )
+        )
+        self._model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
+
+    def speed(self, callbacks: list[Any]) -> float:
+        """Train with the callbacks, and return the steps/s after the lead-in."""
+        gc.collect()
+        timer = Timer(self._lead_in, self._device)
+        arguments = transformers.TrainingArguments(
+            str(self._folder),
+            max_steps=self._lead_in + self._steps,
+            per_device_train_batch_size=self._batch,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=self._device == "cpu",
+            dataloader_pin_memory=self._device == "cuda",
+        )
+        trainer = transformers.Trainer(
+            self._model, arguments, train_dataset=self._data, callbacks=[timer, *callbacks]
+        )
+        trainer.remove_callback(transformers.PrinterCallback)  # it would print every step
+        trainer.train()
+        return self._steps / timer.seconds

@@ -1,0 +1,168 @@
+"""
+Show what logging every step from a `transformers.Trainer` costs, with its callbacks and with ours.
+
+A small GPT-2, made from a configuration, trains in a `transformers.Trainer` with `logging_steps=1`
+and logs to TensorBoard and to a real MLflow server on loopback:
+
+* `nothing`: `report_to="none"`; it shows how exact the method is;
+* `asynccb`: our two trackers in one `AsyncCallbacks`;
+* `offload`: the TensorBoard and MLflow callbacks of transformers, each on a thread by `offload`;
+* `transformers`: the same two as the Trainer has them, on the training thread.
+
+Each contender has a process of its own. In it, blocks of steps with `report_to="none"` and with the
+contender alternate, and each pair gives a ratio of steps/s; before the next block everything logged
+so far is delivered. The first steps of a block, while processes and connections start, are not
+counted. On the CPU PyTorch has one thread.
+
+How to read the table: the median over the pairs of all rounds, in brackets the least and the
+greatest pair; a ratio within the brackets of `nothing` is no difference. `points` is how many
+values of the loss the MLflow server has; one missing or doubled stops the bench. Goal for
+`asynccb`: a ratio of 0.99 or more. What `offload` lacks to 1 is what a client that holds Python's
+lock costs, whatever its thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import httpx
+from _contenders import Place
+from _measure import Figure, describe_machine, make_parser, print_table, take_turns, write_result
+from _server import mlflow_server
+
+CONTENDERS: Final = ("nothing", "asynccb", "offload", "transformers")
+
+
+class Turn(NamedTuple):
+    """Hold what one contender's turn gave."""
+
+    pairs: list[tuple[float, float]]
+    """Steps/s without and with it."""
+    points: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One contender's turn."""
+
+    place: Place
+    device: str
+    pairs: int
+    steps: int
+    lead_in: int
+
+    def __call__(self, name: str, number: int) -> Turn:
+        """Train without and with the contender, in alternation."""
+        warnings.simplefilter("ignore")  # of what transformers and MLflow import
+        from _trainer_ways import SENT, WAYS, Training
+
+        place = self.place.below(f"{name}-{number}")
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment = place.folder.name
+        training = Training(self.device, self.lead_in, self.steps, place.folder / "out")
+        pairs: list[tuple[float, float]] = []
+        with WAYS[name](place) as way:
+            self._pair(training, way)  # what happens for the first time happens here
+            for _ in range(self.pairs):
+                pairs.append(self._pair(training, way))
+        expected = (1 + self.pairs) * (self.lead_in + self.steps)
+        return Turn(pairs, count_losses(place.server, experiment, expected) if name in SENT else 0)
+
+    def _pair(self, training: Any, way: Any) -> tuple[float, float]:
+        alone = training.speed([])
+        beside = training.speed(way.callbacks())
+        way.settle()
+        return alone, beside
+
+
+def count_losses(server: str, experiment: str, expected: int) -> int:
+    """Return how many losses the runs of an experiment have; raise RuntimeError unless all."""
+    with httpx.Client(base_url=f"{server}/api/2.0/mlflow/", trust_env=False, timeout=60) as client:
+        query = {"experiment_name": experiment}
+        found = client.get("experiments/get-by-name", params=query).raise_for_status().json()
+        body = {"experiment_ids": [found["experiment"]["experiment_id"]]}
+        runs = client.post("runs/search", json=body).raise_for_status().json()["runs"]
+        count = 0
+        for run in runs:
+            asked = {"run_id": run["info"]["run_id"], "metric_key": "loss", "max_results": 25_000}
+            page = client.get("metrics/get-history", params=asked).raise_for_status().json()
+            count += len(page.get("metrics", ()))
+    if count != expected:
+        raise RuntimeError(f"MLflow has {count} losses of {experiment} instead of {expected}")
+    return count
+
+
+def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
+    """Return a row of the table."""
+    pairs = [pair for turn in turns for pair in turn.pairs]
+    return {
+        "contender": contender,
+        "ratio": Figure.over([beside / alone for alone, beside in pairs]),
+        "steps_per_second": Figure.over([beside for _, beside in pairs]),
+        "steps_per_second_without": Figure.over([alone for alone, _ in pairs]),
+        "points": sum(turn.points for turn in turns),
+    }
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = make_parser(__doc__, "huggingface", CONTENDERS)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of blocks a turn")
+    parser.add_argument("--steps", type=int, default=300, help="steps measured a block")
+    parser.add_argument("--lead-in", type=int, default=100, help="logged steps before them")
+    options = parser.parse_args(arguments)
+    if min(options.rounds, options.pairs, options.steps, options.lead_in) < 1:
+        parser.error("--rounds, --pairs, --steps and --lead-in are above 0")
+    return options
+
+
+def main() -> None:
+    """Measure, print the table and write the result."""
+    options = parse()
+    about = describe_machine()
+    if options.device == "cuda":
+        import torch
+
+        about["machine"]["device"] = torch.cuda.get_device_name()
+    turns: dict[str, list[Turn]] = defaultdict(list)
+    with tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name:
+        folder = Path(name)
+        with mlflow_server(folder / "mlflow") as address:
+            blocks = Blocks(
+                Place(folder, address),
+                options.device,
+                options.pairs,
+                options.steps,
+                options.lead_in,
+            )
+            for contender, turn in take_turns(options.contenders, options.rounds, blocks):
+                turns[contender].append(turn)
+    rows = [summarize(contender, turns[contender]) for contender in options.contenders]
+    print_table(
+        ("contender", "ratio", "steps/s", "without", "points"),
+        [
+            (
+                row["contender"],
+                row["ratio"].show(".3f"),
+                row["steps_per_second"].show(".1f"),
+                row["steps_per_second_without"].show(".1f"),
+                str(row["points"]),
+            )
+            for row in rows
+        ],
+    )
+    names = ("device", "rounds", "pairs", "steps", "lead_in")
+    settings = {each: getattr(options, each) for each in names}
+    write_result(options.json, "huggingface", about, settings, rows)
+
+
+if __name__ == "__main__":
+    main()
