@@ -35,7 +35,15 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 from _contenders import Place
-from _measure import Figure, describe_machine, make_parser, print_table, take_turns, write_result
+from _measure import (
+    Figure,
+    add_mlflow,
+    describe_machine,
+    make_parser,
+    print_table,
+    take_turns,
+    write_result,
+)
 from _server import mlflow_server
 
 CONTENDERS: Final = ("nothing", "asynccb", "offload", "transformers")
@@ -65,7 +73,7 @@ class Blocks:
         from _trainer_ways import SENT, WAYS, Training
 
         place = self.place.below(f"{name}-{number}")
-        os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment = place.folder.name
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment = f"trainer-{place.folder.name}"
         training = Training(self.device, self.lead_in, self.steps, place.folder / "out")
         pairs: list[tuple[float, float]] = []
         with WAYS[name](place) as way:
@@ -114,6 +122,7 @@ def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "huggingface", CONTENDERS)
+    add_mlflow(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of blocks a turn")
     parser.add_argument("--steps", type=int, default=300, help="steps measured a block")
@@ -135,7 +144,7 @@ def main() -> None:
     turns: dict[str, list[Turn]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name:
         folder = Path(name)
-        with mlflow_server(folder / "mlflow") as address:
+        with mlflow_server(folder / "mlflow", running=options.mlflow) as address:
             blocks = Blocks(
                 Place(folder, address),
                 options.device,

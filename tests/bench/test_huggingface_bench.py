@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from servers.mlflow_server import RealMLflow
 from test_benches import assert_described, assert_figures, run_bench, table
 
 
-def test_huggingface_prints_and_writes_each_contender(tmp_path: Path) -> None:
+def test_huggingface_prints_and_writes_each_contender(
+    tmp_path: Path, mlflow_server: RealMLflow
+) -> None:
     path = tmp_path / "huggingface.json"
     sizes = ("--rounds", "1", "--pairs", "1", "--steps", "4", "--lead-in", "2")
+    server = ("--mlflow", mlflow_server.uri)
     contenders = ["nothing", "asynccb"]
 
-    done = run_bench("huggingface", *sizes, "--json", str(path), "--contenders", *contenders)
+    done = run_bench(
+        "huggingface", *sizes, *server, "--json", str(path), "--contenders", *contenders
+    )
 
     assert done.returncode == 0, done.stderr
     result = json.loads(path.read_text())
