@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from asynccb._callback import COMMON_KEYWORDS, Overflow, find_hooks
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import ClosedError, ConfigurationError, DefinitionError
@@ -25,7 +27,6 @@ from asynccb._lifetime import status_of
 from asynccb._relay import Relay
 from asynccb._run import RunStatus
 from asynccb._statistics import Statistics
-from asynccb._trace import TRACE_FILE
 from asynccb._trainer import callback_states
 
 _BETWEEN_TRIALS = 10.0
@@ -48,8 +49,9 @@ class AsyncCallbacks:
     Decisions of async hooks are applied at `on_step_end`, where a `def` hook there would set the
     flags. Those that are pending, and the states of the callbacks, are part of
     `trainer_state.json`; a resumed training goes on with the decisions in every case, and with the
-    states of the callbacks where `restore_callback_states_from_checkpoint=True`. Among several
-    ranks, that is what the one that saves has.
+    states of the callbacks where `restore_callback_states_from_checkpoint=True`. Of several ranks,
+    each has its decisions in a file of its own beside it, as its random state, and the states are
+    those of the one that saves.
 
     Runs of trackers go on through several `train()` and `evaluate()`, and end with `close`, or the
     program: as failed where the last training was ended by an exception. Used as a context manager
@@ -190,14 +192,27 @@ class AsyncCallbacks:
         if args.restore_callback_states_from_checkpoint:
             callback_states.restore(dispatcher.callbacks, callbacks)
         dispatcher.state = state
-        for folder in (Path(stored["folder"]), Path(args.output_dir, Path(stored["folder"]).name)):
-            if (folder / TRACE_FILE).is_file():
-                dispatcher.resume_trace(folder)
-                break
         decisions = callback_states.dispatcher_state(callbacks)
+        for folder in (Path(stored["folder"]), Path(args.output_dir, Path(stored["folder"]).name)):
+            if folder.is_dir():
+                dispatcher.resume_trace(folder)
+                if (own := folder / _rank_file(args)).is_file():
+                    decisions = msgspec.json.decode(own.read_bytes())
+                break
         if decisions is not None:
             dispatcher.load_state_dict(decisions)
         return decisions is not None
+
+    def _save_beside(self, args: Any) -> None:
+        """Add to a checkpoint, which is there on the rank that saves, what it does not hold yet."""
+        folder = Path(self._folder)
+        if args.should_save:
+            if folder.is_dir():
+                self.dispatcher.save_trace(folder)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)  # this rank may be here first
+            body = msgspec.json.encode(self.dispatcher.state_dict())
+            (folder / _rank_file(args)).write_bytes(body)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -213,10 +228,9 @@ class AsyncCallbacks:
         elif event == Event.EPOCH_BEGIN:
             again, self._resumes_epoch = self._resumes_epoch, False
         dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
-        returned = dispatcher.relay(event, args, state, control, given, extra, again=again)
-        if event == Event.SAVE and (folder := Path(self._folder)).is_dir():
-            dispatcher.save_trace(folder)
-        return returned
+        if event == Event.SAVE and not state.is_hyper_param_search:  # whose folders are others
+            self._save_beside(args)
+        return dispatcher.relay(event, args, state, control, given, extra, again=again)
 
     def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
         """Get ready for a training; tell whether it is one that was interrupted."""
@@ -250,6 +264,10 @@ class AsyncCallbacks:
             self._callbacks, args=args, state=state, **objects, **self._options
         )
         return self._dispatcher
+
+
+def _rank_file(args: Any) -> str:
+    return f"asynccb_decisions_{args.process_index}.json"
 
 
 def _entry(bridge: AsyncCallbacks, state: Any) -> Any:
