@@ -154,10 +154,8 @@ class Decisions:
 
     def begin_anew(self, step: int) -> None:
         """Leave behind what another training was asked for; this one begins at a step."""
-        self._training += 1
-        self._last = step
-        self._undue = self.undue
-        self._schedule = Schedule()
+        self._training, self._last = self._training + 1, step
+        self._undue, self._schedule = self.undue, Schedule()
 
     def _begin(self, state: TrainerState) -> None:
         """Notice a first event, and a training that begins after another one."""

@@ -8,6 +8,7 @@ lives until it is closed, at the latest at the end of the program, but keeps no 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from asynccb._control import FLAGS, TrainerControl
@@ -43,27 +44,44 @@ class Relay(CallbackDispatcher):
         extra: dict[str, Any],
         *,
         again: bool = False,
+        checkpoint: Path | None = None,
     ) -> Any:
         """
         Send an event on and return the loop's control, or what a hook of the loop's kind returned.
 
         `objects` are what hooks get as keywords in every event, `extra` what they get in this one;
-        `again` where an interrupted run has come past it before its checkpoint.
+        `again` where an interrupted run has come past it before its checkpoint. `checkpoint` is
+        that, at the begin of a training, and the one that was saved, at `on_save`.
         """
         self.args, self.state, self.control = args, state, control
         self._objects.update(objects)
         history = HISTORY_BIT if event == Event.LOG and _is_last(extra["logs"], state) else 0
-        self._decisions.paused = again
         try:
-            returned: Any = self._emit(event, extra, history)
+            returned: Any = self._send(event, extra, history, again, checkpoint)
         finally:
-            self._decisions.paused = False
             if not self._training:  # the loop may be gone before this is
                 self._objects = dict.fromkeys(self._objects)
         if returned is not control and not isinstance(returned, type(control)):
             _copy_flags(returned, control)
             return control
         return returned
+
+    def _send(
+        self,
+        event: Event,
+        extra: dict[str, Any],
+        history: int,
+        again: bool,
+        checkpoint: Path | None,
+    ) -> Any:
+        if again:
+            returned: Any = self.emit_again(event, **extra)
+            if event == Event.TRAIN_BEGIN and checkpoint is not None:
+                returned = self.emit_save_again(checkpoint)
+            return returned
+        if event == Event.SAVE and checkpoint is not None:
+            return self.emit_save(checkpoint)
+        return self._emit(event, extra, history)
 
     def begin_anew(self, step: int) -> None:
         """Leave behind the decisions of a training that an exception has ended."""

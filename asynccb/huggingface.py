@@ -94,6 +94,7 @@ class AsyncCallbacks:
             )
         self._dispatcher: Relay | None = None
         self._resumes_epoch = False
+        self._checkpoint: Path | None = None
         self._trained = False
         self._trial: Any = None
         self._closed = False
@@ -184,8 +185,8 @@ class AsyncCallbacks:
     def _resume(self, args: Any, state: Any) -> bool:
         """Go on from a checkpoint; tell whether it knows this run."""
         dispatcher = self.dispatcher
-        entry = state.stateful_callbacks.get(type(self).__name__)
-        stored = (entry or {}).get("attributes", {}).get("stored")
+        entry = state.stateful_callbacks.get(type(self).__name__, {})
+        stored = entry.get("attributes", {}).get("stored")
         if not stored:
             return False
         callbacks = stored["callbacks"]
@@ -195,6 +196,7 @@ class AsyncCallbacks:
         decisions = callback_states.dispatcher_state(callbacks)
         for folder in (Path(stored["folder"]), Path(args.output_dir, Path(stored["folder"]).name)):
             if folder.is_dir():
+                self._checkpoint = folder
                 dispatcher.resume_trace(folder)
                 if (own := folder / _rank_file(args)).is_file():
                     decisions = msgspec.json.decode(own.read_bytes())
@@ -203,34 +205,39 @@ class AsyncCallbacks:
             dispatcher.load_state_dict(decisions)
         return decisions is not None
 
-    def _save_beside(self, args: Any) -> None:
-        """Add to a checkpoint, which is there on the rank that saves, what it does not hold yet."""
+    def _save_beside(self, args: Any) -> Path | None:
+        """Add to a checkpoint what it does not hold yet, and return it if it is where it should."""
         folder = Path(self._folder)
-        if args.should_save:
-            if folder.is_dir():
-                self.dispatcher.save_trace(folder)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)  # this rank may be here first
+        if not args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)  # the rank that saves may be later
             body = msgspec.json.encode(self.dispatcher.state_dict())
             (folder / _rank_file(args)).write_bytes(body)
+        elif folder.is_dir():
+            self.dispatcher.save_trace(folder)
+        else:
+            return None
+        return folder
 
     # -- events ------------------------------------------------------------------------------------
 
     def _forward(self, event: Event, args: Any, state: Any, control: Any, given: Any) -> Any:
         extra = {name: given.pop(name) for name in ("logs", "metrics") if name in given}
-        if event == Event.INIT_END and isinstance(_entry(self, state), list):
+        if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
             raise ConfigurationError(
                 "a Trainer takes one AsyncCallbacks; put all callbacks into one list"
             )
-        again = False
+        again, checkpoint = False, None
         if event == Event.TRAIN_BEGIN:
             again = self._begin_training(args, state, given)
+            checkpoint = self._checkpoint
         elif event == Event.EPOCH_BEGIN:
             again, self._resumes_epoch = self._resumes_epoch, False
         dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
         if event == Event.SAVE and not state.is_hyper_param_search:  # whose folders are others
-            self._save_beside(args)
-        return dispatcher.relay(event, args, state, control, given, extra, again=again)
+            checkpoint = self._save_beside(args)
+        return dispatcher.relay(
+            event, args, state, control, given, extra, again=again, checkpoint=checkpoint
+        )
 
     def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
         """Get ready for a training; tell whether it is one that was interrupted."""
@@ -238,6 +245,7 @@ class AsyncCallbacks:
         dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
         if dispatcher.is_training:  # an exception has ended it, as where memory ran out
             dispatcher.begin_anew(state.global_step)
+        self._checkpoint = None
         again = state.global_step > 0 and self._resume(args, state)
         self._resumes_epoch = again and state.epoch % 1 != 0
         # A Trainer that was made, or a checkpoint that was written, without it has no entry, and
@@ -248,8 +256,7 @@ class AsyncCallbacks:
     def _begin_trial(self, state: Any) -> None:
         """End the runs of the trial before, if this is another one of a search."""
         trial = (state.trial_name, state.trial_params) if state.is_hyper_param_search else None
-        dispatcher = self._dispatcher
-        another = trial is not None and self._trained and dispatcher is not None
+        another = trial is not None and self._trained and self._dispatcher is not None
         # A trial that memory ran out in is begun again, and not ended.
         if another and (trial != self._trial or not self.dispatcher.is_training):
             self.close(_BETWEEN_TRIALS)
@@ -268,10 +275,6 @@ class AsyncCallbacks:
 
 def _rank_file(args: Any) -> str:
     return f"asynccb_decisions_{args.process_index}.json"
-
-
-def _entry(bridge: AsyncCallbacks, state: Any) -> Any:
-    return state.stateful_callbacks.get(type(bridge).__name__)
 
 
 def _checked(callback: Any) -> Any:

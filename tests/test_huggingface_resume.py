@@ -163,3 +163,27 @@ def test_a_run_of_the_bridge_is_replayed_without_asking(tmp_path: Path) -> None:
         again.train()
     assert steps_of_logs(again) == steps_of_logs(whole)
     assert again.state.global_step == 18
+
+
+def test_what_is_decided_on_a_checkpoints_own_save_is_in_it(tmp_path: Path) -> None:
+    class StopsAfterSave(asynccb.TrainerCallback):
+        @asynccb.decides(lag=3)
+        async def on_save(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 5
+
+    whole, _ = run(tmp_path / "whole", StopsAfterSave)
+    again, _ = run(tmp_path / "again", StopsAfterSave, resume=tmp_path / "whole" / "checkpoint-5")
+    assert whole.state.global_step == again.state.global_step == 8
+
+
+def test_a_tracker_goes_on_with_its_run_and_gets_each_step_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def tracker() -> Any:
+        return asynccb.TensorBoardCallback(logging_dir=str(tmp_path / "events"))
+
+    run(tmp_path, tracker(), max_steps=5, logging_steps=1)
+    run(tmp_path, tracker(), resume=tmp_path / "checkpoint-5", max_steps=8, logging_steps=1)
+    reader = EventAccumulator(str(tmp_path / "events"))
+    reader.Reload()
+    assert [event.step for event in reader.Scalars("train/loss")] == list(range(1, 9))
