@@ -15,20 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynccb._events import Event
 from asynccb._exceptions import ConfigurationError
-from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
-from asynccb.delivery.uploads import Folder, Kept, KeptFile
+from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers._azureml_blobs import put_blob
 from asynccb.trackers._azureml_settings import AzureMLSettings, is_configured, resolve
 from asynccb.trackers._azureml_token import Keeper, identity_token, job_token
 from asynccb.trackers._mlflow_access import transport
 from asynccb.trackers._mlflow_rest import Limits, RunInfo
 from asynccb.trackers._mlflow_run import MLflowRun
-from asynccb.trackers._models import model_folder
-from asynccb.trackers.server import ServerTracker
+from asynccb.trackers._mlflow_tracker import MLflowTracker
 
 if TYPE_CHECKING:
-    from asynccb._state import StateSnapshot, TrainerState
+    pass
 
 logger = logging.getLogger("asynccb")
 
@@ -38,7 +36,7 @@ _STUDIO: Final = "https://ml.azure.com/runs"
 _HINT: Final = "see that the identity may write to the workspace"
 
 
-class AzureMLCallback(ServerTracker):
+class AzureMLCallback(MLflowTracker):
     """
     Log a run to an AzureML workspace: what `MLflowCallback` logs, within its limits.
 
@@ -109,52 +107,6 @@ class AzureMLCallback(ServerTracker):
         """Tell whether `MLFLOW_TRACKING_URI` is a workspace's."""
         return is_configured(environ)
 
-    def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
-        super().describe(run)
-        self._mlflow.describe(run)
-
-    async def on_train_begin(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Queue parameters and tags; a run that is continued, and is no job, runs again."""
-        self._mlflow.begin_training()
-
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue the numbers."""
-        self._mlflow.add(self.numbers(logs), state.global_step, self.time)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue the numbers of a prediction, which come as `test_*`."""
-        self._mlflow.add(self.numbers(metrics), state.global_step, self.time)
-
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is uploaded."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Queue the end of the run, unless it is a job."""
-        self._mlflow.end_training(self.time)
-
-    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
-        """Return the checkpoint's folder."""
-        return model_folder(event, args, state, self.reject)
-
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
         """Store a file below its checkpoint's name."""
         assert self._region is not None
@@ -163,11 +115,6 @@ class AzureMLCallback(ServerTracker):
         await self._renew()
         path = self.settings.run_path(run.run_id, run.experiment_id)
         await put_blob(self._region, path, file.path, f"{kept.name}/{file.name}")
-
-    @property
-    def pending(self) -> bool:
-        """Whether anything is queued."""
-        return self._mlflow.pending
 
     def connect(self) -> Client:
         """Find where tokens come from; the first one is got when the run begins."""
@@ -186,21 +133,16 @@ class AzureMLCallback(ServerTracker):
             self._workspace = await self._open(self.settings.tracking_uri, self._keeper)
             self._region = await self._open(self.settings.host, self._keeper)
         await self._renew()  # the server may have been away for long
-        await self._mlflow.begin(self._workspace)
+        await super().begin(self._workspace)
 
     async def send(self, client: Client) -> None:
         """Send what is queued."""
         await self._renew()
-        await self._mlflow.send()
+        await super().send(client)
 
     async def heartbeat(self) -> None:
         """Renew the token where it is time to, though nothing is logged."""
         await self._renew()
-
-    async def finish(self, status: RunStatus) -> None:
-        """Set the run's final state, unless it is a job or nothing ever happened in it."""
-        self._mlflow.finish(status, self.time)
-        await self.flush()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -208,18 +150,6 @@ class AzureMLCallback(ServerTracker):
         if self._region is not None:
             await self._region.close()
             await self._workspace.close()
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the run, once the server has made it, and where that is."""
-        return self._mlflow.attributes()
-
-    def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run, unless the settings name another one, or another place."""
-        return self._mlflow.resume(attributes)
-
-    def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the run."""
-        self._mlflow.restore(attributes)
 
     async def _open(self, address: str, keeper: Keeper) -> Client:
         return Client(

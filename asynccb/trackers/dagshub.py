@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynccb._events import Event
 from asynccb._exceptions import RejectedError
-from asynccb._run import PlainArguments, RunDescription, RunStatus
+from asynccb._run import PlainArguments
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Folder, Kept, KeptFile
 from asynccb.trackers._dagshub_repository import DagsHubRepository, commits
@@ -29,11 +29,10 @@ from asynccb.trackers._mlflow_access import basic, transport
 from asynccb.trackers._mlflow_artifacts import find_store
 from asynccb.trackers._mlflow_rest import RunInfo
 from asynccb.trackers._mlflow_run import MLflowRun
-from asynccb.trackers._models import model_folder
-from asynccb.trackers.server import ServerTracker
+from asynccb.trackers._mlflow_tracker import MLflowTracker
 
 if TYPE_CHECKING:
-    from asynccb._state import StateSnapshot, TrainerState
+    from asynccb._state import StateSnapshot
 
 logger = logging.getLogger("asynccb")
 
@@ -42,7 +41,7 @@ _OUTPUT: Final = "artifacts"
 _HINT: Final = "set DAGSHUB_USER_TOKEN to a token that may write to the repository"
 
 
-class DagsHubCallback(ServerTracker):
+class DagsHubCallback(MLflowTracker):
     """
     Log a run to a DagsHub repository: what `MLflowCallback` logs, and files as commits.
 
@@ -109,53 +108,11 @@ class DagsHubCallback(ServerTracker):
         """Tell whether `MLFLOW_TRACKING_URI` is a repository of DagsHub."""
         return is_configured(environ)
 
-    def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
-        super().describe(run)
-        self._mlflow.describe(run)
-
-    async def on_train_begin(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Queue parameters and tags; a run that is continued runs again."""
-        self._mlflow.begin_training()
-
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue the numbers."""
-        self._mlflow.add(self.numbers(logs), state.global_step, self.time)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue the numbers of a prediction, which come as `test_*`."""
-        self._mlflow.add(self.numbers(metrics), state.global_step, self.time)
-
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is uploaded."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Queue the end of the run."""
-        self._mlflow.end_training(self.time)
-
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return a save's checkpoint; at the end of training, the output."""
         output = getattr(args, "output_dir", None)
         if event != Event.TRAIN_END or output is None:
-            return model_folder(event, args, state, self.reject)
+            return super().files(event, args, state)
         return Folder(Path(output), _OUTPUT)
 
     async def upload(self, kept: Kept) -> None:
@@ -181,11 +138,6 @@ class DagsHubCallback(ServerTracker):
         store = find_store(self._server, self._mlflow.info.artifact_uri)
         await store.put(file.path, f"{kept.name}/{file.name}")
 
-    @property
-    def pending(self) -> bool:
-        """Whether anything is queued."""
-        return self._mlflow.pending
-
     def connect(self) -> Client:
         """Look up the credentials, and return the client of DagsHub's own interface."""
         self._credentials = find_credentials(self.settings.host, os.environ)
@@ -207,34 +159,13 @@ class DagsHubCallback(ServerTracker):
                 transport=transport(os.environ),
                 hint=_HINT,
             )
-        await self._mlflow.begin(self._server)
-
-    async def send(self, client: Client) -> None:
-        """Send what is queued."""
-        await self._mlflow.send()
-
-    async def finish(self, status: RunStatus) -> None:
-        """Set the run's final state, unless nothing ever happened in it."""
-        self._mlflow.finish(status, self.time)
-        await self.flush()
+        await super().begin(self._server)
 
     async def close(self) -> None:
         """Close the connections."""
         await super().close()
         if self._server is not None:
             await self._server.close()
-
-    def attributes(self) -> dict[str, Any]:
-        """Return the run, once the server has made it, and where that is."""
-        return self._mlflow.attributes()
-
-    def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run, unless the settings name another one, or another place."""
-        return self._mlflow.resume(attributes)
-
-    def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the run."""
-        self._mlflow.restore(attributes)
 
     def _repository(self, client: Client) -> DagsHubRepository:
         return DagsHubRepository(client, self.settings.repository, self.settings.branch)
