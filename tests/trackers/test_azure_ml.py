@@ -20,7 +20,7 @@ from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
 
 from asynccb._exceptions import AccessError, ConfigurationError
-from asynccb._reporting import reporting_callbacks
+from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
 from asynccb.delivery.uploads import Folder, Spool
@@ -289,7 +289,7 @@ def test_an_address_that_names_no_workspace_is_refused_at_once(
 
 def test_the_address_of_a_workspace_is_azuremls_and_not_mlflows() -> None:
     environ = {"MLFLOW_TRACKING_URI": f"azureml://eastus.api.azureml.ms/mlflow/v1.0{WORKSPACE}"}
-    names = [tracker.name for tracker in reporting_callbacks("all", environ)]
+    names = [tracker.name for tracker in get_reporting_integration_callbacks("all", environ)]
     assert "azure_ml" in names
     assert "mlflow" not in names
 

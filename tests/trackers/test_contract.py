@@ -39,7 +39,7 @@ from waiting import PROMPT, eventually
 
 import asynccb
 from asynccb._exceptions import TransientError
-from asynccb._reporting import reporting_callbacks
+from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb.trackers.base import Tracker
 
 FOREIGN = ("MLFLOW", "WANDB", "TRACKIO", "DAGSHUB", "HF_", "AZURE", "TENSORBOARD", "ASYNCCB")
@@ -116,8 +116,8 @@ def test_it_is_configured_where_its_variables_are_and_reports_under_its_name(cas
     if case.front is not None:
         assert cls.is_configured(os.environ)
         assert not cls.is_configured({})
-    assert reporting_callbacks(cls.name, os.environ) == [cls]
-    assert cls in reporting_callbacks("all", os.environ)
+    assert get_reporting_integration_callbacks(cls.name, os.environ) == [cls]
+    assert cls in get_reporting_integration_callbacks("all", os.environ)
 
 
 async def test_nothing_is_asked_of_the_server_before_there_is_something_to_send(

@@ -19,7 +19,7 @@ from servers.mlflow_server import RealMLflow
 
 import asynccb
 from asynccb._exceptions import AccessError, ConfigurationError
-from asynccb._reporting import reporting_callbacks
+from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb.delivery.uploads import Folder, Kept, Spool
 from asynccb.trackers._dagshub_settings import find_credentials
 from asynccb.trackers.dagshub import DagsHubCallback
@@ -234,7 +234,7 @@ def test_a_setting_that_cannot_work_is_refused_at_once(given: dict[str, Any], sa
 
 def test_the_address_of_a_repository_is_dagshubs_and_not_mlflows() -> None:
     environ = {"MLFLOW_TRACKING_URI": "https://dagshub.com/ada/proj.mlflow"}
-    names = [tracker.name for tracker in reporting_callbacks("all", environ)]
+    names = [tracker.name for tracker in get_reporting_integration_callbacks("all", environ)]
     assert "dagshub" in names
     assert "mlflow" not in names
 

@@ -13,7 +13,7 @@ from servers.wandb_server import KEY, WandbServer
 
 import asynccb
 from asynccb._exceptions import AccessError, ConfigurationError
-from asynccb._reporting import reporting_callbacks
+from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb.trackers._wandb_access import api_key, app_url
 from asynccb.trackers.wandb import WandbCallback
 
@@ -228,7 +228,7 @@ def test_it_is_configured_by_a_key_or_by_being_offline() -> None:
     assert WandbCallback.is_configured({"WANDB_API_KEY": "broken"})
     assert not WandbCallback.is_configured({**key, "WANDB_MODE": "disabled"})
     assert not WandbCallback.is_configured({**key, "WANDB_DISABLED": "true"})
-    assert WandbCallback in reporting_callbacks("wandb", {})
+    assert WandbCallback in get_reporting_integration_callbacks("wandb", {})
 
 
 async def test_without_a_key_it_gives_up_with_what_to_do() -> None:
