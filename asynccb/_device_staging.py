@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import torch
@@ -31,6 +31,8 @@ INTERVAL: Final = 50_000_000
 _ALIKE: Final = 64
 """Most logs that are read together."""
 _PAUSE: Final = 0.0001
+_LOOK: Final = 1.0
+"""Seconds of waiting between two looks whether the device works."""
 
 
 class DeviceStaging:
@@ -46,6 +48,7 @@ class DeviceStaging:
         """0-d tensors of the slots, by device and whether they hold floats."""
         self._pending: deque[StagedLog] = deque()
         self._lock = threading.Lock()
+        self._thread = threading.get_ident()
         self._next = 0
         self._settled = 0
         self._free = COUNT
@@ -111,13 +114,14 @@ class DeviceStaging:
             self._lock.release()
 
     def finish(self, deadline: float) -> bool:
-        """Wait until everything has landed; return False at the (monotonic) deadline."""
-        self.settle()
-        while self._pending:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_PAUSE)
-            self.settle()
+        """Wait until everything has landed; return False at the deadline, or of a failed device."""
+        try:
+            for now in self._waiting():
+                if now > deadline:
+                    return False
+        except RuntimeError as error:
+            logger.error("%d logs are lost: the device has failed (%s)", len(self._pending), error)
+            return False
         return True
 
     def close(self) -> None:
@@ -202,10 +206,28 @@ class DeviceStaging:
         return True
 
     def _arrive(self, log: StagedLog) -> None:
-        """Wait for a log to land."""
+        """Wait for a log to land; raises the device's error where it has failed."""
         begin = time.monotonic()
+        for _ in self._waiting():
+            if log.values is not None:
+                break
+        self.blocked += time.monotonic() - begin
+
+    def _waiting(self) -> Iterator[float]:
+        """
+        Take in what lands until all has, and yield the (monotonic) time in between.
+
+        Asks the device every second whether it works, if this is the training thread: a kernel that
+        failed would be waited for without end.
+        """
+        asks = threading.get_ident() == self._thread
+        look = time.monotonic() + _LOOK
         self.settle()
-        while log.values is None:
+        while self._pending:
+            now = time.monotonic()
+            yield now
+            if asks and now > look:
+                look = now + _LOOK
+                torch.cuda.current_stream().query()
             time.sleep(_PAUSE)
             self.settle()
-        self.blocked += time.monotonic() - begin

@@ -314,6 +314,36 @@ def test_a_training_that_is_killed_loses_at_most_what_was_on_the_device(tmp_path
     assert len(landed) > 4000
 
 
+FAILING = """
+import sys
+from pathlib import Path
+import torch, asynccb
+from device_lanes import InCompanion
+folder = Path(sys.argv[1])
+run = asynccb.CallbackDispatcher([InCompanion(folder / "arrived")], directory=folder / "journal")
+run.step(logs={"loss": torch.ones((), device="cuda")})
+assert run.flush(20)
+torch.ones(4, device="cuda")[torch.tensor([7], device="cuda")]  # an assertion on the device
+try:
+    run.step(logs={"loss": torch.ones((), device="cuda")})
+    float(run.state.log_history[-1]["loss"])
+except RuntimeError as error:
+    print("raised:", type(error).__name__)
+run.close(timeout=8)
+"""
+
+
+def test_a_device_that_has_failed_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "arrived").touch()
+    command = [sys.executable, "-c", FAILING, str(tmp_path)]
+    done = subprocess.run(
+        command, env=paths(), check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "raised:" in done.stdout, done.stderr
+    lane = InCompanion(tmp_path / "arrived")
+    assert arrived(lane)[:1] == [{"loss": 1.0}]
+
+
 def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
