@@ -60,7 +60,7 @@ def test_alone_no_thread_is_started() -> None:
     requests = Requests(Agreement())
     requests.post(SAVE)
     requests.take(1)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     requests.close()
 
 
