@@ -175,6 +175,7 @@ def test_a_dispatcher_that_nobody_has_closed_holds_the_next_one_up_no_longer_tha
     with training.go_on() as first:
         state = state_after(first, 4)
         steps(first, 7)
+        assert first.flush(20)  # what is not in its journal yet is not waited for
         with training.go_on(state, 4) as run:
             steps(run, 9)
             assert run.flush(20)
