@@ -184,7 +184,11 @@ def parse_quick(
 
 
 class Results:
-    """Write the result file again with each row, so that a run that is cut short leaves some."""
+    """
+    Write the result file again with each row, so that a run that is cut short leaves some.
+
+    Each row has the date and the cores of its run: with `--add` a file has rows of several.
+    """
 
     def __init__(
         self, options: argparse.Namespace, bench: str, about: Mapping[str, Any], keys: Sequence[str]
@@ -201,6 +205,7 @@ class Results:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add a row, in the place of an older one of the same cell."""
+        row = {**row, "date": self._about["date"], "cores": self._about["machine"]["cores"]}
         self.rows = [*self._others(self.rows, row), row]
         self._kept = [*self._others(self._kept, row), row]
         settings = {key: value for key, value in vars(self._options).items() if key != "json"}

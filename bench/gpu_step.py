@@ -165,7 +165,7 @@ def _row(
 ) -> dict[str, Any]:
     about = {"workload": cell.workload, "scalars": cell.scalars, "logger": logger}
     trackers = {"trackers": 4} if logger == "asynccb" else {}
-    return {**about, **trackers, **_result(lack, outcomes)}
+    return {**about, **trackers, "steps": cell.steps, **_result(lack, outcomes)}
 
 
 def _result(lack: str | None, outcomes: Sequence[Future[Outcome]]) -> dict[str, Any]:
