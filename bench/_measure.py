@@ -18,9 +18,9 @@ import platform
 import statistics
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -79,6 +79,23 @@ def take_turns(
             for name in (*names[first:], *names[:first]):
                 print(f"round {number + 1} of {rounds}: {name}", file=sys.stderr)
                 yield name, workers[name].submit(block, name, number).result()
+
+
+def sum_up_turns(
+    turns: Iterable[tuple[str, Block]],
+    names: Sequence[str],
+    summarize: Callable[[str, Sequence[Block]], Mapping[str, Any]],
+    write: Callable[[Sequence[Mapping[str, Any]]], None],
+) -> list[Mapping[str, Any]]:
+    """Return a row a name; `write` gets them after every turn: a run cut short leaves a result."""
+    taken: dict[str, list[Block]] = {name: [] for name in names}
+    rows: list[Mapping[str, Any]] = []
+    for name, turn in turns:
+        taken[name].append(turn)
+        rows = [summarize(each, blocks) for each, blocks in taken.items() if blocks]
+        with redirect_stdout(sys.stderr):  # standard output has the table
+            write(rows)
+    return rows
 
 
 def machine_busy() -> float:

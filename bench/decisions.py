@@ -22,14 +22,22 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any, Final, NamedTuple
 
 from _deciders import DECIDERS
-from _measure import Figure, describe_machine, make_parser, print_table, take_turns, write_result
+from _measure import (
+    Figure,
+    describe_machine,
+    make_parser,
+    print_table,
+    sum_up_turns,
+    take_turns,
+    write_result,
+)
 from _work import Work
 
 from asynccb import CallbackDispatcher
@@ -115,10 +123,16 @@ def main() -> None:
     training = Training(
         options.milliseconds / 1000, options.think / 1000, options.blocks, options.steps
     )
-    turns: dict[str, list[Turn]] = defaultdict(list)
-    for contender, turn in take_turns(options.contenders, options.rounds, training):
-        turns[contender].append(turn)
-    rows = [summarize(contender, turns[contender]) for contender in options.contenders]
+    settings = {
+        "rounds": options.rounds,
+        "blocks": options.blocks,
+        "steps": options.steps,
+        "step_milliseconds": options.milliseconds,
+        "think_milliseconds": options.think,
+    }
+    turns = take_turns(options.contenders, options.rounds, training)
+    write = partial(write_result, options.json, "decisions", about, settings)
+    rows = sum_up_turns(turns, options.contenders, summarize, write)
     columns = {
         "steps/s": ("steps_per_second", ".2f"),
         "slower by %": ("slower_percent", "+.1f"),
@@ -131,14 +145,6 @@ def main() -> None:
             for row in rows
         ],
     )
-    settings = {
-        "rounds": options.rounds,
-        "blocks": options.blocks,
-        "steps": options.steps,
-        "step_milliseconds": options.milliseconds,
-        "think_milliseconds": options.think,
-    }
-    write_result(options.json, "decisions", about, settings, rows)
 
 
 if __name__ == "__main__":

