@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,36 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
+_HELD_BACK = """
+import os, sys
+if "asynccb._companion" in sys.orig_argv:
+    os.close(os.open({gate!r}, os.O_RDONLY))
+"""
+
+
+def held_back(folder: Path) -> tuple[dict[str, str], Callable[[], None]]:
+    """Return an environment whose companions do not come to life, and what lets one do so."""
+    gate = folder / "gate"
+    os.mkfifo(gate)
+    (folder / "sitecustomize.py").write_text(_HELD_BACK.format(gate=str(gate)))
+    env = environment()
+    path = os.pathsep.join([str(folder), env["PYTHONPATH"]])
+    return {**env, "PYTHONPATH": path}, lambda: os.close(os.open(gate, os.O_WRONLY))
+
+
 def command(program: str, *arguments: object) -> list[str]:
     """Return the command line of a program."""
     path = TESTS / "programs" / f"{program}.py"
     return [sys.executable, str(path), *map(str, arguments)]
 
 
-def launch(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+def launch(
+    program: str, *arguments: object, env: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen[str]:
     """Start a program; its standard output is a pipe of text."""
     return subprocess.Popen(
         command(program, *arguments),
-        env=environment(),
+        env=environment() if env is None else env,
         stdout=subprocess.PIPE,
         text=True,
         **options,

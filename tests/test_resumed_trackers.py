@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from launching import held_back
 from regression import history
 from servers.mlflow_server import RealMLflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -46,6 +48,25 @@ def test_a_training_killed_at_random_steps_and_resumed_from_one_checkpoint_goes_
     be_killed(*about, random.randint(6, 20))
     be_killed(*about, random.randint(6, 20), resume=5)
     check(mlflow_server, "killed", go_on(*about, resume=5))
+
+
+def test_a_training_killed_before_its_companion_was_there_is_waited_for(
+    mlflow_server: RealMLflow, tmp_path: Path
+) -> None:
+    env, let_go = held_back(tmp_path)
+    training = tmp_path / "training"
+    be_killed(training, mlflow_server.uri, "slow", 7, env=env)
+
+    def let_go_when_the_resumed_one_waits() -> None:
+        logs = (training / "asynccb").glob
+        eventually(lambda: any("waits until" in f.read_text() for f in logs("*/companion.log")))
+        let_go()
+
+    with ThreadPoolExecutor() as beside:
+        done = beside.submit(let_go_when_the_resumed_one_waits)
+        trainer = go_on(training, mlflow_server.uri, "slow", resume=5)
+        done.result()
+    check(mlflow_server, "slow", trainer)
 
 
 def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(

@@ -48,9 +48,16 @@ def go_on(
     )
 
 
-def be_killed(directory: Path, uri: str, experiment: str, step: int, resume: int = 0) -> None:
-    """Go on in a process that kills itself in the middle of a step."""
+def be_killed(
+    directory: Path,
+    uri: str,
+    experiment: str,
+    step: int,
+    resume: int = 0,
+    env: dict[str, str] | None = None,
+) -> None:
+    """Go on in a process, of that environment, that kills itself in the middle of a step."""
     given = (directory, uri, experiment, step, resume)
-    with launch("train_tracked", *given, stderr=subprocess.DEVNULL) as killed:
+    with launch("train_tracked", *given, env=env, stderr=subprocess.DEVNULL) as killed:
         killed.communicate(timeout=120)
     assert killed.returncode == -signal.SIGKILL

@@ -8,6 +8,7 @@ was given; a process that was let go is waited for, so that no zombie stays.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -44,6 +45,9 @@ class Child:
             on_failure.callback(ours.close)
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             opened.callback(os.close, output)
+            # Held by the process from its first moment: see `_run_folder.is_starting`.
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "asynccb._companion"),

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import anyio
 import msgspec
 
-from asynccb._companion._run_folder import RunFolder, is_live
+from asynccb._companion._run_folder import RunFolder, is_live, is_starting
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import BusyError, JournalError
 from asynccb._record import Record
@@ -201,7 +201,9 @@ def _is_live(folder: Path) -> bool:
 
 
 def _is_waiting(folder: Path) -> bool:
-    """Tell whether a folder holds a journal that somebody may deliver."""
+    """Tell whether a folder holds a journal that somebody may deliver, or will."""
+    if is_starting(folder):  # its training was killed before its companion had come to life
+        return True
     if not ((folder / "lock").exists() and (folder / "run.json").exists()):
         return False
     try:

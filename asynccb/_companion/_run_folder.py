@@ -6,7 +6,7 @@ The folder of one run: journal, cursors, and what `asynccb sync` needs to serve 
     cursors/*.cursor     how far each tracker has come (`delivery/cursor.py`)
     runs/*.record        descriptions of the run that cursors refer to
     uploads/             files that wait to be uploaded (`delivery/uploads.py`)
-    companion.log        what the companion logged
+    companion.log        what the companion logged; locked as long as it lives
     lock                 held by the one process that delivers
 
 Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`; and where a checkpoint
@@ -196,11 +196,23 @@ def is_run(path: Path) -> bool:
 
 def is_live(path: Path) -> bool:
     """Tell whether a process is serving the run in a folder now."""
-    lock = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    return _is_locked(path / "lock")
+
+
+def is_starting(path: Path) -> bool:
+    """Tell whether a companion has been started that has not yet made the folder a run's."""
     try:
-        return not _lock(lock, fcntl.LOCK_SH)
+        return not (path / "run.json").exists() and _is_locked(path / "companion.log")
+    except FileNotFoundError:
+        return False
+
+
+def _is_locked(file: Path) -> bool:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return not _lock(descriptor, fcntl.LOCK_SH)
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 def _lock(descriptor: int, kind: int) -> bool:
