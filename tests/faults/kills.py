@@ -114,7 +114,7 @@ def kill_once(target: Target, folder: Path, victim: Victim, chance: random.Rando
     latest = chance.choice([200, STEPS - 100, STEPS - 100])
     moments = sorted(chance.sample(range(1, latest), kills))
     outcome = Outcome(target, victim, moments)
-    experiment = folder.name
+    experiment = f"{target.tracker}-{folder.name}"  # some targets share a server
     runs = folder / "runs"
     arguments = json.dumps(target.arguments(experiment))
     with launch("emit_to", target.tracker, runs, STEPS, arguments) as trainer:
@@ -193,9 +193,10 @@ def ended_in(server: RealMLflow, experiment: str) -> tuple[str, list[tuple[int, 
     """Return status and points of an experiment's run once it is over."""
     names = [found["name"] for found in server.experiments()]
     runs = server.runs(experiment) if experiment in names else []
-    run = next((run["info"] for run in runs if run["info"]["status"] != "RUNNING"), None)
-    if run is None:
+    assert len(runs) <= 1, f"{len(runs)} runs were made for one training"
+    if not runs or runs[0]["info"]["status"] == "RUNNING":
         return None
+    run = runs[0]["info"]
     return run["status"], [(s, v) for s, v, _ in server.points(run["run_id"], "loss")]
 
 
