@@ -167,6 +167,7 @@ class Trainer(BaseTrainer):
         if not self._accumulate(training, group):
             optimization.clear()
             training.losses.discard()
+            training.model.take_loss()
             return
         grad_norm = optimization.clip()
         self._emit(Event.PRE_OPTIMIZER_STEP)
@@ -175,7 +176,7 @@ class Trainer(BaseTrainer):
         training.figures = {"grad_norm": grad_norm, "learning_rate": optimization.learning_rate()}
         optimization.advance()
         optimization.clear()
-        training.losses.commit()
+        training.losses.commit(training.model.take_loss())
         training.position.batches += len(group)
         state.global_step += 1
         state.epoch = training.epochs.fraction(training.position, state.max_steps)
@@ -191,8 +192,8 @@ class Trainer(BaseTrainer):
                 loss = self._forward.loss(training.model.call, batch)
                 if len(group) > 1:
                     loss = loss / len(group)
-                training.optimization.backward(loss)
-            training.losses.add(loss, self.state.global_step)
+                counted = training.losses.add(loss, self.state.global_step)
+                training.optimization.backward(training.model.with_loss(loss, counted))
             if not last:
                 control = self._emit(Event.SUBSTEP_END)
                 if control.should_epoch_stop or control.should_training_stop:
@@ -243,12 +244,16 @@ class Trainer(BaseTrainer):
         optimizer = make_optimizer(self.model, args) if optimizer is None else optimizer
         if scheduler is None:
             scheduler = make_scheduler(optimizer, args, max_steps)
+        model = TrainedModel(self.model, args, self.device)
         training = Training(
-            model=TrainedModel(self.model, args, self.device),
+            model=model,
             epochs=epochs,
             optimization=Optimization(self.model, optimizer, scheduler, args, self.device),
             losses=Losses(
-                self.device, filter_nonfinite=args.logging_nan_inf_filter, step=state.global_step
+                self.device,
+                filter_nonfinite=args.logging_nan_inf_filter,
+                shared=model.shares_loss,
+                step=state.global_step,
             ),
             usage=Usage(self.model, str(args.include_num_input_tokens_seen)),
             first_step=state.global_step,

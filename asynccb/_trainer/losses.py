@@ -41,12 +41,21 @@ class Losses:
     run.
 
     With `filter_nonfinite` a NaN or infinite loss counts as the mean of the window so far (0 at its
-    start) instead, chosen on the device, without asking it.
+    start) instead, chosen on the device, without asking it. `shared` says that `commit` gets means
+    over the ranks; otherwise each window is averaged when it is taken, with a collective.
     """
 
-    def __init__(self, device: torch.device, *, filter_nonfinite: bool, step: int = 0) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        filter_nonfinite: bool,
+        shared: bool = False,
+        step: int = 0,
+    ) -> None:
         self._zero = torch.zeros((), device=device)
         self._filter = filter_nonfinite
+        self._shared = shared
         self._group = self._zero
         self._window = self._zero
         # In double precision, because a long run adds many small numbers to a large one.
@@ -54,17 +63,22 @@ class Losses:
         self._first_step = step
         self.last_logged = step
 
-    def add(self, loss: torch.Tensor, step: int) -> None:
-        """Add one micro-batch's share of its group's loss; `step` is the number of steps done."""
+    def add(self, loss: torch.Tensor, step: int) -> torch.Tensor:
+        """
+        Add one micro-batch's share of its group's loss, and return what is counted for it.
+
+        `step` is the number of steps done.
+        """
         loss = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
         if self._filter:
             mean = (self._window + self._group) / (1 + step - self.last_logged)
             loss = torch.where(torch.isfinite(loss), loss, mean)
         self._group = self._group + loss
+        return loss
 
-    def commit(self) -> None:
-        """Count the group: its step was made."""
-        self._window = self._window + self._group
+    def commit(self, shared: torch.Tensor | None = None) -> None:
+        """Count the group: its step was made; `shared` is its mean over the ranks."""
+        self._window = self._window + (self._group if shared is None else shared)
         self._group = self._zero
 
     def discard(self) -> None:
@@ -83,13 +97,13 @@ class Losses:
         return float(self._total) / max(step - self._first_step, 0.001)
 
     def _close_window(self) -> torch.Tensor:
-        window = distributed.mean(self._window)
+        window = self._window if self._shared else distributed.mean(self._window)
         self._total = self._total + window
         self._window = self._zero
         return window
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs; of the window, what this rank has summed."""
+        """Return what a resumed run needs; of the window, what this rank has summed or was told."""
         return {
             "window": self._window,
             "total": self._total,

@@ -26,6 +26,7 @@ from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses, Position
 from asynccb._trainer.lost_flags import LostFlags
 from asynccb._trainer.optimization import Optimization
+from asynccb._trainer.shared_loss import SharedLoss
 from asynccb._trainer.usage import Usage
 from asynccb.arguments import TrainingArguments
 
@@ -39,23 +40,40 @@ class TrainedModel:
     """Hold a model as the loop calls it: under DDP with several ranks, compiled if asked."""
 
     def __init__(self, model: nn.Module, args: TrainingArguments, device: torch.device) -> None:
-        self._shared: DistributedDataParallel | None = None
+        self._ddp: DistributedDataParallel | None = None
+        self._shared: SharedLoss | None = None
         if distributed.world_size() > 1:
-            model = self._shared = DistributedDataParallel(
+            finds_unused = bool(args.ddp_find_unused_parameters)
+            if not finds_unused:
+                model = self._shared = SharedLoss(model, device)
+            model = self._ddp = DistributedDataParallel(
                 model,
                 device_ids=[device] if device.type == "cuda" else None,
-                find_unused_parameters=bool(args.ddp_find_unused_parameters),
+                find_unused_parameters=finds_unused,
                 gradient_as_bucket_view=True,
             )
         if args.torch_compile:
             model = torch.compile(model, mode=args.torch_compile_mode)  # type: ignore[assignment]
         self.call = model
 
+    @property
+    def shares_loss(self) -> bool:
+        """Whether `take_loss` gives the mean over the ranks."""
+        return self._shared is not None
+
+    def with_loss(self, loss: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return the loss, whose backward pass also tells the other ranks `value`."""
+        return loss if self._shared is None else self._shared.attach(loss, value)
+
+    def take_loss(self) -> torch.Tensor | None:
+        """Return the sum of the group's values, the mean over ranks; None where it is not known."""
+        return None if self._shared is None else self._shared.take()
+
     def exchanging(self, wanted: bool) -> AbstractContextManager[None]:
         """Exchange gradients with the other ranks in the backward pass, or only add to them."""
-        if wanted or self._shared is None:
+        if wanted or self._ddp is None:
             return nullcontext()
-        return self._shared.no_sync()
+        return self._ddp.no_sync()
 
 
 @dataclass
