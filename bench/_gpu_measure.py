@@ -63,15 +63,25 @@ class Block:
 
 
 def run_block(
-    work: Workload, log: Log | None, first: int, count: int, *, on_device: bool = False
+    work: Workload,
+    log: Log | None,
+    first: int,
+    count: int,
+    *,
+    on_device: bool = False,
+    longest: float = LONGEST_BLOCK,
 ) -> Block:
-    """Run steps from number `first` on and log each, unless `log` is None."""
+    """
+    Run steps from number `first` on and log each, unless `log` is None.
+
+    The block ends early after `longest` seconds.
+    """
     marks = [_make_event() for _ in range(count)] if on_device else []
     gc.collect()
     work.synchronize()
     host = []
     begin = last = _clock()
-    deadline = begin + LONGEST_BLOCK
+    deadline = begin + longest
     for number in range(count):
         scalars = work.step()
         if log is not None:

@@ -6,6 +6,8 @@ Trainings for the benches on a GPU, each one step at a time, with scalars on the
   one static tensor that each replay overwrites;
 * `gpt`: a small transformer, eager.
 
+Where this process is one of several ranks, the model is DDP's; a graph cannot be captured then.
+
 On a processor (`--device cpu`) the eager ones run too, to try a script out; the figures mean
 nothing there.
 """
@@ -17,8 +19,10 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.parallel import DistributedDataParallel
 
 Scalars: TypeAlias = Mapping[str, Tensor]
 """0-d tensors of 32-bit floats on the device, by name."""
@@ -73,6 +77,8 @@ class _Training(ABC):
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model.to(device)
+        if dist.is_initialized():
+            self.model = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self.device = device
         cuda = device.type == "cuda"
         self._optimizer = torch.optim.AdamW(

@@ -3,6 +3,7 @@ Train a small character-level GPT and watch it, without the training ever waitin
 
     python examples/quickstart.py                                   # TensorBoard
     python examples/quickstart.py --mlflow http://127.0.0.1:5000    # and an MLflow server
+    torchrun --nproc_per_node=2 examples/quickstart.py              # on two GPUs, or processes
 
 What it shows: a `Trainer` that logs every step to one or two trackers, which run in a process of
 their own; an `async` callback of the reader's; a `def` callback that stops the training once the
@@ -114,6 +115,8 @@ class GPT(nn.Module):
 class Diary(TrainerCallback):
     """Keep a diary: an `async` hook, which the training does not wait for."""
 
+    ranks = "world_zero"  # one diary, however many processes train
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
@@ -147,7 +150,8 @@ class GoodEnough(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         loss = (metrics or {})["eval_loss"]
-        print(f"step {state.global_step:4d}: evaluation loss {loss:.3f}", flush=True)
+        if state.is_world_process_zero:
+            print(f"step {state.global_step:4d}: evaluation loss {loss:.3f}", flush=True)
         if loss < self.loss:
             control.should_training_stop = True
 
@@ -197,6 +201,8 @@ def main() -> None:
     ) as trainer:
         trainer.remove_callback(ProgressCallback)  # it would print every step
         result = trainer.train()
+    if not trainer.state.is_world_process_zero:
+        return
     loss = next(e["eval_loss"] for e in reversed(trainer.state.log_history) if "eval_loss" in e)
     statistics = trainer.dispatcher.statistics()
 

@@ -1,4 +1,4 @@
-"""Several ranks with gloo: under `torchrun`, or forked from one process, to be killed at will."""
+"""Several ranks: under `torchrun`, or forked from one process, to be killed at will."""
 
 from __future__ import annotations
 
@@ -49,7 +49,12 @@ def torchrun_ranks(
 
 
 def run_ranks(
-    folder: Path, function: str, *arguments: object, world: int = 2, timeout: float = 180.0
+    folder: Path,
+    function: str,
+    *arguments: object,
+    world: int = 2,
+    backend: str = "gloo",
+    timeout: float = 180.0,
 ) -> list[Any]:
     """
     Run `module.function(rank, world, *arguments)` on every rank; return the results, by rank.
@@ -58,7 +63,8 @@ def run_ranks(
     writes a traceback, fails the test.
     """
     module, _, name = function.rpartition(".")
-    said, errors = output_of("ranks", module, name, world, folder, *arguments, timeout=timeout)
+    given = (backend, module, name, world, folder, *arguments)
+    said, errors = output_of("ranks", *given, timeout=timeout)
     assert not said, errors
     assert "Traceback" not in errors, errors
     return _results(folder, world)

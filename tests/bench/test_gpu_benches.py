@@ -18,18 +18,24 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHES = ("gpu_step", "gpu_staging", "gpu_timeline")
+BENCHES = ("gpu_step", "gpu_ranks", "gpu_staging", "gpu_timeline")
 
 sys.path.insert(0, str(ROOT / "bench"))  # scripts find their neighbours in the same way
 
 import _gpu_sinks  # noqa: E402
 import _gpu_trace  # noqa: E402
+import gpu_ranks  # noqa: E402
 import gpu_staging  # noqa: E402
 import gpu_step  # noqa: E402
 import gpu_timeline  # noqa: E402
 from _gpu_measure import Block, Processes  # noqa: E402
 
-PARSERS = {"gpu_step": gpu_step, "gpu_staging": gpu_staging, "gpu_timeline": gpu_timeline}
+PARSERS = {
+    "gpu_step": gpu_step,
+    "gpu_ranks": gpu_ranks,
+    "gpu_staging": gpu_staging,
+    "gpu_timeline": gpu_timeline,
+}
 
 
 def run_bench(name: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -56,6 +62,7 @@ def test_a_bench_without_a_gpu_says_so_at_once(bench: str, monkeypatch: pytest.M
     [
         ("gpu_step", ["--rounds", "0"], "--rounds"),
         ("gpu_step", ["--steps", "2"], "--steps"),
+        ("gpu_ranks", ["--ranks", "1"], "--ranks"),
         ("gpu_step", ["--scalars", "5", "65"], "65"),
         ("gpu_step", ["--scale", "0"], "--scale"),
         ("gpu_staging", ["--queued", "0"], "--queued"),

@@ -15,9 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 ROOT = Path(__file__).parents[2]
 
 
-def run(name: str, directory: Path, *options: str) -> str:
+def run(name: str, directory: Path, *options: str, ranks: int = 1) -> str:
     """Run an example in a directory of its own, and return what it printed."""
     command = [sys.executable, "-W", "error::DeprecationWarning:__main__"]
+    if ranks > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     command += [str(ROOT / "examples" / name), *options]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -35,23 +37,23 @@ def logged_steps(directory: Path, tag: str) -> list[int]:
     return [event.step for event in reader.Scalars(tag)]
 
 
-def test_the_quick_start_trains_logs_every_step_and_says_where_to_look(
-    tmp_path: Path, mlflow_server: RealMLflow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_quick_start_is_one_run_with_every_step_in_each_tracker_and_says_where_to_look(
+    tmp_path: Path, mlflow_server: RealMLflow, ranks: int
 ) -> None:
-    printed = run("quickstart.py", tmp_path, "--steps", "12", "--mlflow", mlflow_server.uri)
+    earlier = [run["info"]["run_id"] for run in mlflow_server.runs("quickstart")]
+    address = ("--mlflow", mlflow_server.uri)
+    printed = run("quickstart.py", tmp_path, "--steps", "12", *address, ranks=ranks)
     assert "12 steps of at most 12" in printed
     assert "tensorboard --logdir quickstart/tensorboard" in printed
     assert "us of the training thread for callbacks a step" in printed
     tensorboard = tmp_path / "quickstart" / "tensorboard"
     assert logged_steps(tensorboard, "train/loss") == list(range(1, 13))
-    experiment = mlflow_server.call(
-        "GET", "experiments/get-by-name", params={"experiment_name": "quickstart"}
-    )["experiment"]["experiment_id"]
-    (found,) = mlflow_server.call("POST", "runs/search", json={"experiment_ids": [experiment]})[
-        "runs"
-    ]
-    assert found["info"]["status"] == "FINISHED"
-    points = mlflow_server.points(found["info"]["run_id"], "loss")
+    assert (tmp_path / "quickstart" / "diary.txt").read_text().count("after 12 steps") == 1
+    runs = [run["info"] for run in mlflow_server.runs("quickstart")]
+    (found,) = [run for run in runs if run["run_id"] not in earlier]
+    assert found["status"] == "FINISHED"
+    points = mlflow_server.points(found["run_id"], "loss")
     assert [step for step, _, _ in points] == list(range(1, 13))
 
 

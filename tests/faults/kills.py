@@ -191,8 +191,7 @@ def _count_logs(journal: Path) -> int:
 
 def ended_in(server: RealMLflow, experiment: str) -> tuple[str, list[tuple[int, float]]] | None:
     """Return status and points of an experiment's run once it is over."""
-    names = [found["name"] for found in server.experiments()]
-    runs = server.runs(experiment) if experiment in names else []
+    runs = server.runs(experiment)
     assert len(runs) <= 1, f"{len(runs)} runs were made for one training"
     if not runs or runs[0]["info"]["status"] == "RUNNING":
         return None

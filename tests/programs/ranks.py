@@ -1,4 +1,4 @@
-"""Run a function of a module as several ranks: MODULE FUNCTION WORLD FOLDER [ARGUMENT...]."""
+"""Run a function as several ranks: BACKEND MODULE FUNCTION WORLD FOLDER [ARGUMENT...]."""
 
 import importlib
 import json
@@ -7,11 +7,12 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 
-def join(rank: int, world: int, folder: Path) -> None:
-    """Set up a gloo group; rank 0 keeps the store, at a port that it has been given."""
+def join(backend: str, rank: int, world: int, folder: Path) -> None:
+    """Set up a process group; rank 0 keeps the store, at a port that it has been given."""
     address = folder / "port"
     if rank == 0:
         store = dist.TCPStore("127.0.0.1", 0, world, is_master=True, wait_for_workers=False)
@@ -21,17 +22,19 @@ def join(rank: int, world: int, folder: Path) -> None:
         while not address.exists():
             os.sched_yield()
         store = dist.TCPStore("127.0.0.1", int(address.read_text()), world)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+    device = torch.device("cuda", rank) if backend == "nccl" else None
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world, device_id=device)
 
 
 def run(rank: int) -> None:
-    module, function, world, folder, *arguments = sys.argv[1:]
-    join(rank, int(world), Path(folder))
+    backend, module, function, world, folder, *arguments = sys.argv[1:]
+    join(backend, rank, int(world), Path(folder))
     result = getattr(importlib.import_module(module), function)(rank, int(world), *arguments)
     (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(result))
 
 
-ranks = range(int(sys.argv[3]))
+ranks = range(int(sys.argv[4]))
 children: dict[int, int] = {}
 for rank in ranks:
     child = os.fork()

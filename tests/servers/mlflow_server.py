@@ -96,11 +96,11 @@ class RealMLflow:
         return self.call("POST", "experiments/search", json=body)["experiments"]
 
     def runs(self, experiment_name: str) -> list[dict[str, Any]]:
-        """Return all runs of an experiment."""
-        query = {"experiment_name": experiment_name}
-        found = self.call("GET", "experiments/get-by-name", params=query)
-        ids = [found["experiment"]["experiment_id"]]
-        body = {"experiment_ids": ids, "run_view_type": "ALL"}
+        """Return all runs of an experiment; none where there is no such experiment."""
+        found = [each for each in self.experiments() if each["name"] == experiment_name]
+        if not found:
+            return []
+        body = {"experiment_ids": [found[0]["experiment_id"]], "run_view_type": "ALL"}
         return self.call("POST", "runs/search", json=body).get("runs", [])
 
 
