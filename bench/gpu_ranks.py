@@ -90,7 +90,7 @@ def _run_ranks(count: int, work: dict[str, Any], result: Path) -> list[dict[str,
     command += [f"--nproc_per_node={count}", __file__, "--rank", json.dumps(work), str(result)]
     subprocess.run(command, check=True)
     rows: list[dict[str, Any]] = pickle.loads(result.read_bytes())
-    about = {"ranks": count, "workload": work["workload"], "scalars": work["scalars"]}
+    about = {"ranks": count} | {key: work[key] for key in ("workload", "scalars", "steps")}
     return [about | row for row in rows]
 
 
