@@ -33,14 +33,15 @@ class Statistics:
 
     @property
     def microseconds_per_step(self) -> float:
-        """Microseconds of the training thread's time for each step."""
+        """Microseconds of the training thread's time for each step; all of them without a step."""
         return 1e6 * self.seconds / max(1, self.steps)
 
     def summary(self, pending: dict[str, int]) -> str:
         """Return the run in one line; `pending` holds what is left, by callback."""
+        each = " a step" if self.steps else ""
         parts = [
             f"{self.steps} steps, {self.events} events, "
-            f"{self.microseconds_per_step:.0f} us of training time a step"
+            f"{self.microseconds_per_step:.0f} us of training time{each}"
         ]
         if self.dropped:
             parts.append(f"{self.dropped} events dropped")

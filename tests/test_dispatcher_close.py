@@ -141,6 +141,13 @@ def test_the_last_line_sums_the_run_up(capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
+def test_a_run_without_steps_says_what_it_cost_in_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with running(Logs()) as run:
+        run.log({"loss": 1.0})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"asynccb: 0 steps, \d events, \d+ us of training time; .*", line)
+
+
 def test_a_run_without_async_hooks_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with running(Inline()) as run:
         run.step()
