@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.progress import ProgressCallback
     from asynccb.huggingface import AsyncCallbacks
     from asynccb.trackers.azure_ml import AzureMLCallback
+    from asynccb.trackers.comet_ml import CometCallback
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
@@ -66,6 +67,7 @@ _HOMES: Final = {
     "BusyError": "_exceptions",
     "CallbackError": "_exceptions",
     "ClosedError": "_exceptions",
+    "CometCallback": "trackers.comet_ml",
     "ConfigurationError": "_exceptions",
     "DagsHubCallback": "trackers.dagshub",
     "Decision": "_control",
@@ -117,6 +119,7 @@ __all__ = [
     "CallbackDispatcher",
     "CallbackError",
     "ClosedError",
+    "CometCallback",
     "ConfigurationError",
     "DagsHubCallback",
     "Decision",

@@ -188,12 +188,18 @@ def _unix_time(date: str) -> float | None:
 
 
 def _error_code(body: bytes) -> str | None:
-    """Return the code of a JSON error (`error_code`, `code` or `error`), where it has one."""
+    """
+    Return the code of a JSON error, where it has one.
+
+    It is `error_code`, `code` or `error`, if that is a text, or a number as `sdk_error_code`.
+    """
     try:
         error = msgspec.json.decode(body)
     except msgspec.DecodeError:
         return None
     if not isinstance(error, dict):
         return None
+    if isinstance(number := error.get("sdk_error_code"), int):  # its `code` is the status
+        return str(number)
     code = error.get("error_code", error.get("code", error.get("error")))
     return code if isinstance(code, str) else None

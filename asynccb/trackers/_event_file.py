@@ -48,6 +48,10 @@ PERMANENT: Final = frozenset(
 )
 """Errors that waiting does not mend; a full disk or a network file system that is away may pass."""
 
+_HINT: Final = (
+    "give a directory that can be made and written as logging_dir or in TENSORBOARD_LOGGING_DIR"
+)
+
 
 class ShortFileError(Exception):
     """Signal a file that ends before the offset: something else has cut or removed it."""
@@ -77,7 +81,7 @@ def file_name(seconds: int, host: str, key: str, count: int) -> str:
     return f"events.out.tfevents.{seconds:010d}.{host[:64]}.{key[:8]}.{count}"
 
 
-async def write_at(path: Path, offset: int, data: bytes) -> None:
+async def write_at(path: Path, offset: int, data: bytes, *, hint: str = _HINT) -> None:
     """
     Make the file hold `data` from `offset` on, and nothing behind it.
 
@@ -85,7 +89,7 @@ async def write_at(path: Path, offset: int, data: bytes) -> None:
     and a reader that has already seen them is not disturbed. The file and its directory are made
     where the offset is 0. Raises `ShortFileError` where the file ends before the offset,
     `TransientError` where trying again may help (no space left, an input or output error), and
-    `AccessError` where it will not.
+    `AccessError` where it will not, with the `hint` what to do.
     """
     try:
         if offset == 0:
@@ -100,19 +104,17 @@ async def write_at(path: Path, offset: int, data: bytes) -> None:
     except OSError as error:
         if offset > 0 and error.errno == errno.ENOENT:
             raise ShortFileError from None
-        raise _classified(path, error) from error
+        raise classified(path, error, hint) from error
 
 
 def _open_or_create(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT, 0o666)
 
 
-def _classified(path: Path, error: OSError) -> DeliveryError:
+def classified(path: Path, error: OSError, hint: str) -> DeliveryError:
+    """Return what a failed write means: try again, or give up and do what the hint says."""
     if error.errno in PERMANENT:
-        return AccessError(
-            f"cannot write {path}: {error.strerror}; give a directory that can be made and written "
-            "as logging_dir or in TENSORBOARD_LOGGING_DIR"
-        )
+        return AccessError(f"cannot write {path}: {error.strerror}; {hint}")
     return TransientError(f"cannot write {path} at the moment: {error.strerror}")
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from comet_archives import archived
 from event_files import logged
 from servers.azureml_rules import WORKSPACE, AzureML
+from servers.comet_server import CometServer, comet_server
 from servers.dagshub_rules import DagsHub
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
@@ -272,6 +274,56 @@ def wandb_values(server: WandbServer) -> dict[str, list[Value]]:
     return read
 
 
+@contextmanager
+def comet(folder: Path, servers: Servers) -> Iterator[Case]:
+    with comet_server() as server, fronting(server.url) as front:
+        server.key = f"{SECRET}key"
+        yield Case(
+            "CometCallback",
+            lambda: comet_values(server),
+            variables={"COMET_URL_OVERRIDE": front.url, "COMET_API_KEY": server.key},
+            front=front,
+            loss="train/loss",
+        )
+
+
+def comet_values(server: CometServer) -> dict[str, list[Value]]:
+    """Return what each experiment has."""
+    read: dict[str, list[Value]] = {}
+    for number, experiment in enumerate(server.experiments.values()):
+        read[f"{experiment.status}#{number}"] = [
+            Value(entry["step"], entry["metricName"], comet_value(entry["metricValue"]))
+            for entry in sorted(experiment.metrics, key=lambda entry: entry["step"])
+        ]
+    return read
+
+
+def comet_value(value: Any) -> Any:
+    return None if value == "NaN" else value
+
+
+@contextmanager
+def comet_archive(folder: Path, servers: Servers) -> Iterator[Case]:
+    def read() -> dict[str, list[Value]]:
+        return {
+            f"{'finished' if archive.error is None else 'crashed'}#{number}": [
+                Value(metric["step"], metric["metricName"], comet_value(metric["metricValue"]))
+                for metric in sorted(archive.metrics, key=lambda metric: metric["step"])
+            ]
+            for number, archive in enumerate(archived(folder / "archives"))
+        }
+
+    yield Case(
+        "CometCallback",
+        read,
+        variables={
+            "COMET_START_ONLINE": "0",
+            "COMET_OFFLINE_DIRECTORY": str(folder / "archives"),
+        },
+        loss="train/loss",
+    )
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
@@ -280,5 +332,7 @@ CASES: dict[str, Open] = {
     "trackio": trackio,
     "trackio folder": trackio_folder,
     "wandb": wandb,
+    "comet_ml": comet,
+    "comet_ml archive": comet_archive,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""

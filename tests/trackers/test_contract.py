@@ -42,7 +42,17 @@ from asynccb._exceptions import TransientError
 from asynccb._reporting import get_reporting_integration_callbacks
 from asynccb.trackers.base import Tracker
 
-FOREIGN = ("MLFLOW", "WANDB", "TRACKIO", "DAGSHUB", "HF_", "AZURE", "TENSORBOARD", "ASYNCCB")
+FOREIGN = (
+    "MLFLOW",
+    "WANDB",
+    "COMET",
+    "TRACKIO",
+    "DAGSHUB",
+    "HF_",
+    "AZURE",
+    "TENSORBOARD",
+    "ASYNCCB",
+)
 """Beginnings of variables that would change what a tracker does."""
 
 
@@ -86,7 +96,7 @@ import asynccb
 tracker = getattr(asynccb, sys.argv[1])(**json.loads(sys.argv[2]))
 assert asynccb.TrainerCallback in type(tracker).__mro__
 foreign = {"torch", "httpx", "mlflow", "wandb", "trackio", "dagshub", "azureml", "azure",
-           "huggingface_hub", "tensorboard", "transformers"}
+           "huggingface_hub", "tensorboard", "transformers", "comet_ml"}
 print(sorted(foreign & set(sys.modules)))
 """
 

@@ -1,0 +1,105 @@
+"""
+What is on its way to Comet, in order: facts, then parameters, then metrics.
+
+Promises: what was sent is not sent again, whatever failed in between; what is refused is set aside
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asynccb._exceptions import RejectedError
+from asynccb._run import RunDescription
+from asynccb.delivery.queue import Queue, Verify
+from asynccb.trackers._comet_rest import BATCH
+from asynccb.trackers._comet_values import (
+    Metric,
+    Note,
+    Parameter,
+    metrics_of,
+    notes_of,
+    parameters_of,
+)
+
+if TYPE_CHECKING:
+    from asynccb._state import TrainerState
+
+
+class Store(Protocol):
+    """What takes values: a server, or an archive."""
+
+    async def store_note(self, note: Note) -> None:
+        """Take a fact."""
+
+    async def store_parameters(self, values: Sequence[Parameter]) -> None:
+        """Take parameters."""
+
+    async def store_metrics(self, values: Sequence[Metric]) -> None:
+        """Take metrics."""
+
+
+class Reject(Protocol):
+    """What counts a record that cannot be delivered."""
+
+    def __call__(self, what: str, why: str, *, cause: str | None, record: Any) -> None: ...
+
+
+class CometOutbox:
+    """Gather values, and send them."""
+
+    def __init__(self, reject: Reject) -> None:
+        self.notes = Queue[Note](1, repeatable=True)
+        self.parameters = Queue[Parameter](BATCH, repeatable=True)
+        self.metrics = Queue[Metric](BATCH)
+        self._reject = reject
+
+    def __bool__(self) -> bool:
+        return bool(self.notes or self.parameters or self.metrics)
+
+    def describe(
+        self, run: RunDescription, name: str | None, usual_name: str | None, time: int
+    ) -> None:
+        """Add what is known of a run: its parameters, its program, its machine and its name."""
+        named = name or getattr(run.args, "run_name", None) or usual_name
+        self.notes.extend(notes_of(run, named))
+        self.parameters.extend(parameters_of(run, time))
+
+    def add(self, values: Mapping[str, Any], state: TrainerState, time: int) -> list[str]:
+        """Add what was logged, and return the names of what is no metric."""
+        metrics, dropped = metrics_of(values, int(state.global_step), state.epoch, time)
+        self.metrics.extend(metrics)
+        return dropped
+
+    async def send(
+        self,
+        store: Store,
+        verify: Verify | None = None,
+        before_each: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Send all; `verify` is that of `Queue.send`, `before_each` goes before each batch."""
+
+        async def note(notes: Sequence[Note]) -> None:
+            await store.store_note(notes[0])
+
+        async def metrics(values: Sequence[Metric]) -> None:
+            if before_each is not None:
+                await before_each()
+            await store.store_metrics(values)
+
+        await self.notes.send(note, self._refuse_note, verify)
+        await self.parameters.send(store.store_parameters, self._refuse_parameter, verify)
+        await self.metrics.send(metrics, self._refuse_metric, verify)
+
+    def _refuse_note(self, note: Note, error: RejectedError) -> None:
+        name = note.fields.get("key", note.endpoint)
+        self._reject(f"the fact {name!r}", str(error), cause=error.cause, record=note)
+
+    def _refuse_parameter(self, value: Parameter, error: RejectedError) -> None:
+        name = value.parameter_name
+        self._reject(f"the parameter {name!r}", str(error), cause=error.cause, record=value)
+
+    def _refuse_metric(self, value: Metric, error: RejectedError) -> None:
+        name = value.metric_name
+        self._reject(f"the metric {name!r}", str(error), cause=error.cause, record=value)

@@ -1,0 +1,349 @@
+"""
+Comet over its own HTTP protocol, or into the archives that `comet upload` sends; without the
+`comet_ml` package.
+
+Promises: each value is sent at its step and time, complete and in order, within the documented
+rates. Comet does not say whether it stores a value once that is sent twice; what is sent again is
+the same bytes. An archive has each once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import anyio
+import msgspec
+
+from asynccb._events import Event
+from asynccb._exceptions import AccessError, ConfigurationError, RejectedError
+from asynccb._run import PlainArguments, RunDescription, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.delivery.rate import Bucket
+from asynccb.delivery.uploads import Folder, Kept, KeptFile
+from asynccb.trackers._comet_access import DEFAULT_URL, find_key, host_in, open_client
+from asynccb.trackers._comet_archive import CometArchive
+from asynccb.trackers._comet_opening import about, archive_name, find, key_of
+from asynccb.trackers._comet_outbox import CometOutbox
+from asynccb.trackers._comet_rest import OTHER_RATE, CometServer, Experiment
+from asynccb.trackers._comet_settings import CometSettings, is_configured, resolve
+from asynccb.trackers._comet_training import GRAPH, CometTraining
+from asynccb.trackers._comet_values import ERRORS, Note, milliseconds, other
+from asynccb.trackers.server import ServerTracker
+
+if TYPE_CHECKING:
+    from asynccb._state import StateSnapshot, TrainerState
+
+logger = logging.getLogger("asynccb")
+
+_FIRST_BEAT: Final = 10.0
+_BEATS: Final = 1.0, 300.0
+"""Seconds between two signs of life: the least and the most that a server may ask for."""
+
+
+class CometCallback(ServerTracker):
+    """
+    Log a run to Comet: metrics, parameters, the model's layers, files, and how it ended.
+
+    Every argument left as None takes its environment variable, named in brackets; those with a *
+    may also be in the files of `comet login` and `comet_ml`, `.env` and `.comet.config`:
+
+    * `project_name` [`COMET_PROJECT_NAME`]*, by default Comet's "Uncategorized Experiments", and
+      `workspace` [`COMET_WORKSPACE`]*, by default that of the key.
+    * `mode` [`COMET_MODE`]: `"get_or_create"`, the default, goes on with the experiment whose key
+      is given, or makes it; `"get"` needs that there is one, `"create"` that there is none. Without
+      a key each run makes an experiment of its own. Another word is refused; transformers goes on
+      without Comet.
+    * `experiment_key` [`COMET_EXPERIMENT_KEY`]*: 32 to 50 letters and digits.
+    * `name`, or else the training arguments' `run_name` [`COMET_EXPERIMENT_NAME`]*; `tags`.
+    * `online` [`COMET_START_ONLINE`]*: False writes the archive `<key>.zip` in `offline_directory`
+      [`COMET_OFFLINE_DIRECTORY`]*, by default `.cometml-runs`, for `comet upload`, which keeps
+      15,000 values of each metric. (`ASYNCCB_OFFLINE` keeps everything for `asynccb sync`.)
+    * `log_assets` [`COMET_LOG_ASSETS`]: at the end of training, the files below `output_dir`.
+    * `url` [`COMET_URL_OVERRIDE`]*: the server, else that which the key names behind its `*`.
+
+    The key is looked up where it is used: `COMET_API_KEY`*.
+
+    Names are those of transformers, `train/…`, `eval/…`, `test/…`, at the global step, with its
+    epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet takes 12,000 values a
+    minute: more than 180 a second are delivered at that pace, after the training if need be. A stop
+    that somebody asks for on the experiment's page is a request at the next boundary.
+
+    Raises `ConfigurationError` for a setting that cannot work, `AccessError` for a settings file
+    that cannot be read.
+    """
+
+    name: ClassVar[str] = "comet_ml"
+    interval: ClassVar[float] = 2.0
+    settings_type = CometSettings
+    settings: CometSettings
+
+    def __init__(
+        self,
+        *,
+        project_name: str | None = None,
+        workspace: str | None = None,
+        experiment_key: str | None = None,
+        name: str | None = None,
+        tags: list[str] | tuple[str, ...] | None = None,
+        mode: str | None = None,
+        online: bool | None = None,
+        log_assets: bool | None = None,
+        offline_directory: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key != "self"}
+        self.set_up(resolve(given, os.environ))
+        self.training_side = CometTraining()
+
+    def set_up(self, settings: CometSettings) -> None:
+        """Take the settings."""
+        super().set_up(settings)
+        self.uploads = (Event.TRAIN_END,) if settings.log_assets else ()
+        self.beat = _FIRST_BEAT if settings.online else None
+        self._outbox = CometOutbox(self.reject)
+        self._server: CometServer | None = None
+        self._experiment: Experiment | None = None
+        self._archive: CometArchive | None = None
+        self._written = 0
+        self._earlier: str | None = None
+        """Key of the experiment of a training that this one resumes."""
+        self._own: str | None = None
+        """Key of the experiment that it makes where it resumes none."""
+        self._asked = False
+        self._stale = False
+        self._stopping = False
+        self._ended = False
+        self._beaten = 0.0
+
+    @classmethod
+    def is_configured(cls, environ: Mapping[str, str]) -> bool:
+        """Tell whether there is a key, or archives are wanted."""
+        return is_configured(environ)
+
+    def describe(self, run: RunDescription) -> None:
+        """Take the description; the parameters are sent again."""
+        super().describe(run)
+        self._own = self.settings.experiment_key or run.key
+        self._stale = True
+
+    async def on_train_begin(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Have the experiment made."""
+        self._hear()
+
+    async def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue metrics."""
+        self._queue(logs, state)
+
+    async def on_predict(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue a prediction's metrics, which come as `test_*`."""
+        self._queue(metrics, state)
+
+    async def on_train_end(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Have the event in the journal; `files` says what is stored."""
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Queue the model's layers."""
+        self._hear()
+        self._outbox.notes.extend([Note("graph", {"graph": values[GRAPH]})])
+
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """Return the folder of the training's output."""
+        if (output := getattr(args, "output_dir", None)) is not None:
+            return Folder(Path(output), Path(output).absolute().name)
+        self.reject("the files of the training", "its arguments have no output_dir")
+        return None
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._outbox)
+
+    async def flush(self) -> None:
+        """Send what is queued, or write it into the archive."""
+        if self.settings.online:
+            await super().flush()
+        elif self.pending:
+            await self._outbox.send(self._opened())
+
+    def connect(self) -> Client:
+        """Look up the key and make the clients."""
+        key = find_key(os.environ)
+        client = open_client(
+            self.settings.url or host_in(key) or DEFAULT_URL, key, Bucket(*OTHER_RATE)
+        )
+        self._server = CometServer(client, key)
+        return client
+
+    async def begin(self, client: Client) -> None:
+        """Find the experiment, or make it, unless this training has done so before."""
+        assert self._server is not None  # or there is no connection
+        if self._experiment is not None:
+            self._server.experiment = self._experiment
+        else:
+            asked, self._asked = self._asked, True
+            await find(self._server, self.settings, self.run, self._earlier, asked=asked)
+            self._experiment = self._server.experiment
+        assert self._experiment is not None
+        self.address = self._experiment.address
+        if self.settings.tags:
+            try:
+                await self._server.add_tags(self.settings.tags)
+            except RejectedError as error:
+                self.reject("the tags", str(error), cause=error.cause, record=self.settings.tags)
+        await self._beat(self._server)
+        logger.info("Comet experiment: %s", self.address)
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued; at Comet's pace that may take longer than a heart beat."""
+        assert self._server is not None
+        await self._outbox.send(self._server, self._server.check, self._beat_if_due)
+
+    async def heartbeat(self) -> None:
+        """Say that the run lives."""
+        if self._experiment is None or self._ended:
+            return
+        await self.ready()
+        assert self._server is not None
+        await self._beat(self._server)
+
+    async def finish(self, status: RunStatus) -> None:
+        """Say how the run ended, unless nothing ever happened in it."""
+        await self.flush()
+        error, now = ERRORS[status], milliseconds(self.time)
+        if not self.settings.online:
+            archive, described = self._opened(), about(self.settings, self.run, self._earlier)
+            if await archive.end(described, now, error):
+                logger.info("Comet: send this run with `comet upload %s`", archive.path)
+        elif self._experiment is not None and not self._ended:
+            await self.ready()
+            assert self._server is not None
+            try:
+                await self._server.end(now, error)
+            except RejectedError as refusal:
+                self.reject("the end of the run", str(refusal), cause=refusal.cause, record=status)
+            self._ended = True
+
+    async def upload(self, kept: Kept) -> None:
+        """Store the files one by one."""
+        if self.settings.online:
+            return await super().upload(kept)
+        archive, now = self._opened(), milliseconds(self.time)
+        key = key_of(self.settings, self.run, self._earlier)
+        for file in kept.pending():
+            await archive.store_asset(key, kept, file, now)
+            await kept.stored(file)
+        return None
+
+    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+        """Store one file."""
+        assert self._server is not None
+        await self._server.store_asset(kept, file)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._server is not None:
+            await self._server.close()
+        await super().close()
+
+    # -- what is kept ------------------------------------------------------------------------------
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the experiment, how far the archive has come, and where that is."""
+        known = self._experiment
+        return {
+            "experiment": None if known is None else msgspec.to_builtins(known),
+            "earlier": self._earlier,
+            "own": self._own,
+            "written": self._written if self._archive is None else self._archive.written,
+            "place": self.settings.place,
+        }
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take them back."""
+        if attributes["experiment"] is not None:
+            self._experiment = msgspec.convert(attributes["experiment"], Experiment)
+        self._earlier, self._own = attributes["earlier"], attributes["own"]
+        self._written = attributes["written"]
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the experiment, in a session or an archive of its own."""
+        if attributes["place"] != self.settings.place:
+            logger.warning("Comet: the interrupted training logged elsewhere; this one does not")
+            return False
+        if attributes["experiment"] is not None or attributes["written"] or attributes["earlier"]:
+            self._earlier = attributes["earlier"] or attributes["own"]
+        return True
+
+    # -- the experiment ----------------------------------------------------------------------------
+
+    def _opened(self) -> CometArchive:
+        """Return the archive of this training; the experiment may have others."""
+        if self._archive is None:
+            name = archive_name(self.settings, self.run, self._earlier)
+            self._archive = CometArchive(self.settings.offline_directory, name, self._written)
+            self.address = str(self._archive.path)
+        return self._archive
+
+    async def _beat(self, server: CometServer) -> None:
+        """Say that the run lives; hear whether it is to stop, and when to say so again."""
+        try:
+            beat = await server.beat(milliseconds(time.time_ns()), alive=True)
+            stopped = beat.pending_rpcs and await server.is_stopped()
+        except RejectedError as error:
+            raise AccessError(f"the Comet experiment {self.address} is gone: {error}") from error
+        self.beat = min(max(beat.milliseconds / 1000, _BEATS[0]), _BEATS[1])
+        self._beaten = anyio.current_time()
+        if stopped:
+            self._stop()
+
+    async def _beat_if_due(self) -> None:
+        if anyio.current_time() - self._beaten >= (self.beat or _FIRST_BEAT):
+            await self.heartbeat()
+
+    def _hear(self) -> None:
+        """Queue what is known of the run, once for each description."""
+        if self._stale:
+            self._stale = False
+            self._outbox.describe(self.run, self.settings.name, self.settings.usual_name, self.time)
+
+    def _queue(self, values: Mapping[str, Any] | None, state: TrainerState) -> None:
+        self._hear()
+        for name in self._outbox.add(values or {}, state, self.time):
+            self.reject(f"the value {name!r}", "it is neither a number nor a text")
+
+    def _stop(self) -> None:
+        """Ask the training to stop, because somebody has asked for that; once."""
+        if self._stopping:
+            return
+        self._stopping = True
+        logger.warning("Comet asks %s to stop; it does at the next step", self.address)
+        self._outbox.notes.extend([other("experiment_stopped_by_user", True)])
+        try:
+            self.request(should_training_stop=True)
+        except ConfigurationError:
+            logger.info("the training is not there any more to be stopped")
