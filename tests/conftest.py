@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from servers.comet_server import CometServer, comet_server
 from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
 from servers.trackio_server import RealTrackio
@@ -87,6 +88,20 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServ
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+
+
+@pytest.fixture
+def comet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CometServer]:
+    """A Comet server, its key in the environment, and nothing that the machine may have there."""
+    for name in list(os.environ):
+        if name.startswith("COMET") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with comet_server() as server:
+        monkeypatch.setenv("COMET_URL_OVERRIDE", f"{server.url}/clientlib/")
+        monkeypatch.setenv("COMET_API_KEY", server.key)
         yield server
 
 

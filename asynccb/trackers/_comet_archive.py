@@ -188,7 +188,7 @@ def _parameter(value: Parameter) -> dict[str, Any]:
         "step": value.step,
         "source": value.source,
     }
-    payload = {"context": value.context, "local_timestamp": value.timestamp, kind: told}
+    payload = {"context": value.part, "local_timestamp": value.timestamp, kind: told}
     return {"type": "parameter_msg", "payload": payload}
 
 

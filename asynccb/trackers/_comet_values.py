@@ -40,7 +40,7 @@ class Metric(msgspec.Struct, frozen=True, rename="camel"):
     metric_value: float | str
     step: int
     epoch: float | None
-    context: str | None
+    part: str | None = msgspec.field(name="context")
     timestamp: int
 
 
@@ -51,7 +51,7 @@ class Parameter(msgspec.Struct, frozen=True, rename="camel"):
     parameter_value: Any
     step: int | None
     source: str
-    context: str | None
+    part: str | None = msgspec.field(name="context")
     timestamp: int
 
 

@@ -70,7 +70,7 @@ class CometCallback(ServerTracker):
 
     Names are those of transformers, `train/…`, `eval/…`, `test/…`, at the global step, with its
     epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet takes 12,000 values a
-    minute: more than 180 a second are delivered at that pace, after the training if need be. A stop
+    minute: more than 140 a second are delivered at that pace, after the training if need be. A stop
     that somebody asks for on the experiment's page is a request at the next boundary.
 
     Raises `ConfigurationError` for a setting that cannot work, `AccessError` for a settings file
@@ -112,8 +112,6 @@ class CometCallback(ServerTracker):
         self._written = 0
         self._earlier: str | None = None
         """Key of the experiment of a training that this one resumes."""
-        self._own: str | None = None
-        """Key of the experiment that it makes where it resumes none."""
         self._asked = False
         self._stale = False
         self._stopping = False
@@ -128,7 +126,6 @@ class CometCallback(ServerTracker):
     def describe(self, run: RunDescription) -> None:
         """Take the description; the parameters are sent again."""
         super().describe(run)
-        self._own = self.settings.experiment_key or run.key
         self._stale = True
 
     async def on_train_begin(
@@ -274,12 +271,14 @@ class CometCallback(ServerTracker):
 
     def attributes(self) -> dict[str, Any]:
         """Return the experiment, how far the archive has come, and where that is."""
+        written = self._written if self._archive is None else self._archive.written
         known = self._experiment
+        begun = known is not None or written > 0
         return {
             "experiment": None if known is None else msgspec.to_builtins(known),
+            "written": written,
+            "key": key_of(self.settings, self.run, self._earlier) if begun else None,
             "earlier": self._earlier,
-            "own": self._own,
-            "written": self._written if self._archive is None else self._archive.written,
             "place": self.settings.place,
         }
 
@@ -287,16 +286,15 @@ class CometCallback(ServerTracker):
         """Take them back."""
         if attributes["experiment"] is not None:
             self._experiment = msgspec.convert(attributes["experiment"], Experiment)
-        self._earlier, self._own = attributes["earlier"], attributes["own"]
         self._written = attributes["written"]
+        self._earlier = attributes["earlier"]
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
         """Go on with the experiment, in a session or an archive of its own."""
         if attributes["place"] != self.settings.place:
             logger.warning("Comet: the interrupted training logged elsewhere; this one does not")
             return False
-        if attributes["experiment"] is not None or attributes["written"] or attributes["earlier"]:
-            self._earlier = attributes["earlier"] or attributes["own"]
+        self._earlier = attributes["key"] or attributes["earlier"]
         return True
 
     # -- the experiment ----------------------------------------------------------------------------

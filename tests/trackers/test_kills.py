@@ -9,6 +9,7 @@ import pytest
 from contract_cases import workspace_address
 from faults.kills import STEPS, Target, ended_in, kill_many
 from servers.azureml_rules import AzureML
+from servers.comet_server import CometServer
 from servers.dagshub_rules import DagsHub
 from servers.front import fronting
 from servers.mlflow_server import RealMLflow
@@ -91,8 +92,21 @@ def to_wandb(wandb: WandbServer) -> Target:
     return Target("WandbCallback", lambda name: {"project": name}, ended, "finished", "crashed")
 
 
+@pytest.fixture
+def to_comet(comet: CometServer) -> Target:
+    def ended(project: str) -> tuple[str, list[tuple[int, float]]] | None:
+        for experiment in comet.experiments.values():
+            if experiment.project == project and experiment.alive is False:
+                return experiment.status, experiment.points("train/loss")
+        return None
+
+    return Target(
+        "CometCallback", lambda name: {"project_name": name}, ended, "finished", "crashed"
+    )
+
+
 @pytest.mark.usefixtures("mlflow_environment")
-@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml", "to_wandb"])
+@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet"])
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
