@@ -45,7 +45,18 @@ _RENAMED: Final = {
     "pythonVersion": "python_version",
     "pythonVersionVerbose": "python_version_verbose",
 }
-_REQUIRED: Final = ("os", "os_type", "python_exe", "python_version", "python_version_verbose", "ip")
+_DETAILS: Final = (
+    "ip",
+    "machine",
+    "os",
+    "os_release",
+    "os_type",
+    "processor",
+    "python_exe",
+    "python_version",
+    "python_version_verbose",
+)
+"""What the uploader asks for, known or not."""
 
 
 @dataclass(frozen=True)
@@ -195,5 +206,5 @@ def _parameter(value: Parameter) -> dict[str, Any]:
 def _note(note: Note) -> dict[str, Any]:
     payload = {_RENAMED.get(name, name): value for name, value in note.fields.items()}
     if note.endpoint == "system-details":
-        payload = {"env": None, **dict.fromkeys(_REQUIRED, ""), **payload}
+        payload = {"env": None, **dict.fromkeys(_DETAILS, ""), **payload}
     return {"type": _TYPES[note.endpoint], "payload": payload}

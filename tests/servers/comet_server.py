@@ -26,6 +26,7 @@ KEY: Final = "0123456789abcdefghijklmno"
 LIMITS: Final = {"metric": 12_000, "parameter": 10_000, "output": 12_000, "other": 8_000}
 """Values of a kind in a minute, for each experiment."""
 _NAME: Final = 100
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class RefusedError(Exception):
@@ -44,6 +45,7 @@ class Experiment:
     workspace: str | None
     offline: bool
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    known: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
     resent: int = 0
     """Values that came again."""
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -119,6 +121,8 @@ class CometServer:
         """Seconds for which the limits are."""
         self.limits = dict(LIMITS)
         self.largest_asset = 100 * 1024
+        self.stops = False
+        """Whether somebody presses the button of each new experiment."""
         self._taken: dict[tuple[str, str], deque[tuple[float, int]]] = defaultdict(deque)
 
     def experiment(self, project: str | None = None) -> Experiment:
@@ -146,9 +150,9 @@ class CometServer:
         except RefusedError as error:
             sent.problem, sent.status = str(error), error.status
             told = {"msg": str(error), "code": error.status, "sdk_error_code": error.code}
-            headers = {"Retry-After-Custom": "0.2"} if error.status == 429 else {}
-            return Answer(error.status, json.dumps(told).encode(), headers)
-        return Answer(200, json.dumps({"msg": "ok", "code": 200, **found}).encode())
+            wait = {"Retry-After-Custom": "0.2"} if error.status == 429 else {}
+            return Answer(error.status, json.dumps(told).encode(), {**_JSON, **wait})
+        return Answer(200, json.dumps({"msg": "ok", "code": 200, **found}).encode(), _JSON)
 
     # -- requests ----------------------------------------------------------------------------------
 
@@ -171,11 +175,15 @@ class CometServer:
             return {"remoteProcedureCalls": calls}
         if path.startswith("batch/logger/experiment/"):
             return self._batch(path.rpartition("/")[2], sent)
+        if path == "api/rest/v2/experiment/tags":
+            return {"tags": sorted(self._known(sent.query["experimentKey"]).tags)}
         if path == "api/rest/v2/experiment/metadata":
+            experiment = self._known(sent.query["experimentKey"])
             return {
-                "experimentKey": self._known(sent.query["experimentKey"]).key,
-                "throttle": False,
-            }
+                "experimentKey": experiment.key, "experimentName": "n", "projectId": "p1",
+                "projectName": "proj", "workspaceName": "alice", "throttle": False,
+                "throttleReasons": [], "running": experiment.alive, "archived": False,
+            }  # fmt: skip
         obey = {
             "logger/add/run": self._add,
             "logger/get/run": self._get,
@@ -206,6 +214,8 @@ class CometServer:
             raise RefusedError("no such workspace", 400, 90219)
         place = body["projectName"], body["teamName"], body["offline"]
         self.experiments[key] = Experiment(key, *place)
+        if self.stops:
+            self.experiments[key].press_stop()
         return self._session(self.experiments[key])
 
     def _get(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -287,9 +297,11 @@ class CometServer:
         for value in body["values"]:
             if kind == "parameter":
                 experiment.parameters[value[name]] = value["parameterValue"]
-            elif value in experiment.metrics[-5000:]:
-                experiment.resent += 1
-            else:
+                continue
+            known = tuple(value.values())
+            experiment.resent += known in experiment.known
+            if known not in experiment.known:
+                experiment.known.add(known)
                 experiment.metrics.append(value)
         return {}
 
@@ -298,13 +310,16 @@ class CometServer:
         self._take(experiment, "other", 1)
         _has(sent.query, projectId=str, runId=str, assetId=str, fileName=str, overwrite=str)
         head = f"Content-Type: {sent.headers['content-type']}\r\n\r\n".encode()
-        (part,) = BytesParser().parsebytes(head + sent.body).get_payload()
-        if part.get_param("name", header="content-disposition") != "file":
-            raise RefusedError("a form has the field 'file'")
+        parts = {
+            part.get_param("name", header="content-disposition"): part
+            for part in BytesParser().parsebytes(head + sent.body).get_payload()
+        }
+        if "file" not in parts or not parts.keys() <= {"file", "metadata"}:
+            raise RefusedError("a form has the field 'file', and perhaps 'metadata'")
         name = sent.query["fileName"]
         if name in experiment.assets and sent.query["overwrite"] != "True":
             name += "#again"
-        experiment.assets[name] = (sent.query, part.get_payload(decode=True))
+        experiment.assets[name] = (sent.query, parts["file"].get_payload(decode=True))
         return {"msg": "success", "assetId": sent.query["assetId"], "data": None}
 
     # -- rules -------------------------------------------------------------------------------------
