@@ -77,9 +77,11 @@ class Client:
         """Return the decoded JSON of a GET."""
         return (await self.request("GET", path, params=params)).json()
 
-    async def post(self, path: str, body: Any, *, compress: bool = False) -> Any:
+    async def post(
+        self, path: str, body: Any, *, compress: bool = False, may_be_empty: bool = False
+    ) -> Any:
         """
-        Send a value as JSON and return the decoded answer.
+        Send a value as JSON and return the decoded answer; None for one that `may_be_empty` and is.
 
         The body may hold anything that msgspec encodes. NaN and infinity would become null: replace
         them with what the server takes. `compress` sends it as gzip.
@@ -88,7 +90,8 @@ class Client:
         if compress:
             content = await anyio.to_thread.run_sync(_compressed, content)
             headers["Content-Encoding"] = "gzip"
-        return (await self.request("POST", path, content=content, headers=headers)).json()
+        reply = await self.request("POST", path, content=content, headers=headers)
+        return None if may_be_empty and not reply.content else reply.json()
 
     async def put_file(self, path: str, file: Path) -> None:
         """Stream a file from disk to where it is kept."""

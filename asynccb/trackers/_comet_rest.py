@@ -157,7 +157,8 @@ class CometServer:
     async def add_tags(self, tags: list[str]) -> None:
         """Add tags; one that is there stays."""
         body = {"apiKey": self._key, "experimentKey": self._known.key, "addedTags": tags}
-        await self._client.post("clientlib/tags/add-tags-to-experiment", body)
+        path = "clientlib/tags/add-tags-to-experiment"
+        await self._client.post(path, body, may_be_empty=True)
 
     async def store_asset(self, kept: Kept, file: KeptFile) -> None:
         """Store a file; where it is sent again, it replaces itself."""
@@ -220,11 +221,13 @@ class CometServer:
 
     async def _write(self, endpoint: str, fields: dict[str, Any]) -> None:
         body = {"experimentKey": self._known.key, **fields}
-        await self._client.post(f"api/rest/v2/write/experiment/{endpoint}", body)
+        path = f"api/rest/v2/write/experiment/{endpoint}"
+        await self._client.post(path, body, may_be_empty=True)
 
     async def _batch(self, client: Client, kind: str, values: Sequence[msgspec.Struct]) -> None:
         body = {"experimentKey": self._known.key, "values": values}
-        await client.post(f"clientlib/batch/logger/experiment/{kind}", body, compress=True)
+        path = f"clientlib/batch/logger/experiment/{kind}"
+        await client.post(path, body, compress=True, may_be_empty=True)  # nobody says what it holds
 
 
 def asset_fields(key: str, kept: Kept, file: KeptFile) -> dict[str, Any]:

@@ -320,7 +320,8 @@ class CometCallback(ServerTracker):
             self._stop()
 
     async def _beat_if_due(self) -> None:
-        if anyio.current_time() - self._beaten >= (self.beat or _FIRST_BEAT):
+        # Half of the time is left for the batch that comes next, which may wait for its turn.
+        if anyio.current_time() - self._beaten >= (self.beat or _FIRST_BEAT) / 2:
             await self.heartbeat()
 
     def _hear(self) -> None:

@@ -337,6 +337,29 @@ async def test_a_429_is_waited_for_as_long_as_comet_says_and_nothing_is_lost(
     assert made.rejected == 0
 
 
+async def test_an_answer_without_a_body_is_enough_and_a_page_of_a_proxy_is_none(
+    comet: CometServer,
+) -> None:
+    bodies = [b"<html>log in</html>"]
+
+    def fault(sent: Sent) -> Answer | None:
+        if not sent.path.endswith("/metric"):
+            return None
+        if bodies:
+            return Answer(200, bodies.pop())
+        comet._obey(sent)
+        return Answer(200, b"")
+
+    comet.fault = fault
+    made = tracker()
+    await play(made, training(3))
+    with pytest.raises(TransientError, match="log in"):
+        await made.flush()
+    await made.flush()
+    await made.close()
+    assert comet.experiment().points("train/loss") == [(1, 1.0), (2, 1 / 2), (3, 1 / 3)]
+
+
 async def test_a_value_that_is_refused_is_set_aside_alone(comet: CometServer) -> None:
     def fault(sent: Sent) -> Answer | None:
         values = sent.json["values"] if sent.path.endswith("/metric") else []
