@@ -10,7 +10,7 @@ that takes none is waited for.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -73,6 +73,11 @@ class Queue(Generic[R]):
     def extend(self, records: Iterable[R]) -> None:
         """Add records behind the others."""
         self._records.extend(records)
+
+    def forget(self, stored: Callable[[Sequence[R]], Collection[int]]) -> None:
+        """Drop those that the server has already: `stored` returns their places among all."""
+        places = stored(self._records)
+        self._records = [r for place, r in enumerate(self._records) if place not in places]
 
     async def send(self, post: Post[R], refuse: Refuse[R], verify: Verify | None = None) -> None:
         """

@@ -27,16 +27,18 @@ async def find(
     earlier: str | None,
     *,
     asked: bool,
-) -> None:
+) -> bool:
     """
-    Go on with the experiment, or make it; `asked` says that this was tried before.
+    Go on with the experiment, or make it, and tell whether it is a new one.
+
+    `asked` says that this was tried before.
 
     Raises `AccessError` where the mode forbids what is to be done.
     """
     key, started = key_of(settings, run, earlier), milliseconds(run.started)
     if earlier is None and settings.mode != "get":
         if await server.add(key, settings.project_name, settings.workspace, started):
-            return
+            return True
         # There is one. It is ours where we have chosen its key, or an answer may have been lost.
         if settings.mode == "create" and settings.experiment_key is not None and not asked:
             raise AccessError(
@@ -44,6 +46,7 @@ async def find(
                 "give another key, none, or another mode"
             )
     await server.get(key, started)
+    return False
 
 
 def archive_name(settings: CometSettings, run: RunDescription, earlier: str | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asynccb._exceptions import RejectedError
 from asynccb._run import RunDescription
 from asynccb.delivery.queue import Queue, Verify
-from asynccb.trackers._comet_rest import BATCH
+from asynccb.trackers._comet_rest import BATCH, CometServer
 from asynccb.trackers._comet_values import (
     Metric,
     Note,
@@ -21,6 +21,7 @@ from asynccb.trackers._comet_values import (
     metrics_of,
     notes_of,
     parameters_of,
+    stored_before,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class CometOutbox:
         self.notes = Queue[Note](1, repeatable=True)
         self.parameters = Queue[Parameter](BATCH, repeatable=True)
         self.metrics = Queue[Metric](BATCH)
+        self.doubtful = True
+        """Whether metrics may be stored though their answer was lost, or a process with it."""
         self._reject = reject
 
     def __bool__(self) -> bool:
@@ -71,6 +74,16 @@ class CometOutbox:
         metrics, dropped = metrics_of(values, int(state.global_step), state.epoch, time)
         self.metrics.extend(metrics)
         return dropped
+
+    async def send_to_server(
+        self, server: CometServer, before_each: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Send all, but for metrics that the server turns out to have; see `send`."""
+        if self.doubtful and self.metrics:
+            self.metrics.forget(stored_before(await server.latest()))
+        self.doubtful = True  # until all is acknowledged
+        await self.send(server, server.check, before_each)
+        self.doubtful = False
 
     async def send(
         self,

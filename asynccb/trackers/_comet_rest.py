@@ -21,7 +21,7 @@ from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
 from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers._comet_access import HINT, open_client
-from asynccb.trackers._comet_values import Metric, Note, Parameter
+from asynccb.trackers._comet_values import Latest, Metric, Note, Parameter
 
 BATCH: Final = 1000
 """Values in one request, as the vendor's client has them."""
@@ -72,6 +72,10 @@ class _Call(msgspec.Struct):
 
 class _Calls(msgspec.Struct):
     calls: list[_Call] = msgspec.field(name="remoteProcedureCalls", default_factory=list)
+
+
+class _Summary(msgspec.Struct):
+    values: list[Latest] = msgspec.field(default_factory=list)
 
 
 class CometServer:
@@ -144,6 +148,15 @@ class CometServer:
         """Send a batch of metrics."""
         await self._metrics.take(len(values))
         await self._batch(self._for_metrics, "metric", values)
+
+    async def latest(self) -> list[Latest]:
+        """Return the last value of each metric that the server has, as far as it says so."""
+        params = {"experimentKey": self._known.key}
+        try:
+            answer = await self._client.get("api/rest/v2/experiment/metrics/summary", params)
+            return msgspec.convert(answer, _Summary).values
+        except (RejectedError, msgspec.ValidationError):
+            return []
 
     async def store_parameters(self, values: Sequence[Parameter]) -> None:
         """Send a batch of parameters."""

@@ -7,10 +7,11 @@ value is cut to is told apart from all others.
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -42,6 +43,41 @@ class Metric(msgspec.Struct, frozen=True, rename="camel"):
     epoch: float | None
     part: str | None = msgspec.field(name="context")
     timestamp: int
+
+
+class Latest(msgspec.Struct, frozen=True):
+    """Hold what the server says of the last value of a metric that it has."""
+
+    name: str
+    value: str | float | None = msgspec.field(name="valueCurrent", default=None)
+    step: float | None = msgspec.field(name="stepCurrent", default=None)
+    timestamp: int | None = msgspec.field(name="timestampCurrent", default=None)
+
+    def is_of(self, metric: Metric) -> bool:
+        """Tell whether it is this value."""
+        if self.value is None or (self.step, self.timestamp) != (metric.step, metric.timestamp):
+            return False
+        if self.value == metric.metric_value:  # NaN is a text, and the same as itself
+            return True
+        try:  # the server writes numbers as it likes
+            return math.isclose(float(self.value), float(metric.metric_value), rel_tol=1e-9)
+        except ValueError:
+            return False
+
+
+def stored_before(latest: Iterable[Latest]) -> Callable[[Sequence[Metric]], set[int]]:
+    """Return what finds the values, by their places, that a server has which has these last."""
+    known = {one.name: one for one in latest}
+
+    def find(metrics: Sequence[Metric]) -> set[int]:
+        last = {
+            metric.metric_name: place
+            for place, metric in enumerate(metrics)
+            if metric.metric_name in known and known[metric.metric_name].is_of(metric)
+        }
+        return {n for n, metric in enumerate(metrics) if n <= last.get(metric.metric_name, -1)}
+
+    return find
 
 
 class Parameter(msgspec.Struct, frozen=True, rename="camel"):

@@ -3,8 +3,8 @@ Comet over its own HTTP protocol, or into the archives that `comet upload` sends
 `comet_ml` package.
 
 Promises: each value is sent at its step and time, complete and in order, within the documented
-rates. Comet does not say whether it stores a value once that is sent twice; what is sent again is
-the same bytes. An archive has each once.
+rates. Where an answer was lost, or a process, the server is asked what it has, and that is not sent
+again. An archive has each value once.
 """
 
 from __future__ import annotations
@@ -203,7 +203,9 @@ class CometCallback(ServerTracker):
             self._server.experiment = self._experiment
         else:
             asked, self._asked = self._asked, True
-            await find(self._server, self.settings, self.run, self._earlier, asked=asked)
+            self._outbox.doubtful = not await find(
+                self._server, self.settings, self.run, self._earlier, asked=asked
+            )
             self._experiment = self._server.experiment
         assert self._experiment is not None
         self.address = self._experiment.address
@@ -218,7 +220,7 @@ class CometCallback(ServerTracker):
     async def send(self, client: Client) -> None:
         """Send what is queued; at Comet's pace that may take longer than a heart beat."""
         assert self._server is not None
-        await self._outbox.send(self._server, self._server.check, self._beat_if_due)
+        await self._outbox.send_to_server(self._server, self._beat_if_due)
 
     async def heartbeat(self) -> None:
         """Say that the run lives."""

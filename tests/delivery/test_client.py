@@ -47,6 +47,15 @@ async def test_a_post_sends_json_below_the_base_and_returns_the_decoded_answer()
     assert json.loads(request.body) == {"name": "ä", "values": [1, 2.5]}
 
 
+async def test_a_post_whose_answer_may_be_empty_takes_that_and_no_page_of_a_proxy() -> None:
+    async with scripted(in_turn(Answer(body=b""), Answer(body=b"<html>"))) as server:
+        client = Client(server.url)
+        assert await client.post("things", {}, may_be_empty=True) is None
+        with pytest.raises(TransientError, match="no JSON"):
+            await client.post("things", {}, may_be_empty=True)
+        await client.close()
+
+
 async def test_a_get_encodes_its_parameters() -> None:
     async with scripted(in_turn(Answer(body=b"[]"))) as server:
         client = Client(server.url)
@@ -74,6 +83,12 @@ async def test_another_client_error_is_a_rejection_with_status_and_code(status: 
     error = await failure(Answer(status, b'{"error_code": "BAD_REQUEST", "message": "odd"}'))
     assert isinstance(error, RejectedError)
     assert (error.status, error.code) == (status, "BAD_REQUEST")
+
+
+async def test_a_number_is_the_code_of_an_error_where_it_is_no_status() -> None:
+    error = await failure(Answer(400, b'{"msg": "odd", "code": 400, "sdk_error_code": 90999}'))
+    assert isinstance(error, RejectedError)
+    assert error.code == "90999"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error_code": 5}', b"\xff"])

@@ -51,6 +51,13 @@ async def test_records_go_in_order_in_batches_of_the_limit() -> None:
     assert not queue
 
 
+async def test_what_the_server_turns_out_to_have_is_not_sent() -> None:
+    server, queue = Server(), filled(10, 4)
+    queue.forget(lambda records: {place for place, record in enumerate(records) if record < 7})
+    await queue.send(server.post, server.refuse)
+    assert server.stored == [7, 8, 9]
+
+
 async def test_an_empty_queue_sends_nothing() -> None:
     server = Server()
     await filled(0, 10).send(server.post, server.refuse)

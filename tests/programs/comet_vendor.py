@@ -30,3 +30,4 @@ while mode == "stopped":  # until it hears of that, and raises
 if mode == "failed":
     raise RuntimeError("on purpose")
 experiment.end()
+comet_ml.API().get_experiment_by_key(key).get_metrics_summary()

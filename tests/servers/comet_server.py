@@ -3,8 +3,7 @@ A Comet server on loopback, as strict as the vendor's client lets one see.
 
 It takes the requests that `comet_ml` 3.58 was seen to send, checks their form, and keeps what they
 say by experiment; the vendor's own client works against it (`test_comet_vendor.py`). A value that
-is there already, with its name, context, step and time, is kept once; that Comet does so too is not
-known. Limits are those of Comet's documentation.
+is sent twice is there twice. Limits are those of Comet's documentation.
 """
 
 from __future__ import annotations
@@ -45,9 +44,8 @@ class Experiment:
     workspace: str | None
     offline: bool
     metrics: list[dict[str, Any]] = field(default_factory=list)
-    known: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
-    resent: int = 0
-    """Values that came again."""
+    latest: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name: the last value of each metric."""
     parameters: dict[str, Any] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
@@ -78,6 +76,17 @@ class Experiment:
         """Return step and value of a metric, in the order in which they came."""
         found = [entry for entry in self.metrics if entry["metricName"] == name]
         return [(entry["step"], entry["metricValue"]) for entry in found]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the last value of each metric, its number as a text, as Comet has it."""
+        return [
+            {
+                "name": name, "valueCurrent": str(entry["metricValue"]).replace("e", "E"),
+                "timestampCurrent": entry["timestamp"], "stepCurrent": entry["step"],
+                "editable": False,
+            }
+            for name, entry in self.latest.items()
+        ]  # fmt: skip
 
     def press_stop(self) -> None:
         self.calls.append(
@@ -175,6 +184,8 @@ class CometServer:
             return {"remoteProcedureCalls": calls}
         if path.startswith("batch/logger/experiment/"):
             return self._batch(path.rpartition("/")[2], sent)
+        if path == "api/rest/v2/experiment/metrics/summary":
+            return {"values": self._known(sent.query["experimentKey"]).summary()}
         if path == "api/rest/v2/experiment/tags":
             return {"tags": sorted(self._known(sent.query["experimentKey"]).tags)}
         if path == "api/rest/v2/experiment/metadata":
@@ -298,11 +309,8 @@ class CometServer:
             if kind == "parameter":
                 experiment.parameters[value[name]] = value["parameterValue"]
                 continue
-            known = tuple(value.values())
-            experiment.resent += known in experiment.known
-            if known not in experiment.known:
-                experiment.known.add(known)
-                experiment.metrics.append(value)
+            experiment.metrics.append(value)
+            experiment.latest[value[name]] = value
         return {}
 
     def _store(self, sent: Sent) -> dict[str, Any]:

@@ -301,7 +301,6 @@ async def test_twenty_thousand_steps_arrive_complete_in_order_and_within_the_rat
     await made.close()
     experiment = comet.experiment()
     assert comet.refused == []
-    assert experiment.resent == 0
     assert experiment.points("train/loss") == [(step, 1 / step) for step in range(1, 20_001)]
     assert len(experiment.points("train/learning_rate")) == 20_000
 
@@ -335,6 +334,52 @@ async def test_a_429_is_waited_for_as_long_as_comet_says_and_nothing_is_lost(
     await made.close()
     assert len(comet.experiment().points("train/loss")) == 5
     assert made.rejected == 0
+
+
+async def test_what_is_stored_though_its_answer_was_lost_is_not_sent_again(
+    comet: CometServer,
+) -> None:
+    lost = [2]
+
+    def fault(sent: Sent) -> Answer | None:
+        if not sent.path.endswith("/metric"):
+            return None
+        lost[0] -= 1
+        if lost[0]:
+            return None
+        comet._obey(sent)
+        return Answer(200, b"<html>", {})
+
+    comet.fault = fault
+    made = tracker()
+    odd = {"loss": float("nan"), "tiny": 8.63224093336612e-4, "text": "a", "loss_2": 1.0}
+    await play(made, [*training(600), emitted("on_log", 601, logs=odd)])
+    with pytest.raises(TransientError):
+        await made.flush()
+    await made.flush()
+    await made.close()
+    experiment = comet.experiment()
+    assert experiment.points("train/loss") == [
+        *((step, 1 / step) for step in range(1, 601)),
+        (601, "NaN"),
+    ]
+    assert len(experiment.points("train/learning_rate")) == 600
+    assert experiment.points("train/tiny") == [(601, 8.63224093336612e-4)]
+    assert experiment.points("train/text") == [(601, "a")]
+
+
+async def test_what_somebody_else_has_logged_last_is_no_reason_to_leave_ours_out(
+    comet: CometServer,
+) -> None:
+    made = tracker(experiment_key=GIVEN)
+    await deliver(made, training(3))
+    await made.close()
+    other = tracker(experiment_key=GIVEN)
+    await deliver(other, [emitted("on_log", 3, logs={"loss": 5.0}), *training(2, first=4)])
+    await other.close()
+    assert comet.experiment().points("train/loss") == [
+        (1, 1.0), (2, 1 / 2), (3, 1 / 3), (3, 5.0), (4, 1 / 4), (5, 1 / 5),
+    ]  # fmt: skip
 
 
 async def test_an_answer_without_a_body_is_enough_and_a_page_of_a_proxy_is_none(
