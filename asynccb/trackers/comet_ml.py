@@ -70,7 +70,7 @@ class CometCallback(ServerTracker):
 
     Names are those of transformers, `train/…`, `eval/…`, `test/…`, at the global step, with its
     epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet takes 12,000 values a
-    minute: more than 140 a second are delivered at that pace, after the training if need be. A stop
+    minute: more than 130 a second are delivered at that pace, after the training if need be. A stop
     that somebody asks for on the experiment's page is a request at the next boundary.
 
     Raises `ConfigurationError` for a setting that cannot work, `AccessError` for a settings file
