@@ -40,19 +40,13 @@ def check(comet: CometServer, trainer: asynccb.Trainer, sessions: int) -> None:
     assert experiment.points("train/loss") == expected(trainer)
 
 
-def test_a_training_resumed_from_an_early_checkpoint_logs_nothing_twice(
+def test_a_training_resumed_from_an_early_checkpoint_or_without_its_folder_logs_nothing_twice(
     comet: CometServer, tmp_path: Path
 ) -> None:
     check(comet, go_on(tmp_path / "out"), 1)
     check(comet, go_on(tmp_path / "out", resume=5), 2)
-
-
-def test_without_the_folder_of_the_first_training_its_experiment_is_found_all_the_same(
-    comet: CometServer, tmp_path: Path
-) -> None:
-    go_on(tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "asynccb")
-    check(comet, go_on(tmp_path / "out", max_steps=24), 2)
+    check(comet, go_on(tmp_path / "out", max_steps=24), 3)
 
 
 def test_a_resumed_training_offline_writes_an_archive_that_waits_for_the_first(

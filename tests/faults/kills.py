@@ -122,7 +122,7 @@ def kill_once(target: Target, folder: Path, victim: Victim, chance: random.Rando
         outcome.emitted = max([outcome.emitted, *map(int, _whole_lines(trainer))])
         trainer.wait()
     if victim == "both":
-        outcome.journaled = sum(_count_logs(path) for path in runs.glob("*/journal"))
+        outcome.journaled = journaled(runs)
         if not outcome.journaled:
             return outcome  # the companion had not come to life yet; there is nothing to deliver
         _sync(runs, outcome)
@@ -144,7 +144,7 @@ def _kill_at_moments(trainer: subprocess.Popen[str], outcome: Outcome) -> None:
 
 
 def _kill(trainer: subprocess.Popen[str], victim: Victim) -> None:
-    companions = _children(trainer.pid)
+    companions = children(trainer.pid)
     if victim != "companion":
         trainer.kill()
     if victim != "trainer":
@@ -154,7 +154,8 @@ def _kill(trainer: subprocess.Popen[str], victim: Victim) -> None:
                 eventually(lambda pid=pid: is_gone(pid))
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the ids of a process's children."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text().split())
@@ -178,6 +179,11 @@ def _sync(runs: Path, outcome: Outcome) -> None:
     )
     if done.returncode != 0:
         outcome.trouble.append(f"asynccb sync: {done.stderr.strip().splitlines()[-1:]}")
+
+
+def journaled(runs: Path) -> int:
+    """Return how many logs there are in the journals of a folder of runs."""
+    return sum(_count_logs(path) for path in runs.glob("*/journal"))
 
 
 def _count_logs(journal: Path) -> int:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
+import signal
 import zipfile
 from pathlib import Path
 
 import pytest
 from comet_archives import Archive, archived
 from comet_runs import kept, tracker
+from faults.kills import children, journaled
 from lane import deliver, description, emitted, play, revived, training
-from launching import environment, launch
+from launching import launch
 from servers.comet_server import CometServer
-from waiting import eventually
+from waiting import eventually, is_gone
 
+from asynccb._cli import main
 from asynccb._exceptions import AccessError, TransientError
 from asynccb.trackers.comet_ml import CometCallback
 
@@ -179,7 +180,7 @@ async def test_lists_have_a_message_of_their_own_kind_as_the_vendors_schema_want
 
 
 def test_a_killed_training_leaves_an_archive_that_says_so(tmp_path: Path) -> None:
-    with launch("emit_to", "CometCallback", tmp_path / "runs", 1000) as trainer:
+    with launch("emit_to", "CometCallback", tmp_path / "runs", 3000) as trainer:
         assert trainer.stdout is not None
         emitted_steps = 0
         for line in trainer.stdout:
@@ -194,26 +195,20 @@ def test_a_killed_training_leaves_an_archive_that_says_so(tmp_path: Path) -> Non
 
 
 def test_a_training_that_died_with_its_companion_is_archived_by_sync(tmp_path: Path) -> None:
-    from faults.kills import _children
-
-    with launch("emit_to", "CometCallback", tmp_path / "runs", 3000) as trainer:
+    runs = tmp_path / "runs"
+    with launch("emit_to", "CometCallback", runs, 100_000) as trainer:
         assert trainer.stdout is not None
         for line in trainer.stdout:
-            if int(line) == 1500:
-                companions = _children(trainer.pid)
+            if int(line) % 100 == 0 and journaled(runs) > 300:
+                companions = children(trainer.pid)
                 trainer.kill()
                 for pid in companions:
-                    subprocess.run(["kill", "-9", str(pid)], check=True)
+                    os.kill(pid, signal.SIGKILL)
+                    eventually(lambda pid=pid: is_gone(pid))
                 break
-    done = subprocess.run(
-        [sys.executable, "-m", "asynccb._cli", "sync", str(tmp_path / "runs")],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    count = journaled(runs)
+    assert archived(tmp_path / ".cometml-runs") == []
+    assert main(["sync", str(runs)]) == 0
     (archive,) = archived(tmp_path / ".cometml-runs")
-    assert losses(archive) == expected(len(losses(archive)))
-    assert len(losses(archive)) > 1000
+    assert losses(archive) == expected(count)
+    assert archive.error == "the training died without a word"
