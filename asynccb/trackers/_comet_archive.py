@@ -23,7 +23,7 @@ import aiofiles.os
 import anyio.to_thread
 import msgspec
 
-from asynccb._exceptions import AccessError
+from asynccb._exceptions import AccessError, RejectedError, TransientError
 from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers._comet_rest import asset_fields
 from asynccb.trackers._comet_values import Metric, Note, Parameter
@@ -95,7 +95,11 @@ class CometArchive:
         await self._append([_note(note)])
 
     async def store_asset(self, key: str, kept: Kept, file: KeptFile, time: int) -> None:
-        """Take a file in; beside the messages, which may be written at the same time."""
+        """
+        Take a file in; beside the messages, which may be written at the same time.
+
+        Raises `RejectedError` for one that is not there or cannot be read.
+        """
         fields = asset_fields(key, kept, file)
         name = str(fields["assetId"])
         message = {
@@ -108,7 +112,13 @@ class CometArchive:
                 "upload_type": "asset",
             },
         }
-        await anyio.to_thread.run_sync(_take, file.path, self._parts / name)
+        try:
+            await anyio.to_thread.run_sync(_take, file.path, self._parts / name)
+        except OSError as error:
+            failure = classified(self._parts / name, error, _HINT)
+            if isinstance(failure, TransientError):
+                raise failure from error
+            raise RejectedError(str(error)) from error
         await write_at(self._parts / f"{name}.json", 0, _line(message), hint=_HINT)
 
     async def end(self, about: About, time: int, error: str | None) -> bool:
@@ -172,6 +182,7 @@ class CometArchive:
 
 def _take(source: Path, target: Path) -> None:
     """Link a file, or copy it from another file system."""
+    source = source.resolve(strict=True)  # or a link to nowhere would be linked
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

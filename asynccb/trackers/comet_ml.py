@@ -235,9 +235,9 @@ class CometCallback(ServerTracker):
         await self.flush()
         error, now = ERRORS[status], milliseconds(self.time)
         if not self.settings.online:
-            archive, described = self._opened(), about(self.settings, self.run, self._earlier)
-            if await archive.end(described, now, error):
-                logger.info("Comet: send this run with `comet upload %s`", archive.path)
+            described = about(self.settings, self.run, self._earlier)
+            if await self._opened().end(described, now, error):
+                logger.info("Comet: send this run with `comet upload %s`", self.address)
         elif self._experiment is not None and not self._ended:
             await self.ready()
             assert self._server is not None
@@ -254,7 +254,10 @@ class CometCallback(ServerTracker):
         archive, now = self._opened(), milliseconds(self.time)
         key = key_of(self.settings, self.run, self._earlier)
         for file in kept.pending():
-            await archive.store_asset(key, kept, file, now)
+            try:
+                await archive.store_asset(key, kept, file, now)
+            except RejectedError as error:
+                self._reject_file(kept, file, error)
             await kept.stored(file)
         return None
 
@@ -269,15 +272,12 @@ class CometCallback(ServerTracker):
             await self._server.close()
         await super().close()
 
-    # -- what is kept ------------------------------------------------------------------------------
-
     def attributes(self) -> dict[str, Any]:
         """Return the experiment, how far the archive has come, and where that is."""
         written = self._written if self._archive is None else self._archive.written
-        known = self._experiment
-        begun = known is not None or written > 0
+        begun = self._experiment is not None or written > 0
         return {
-            "experiment": None if known is None else msgspec.to_builtins(known),
+            "experiment": msgspec.to_builtins(self._experiment),
             "written": written,
             "key": key_of(self.settings, self.run, self._earlier) if begun else None,
             "earlier": self._earlier,

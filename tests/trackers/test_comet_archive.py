@@ -168,6 +168,20 @@ async def test_files_go_in_once_however_often_they_are_uploaded(tmp_path: Path) 
     assert stored == {"out/weights.bin": b"w" * 10, "out/sub/README": b"r"}
 
 
+async def test_a_file_that_is_gone_is_rejected_alone(tmp_path: Path) -> None:
+    made = tracker(log_assets=True)
+    await deliver(made, training(1))
+    files = kept(tmp_path, 3, gone=b"g", here=b"h")
+    gone, _ = files.pending()
+    gone.path.rename(tmp_path / "elsewhere")
+    gone.path.symlink_to("nowhere")
+    await made.upload(files)
+    await end(made)
+    assert made.rejected == 1
+    assert list(only().assets.values()) == [b"h"]
+    assert files.pending() == []
+
+
 async def test_lists_have_a_message_of_their_own_kind_as_the_vendors_schema_wants() -> None:
     made = tracker(description(lists=[1, 2], odd=[[1]], nothing=None))
     await deliver(made, training(1))
