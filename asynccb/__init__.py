@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from asynccb.trackers.azure_ml import AzureMLCallback
     from asynccb.trackers.comet_ml import CometCallback
     from asynccb.trackers.dagshub import DagsHubCallback
+    from asynccb.trackers.dvclive import DVCLiveCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
     from asynccb.trackers.trackio import TrackioCallback
@@ -69,6 +70,7 @@ _HOMES: Final = {
     "ClosedError": "_exceptions",
     "CometCallback": "trackers.comet_ml",
     "ConfigurationError": "_exceptions",
+    "DVCLiveCallback": "trackers.dvclive",
     "DagsHubCallback": "trackers.dagshub",
     "Decision": "_control",
     "DefaultFlowCallback": "callbacks.default_flow",
@@ -121,6 +123,7 @@ __all__ = [
     "ClosedError",
     "CometCallback",
     "ConfigurationError",
+    "DVCLiveCallback",
     "DagsHubCallback",
     "Decision",
     "DefaultFlowCallback",

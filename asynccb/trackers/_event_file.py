@@ -20,8 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import aiofiles
-import aiofiles.os
+from anyio import to_thread
 
 from asynccb._exceptions import AccessError, DeliveryError, TransientError
 
@@ -30,6 +29,9 @@ _CHECKSUM: Final = struct.Struct("<I")
 _POLYNOMIAL: Final = 0x82F63B78
 """Castagnoli's, with its bits reversed."""
 _MASK: Final = 0xA282EAD8
+_HINT: Final = (
+    "give a directory that can be made and written as logging_dir or in TENSORBOARD_LOGGING_DIR"
+)
 
 PERMANENT: Final = frozenset(
     {
@@ -47,10 +49,6 @@ PERMANENT: Final = frozenset(
     }
 )
 """Errors that waiting does not mend; a full disk or a network file system that is away may pass."""
-
-_HINT: Final = (
-    "give a directory that can be made and written as logging_dir or in TENSORBOARD_LOGGING_DIR"
-)
 
 
 class ShortFileError(Exception):
@@ -82,29 +80,35 @@ def file_name(seconds: int, host: str, key: str, count: int) -> str:
 
 
 async def write_at(path: Path, offset: int, data: bytes, *, hint: str = _HINT) -> None:
+    """Do as `write_now`, on a thread; its errors as `classified` has them."""
+    try:
+        await to_thread.run_sync(write_now, path, offset, data)
+    except OSError as error:
+        raise classified(path, error, hint) from error
+
+
+def write_now(path: Path, offset: int, data: bytes) -> None:
     """
     Make the file hold `data` from `offset` on, and nothing behind it.
 
     Bytes that an earlier try left there are overwritten, not cut off first: they are the same ones,
     and a reader that has already seen them is not disturbed. The file and its directory are made
-    where the offset is 0. Raises `ShortFileError` where the file ends before the offset,
-    `TransientError` where trying again may help (no space left, an input or output error), and
-    `AccessError` where it will not, with the `hint` what to do.
+    where the offset is 0. Raises `ShortFileError` where the file ends before the offset, and
+    `OSError`.
     """
+    if offset == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if offset == 0:
-            await aiofiles.os.makedirs(path.parent, exist_ok=True)
-        opener = _open_or_create if offset == 0 else None
-        async with aiofiles.open(path, "r+b", opener=opener) as file:
-            if await file.seek(0, os.SEEK_END) < offset:
+        with open(path, "r+b", opener=_open_or_create if offset == 0 else None) as file:
+            if file.seek(0, os.SEEK_END) < offset:
                 raise ShortFileError
-            await file.seek(offset)
-            await file.write(data)
-            await file.truncate()
-    except OSError as error:
-        if offset > 0 and error.errno == errno.ENOENT:
+            file.seek(offset)
+            file.write(data)
+            file.truncate()
+    except FileNotFoundError:
+        if offset > 0:
             raise ShortFileError from None
-        raise classified(path, error, hint) from error
+        raise
 
 
 def _open_or_create(path: str, flags: int) -> int:
@@ -112,7 +116,12 @@ def _open_or_create(path: str, flags: int) -> int:
 
 
 def classified(path: Path, error: OSError, hint: str) -> DeliveryError:
-    """Return what a failed write means: try again, or give up and do what the hint says."""
+    """
+    Return what it means that a file cannot be written.
+
+    `TransientError` where trying again may help (no space left, an input or output error), and
+    where it will not, `AccessError`, which says in the words of `hint` what to do.
+    """
     if error.errno in PERMANENT:
         return AccessError(f"cannot write {path}: {error.strerror}; {hint}")
     return TransientError(f"cannot write {path} at the moment: {error.strerror}")

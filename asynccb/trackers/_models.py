@@ -1,9 +1,11 @@
-"""Which folder of a training is its model, for trackers that store models."""
+"""Which folder of a training is its model, for trackers that store models, and writing the last."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asynccb._events import Event
 from asynccb._run import PlainArguments
@@ -11,6 +13,8 @@ from asynccb.delivery.uploads import Folder
 
 if TYPE_CHECKING:
     from asynccb._state import StateSnapshot
+
+logger = logging.getLogger("asynccb")
 
 FINAL_MODEL: Final = "final_model"
 """What a training's last model is called."""
@@ -40,3 +44,27 @@ def model_folder(
     keeps_best = getattr(args, "load_best_model_at_end", False)
     path = Path(best) if best and keeps_best else Path(output) / checkpoint
     return Folder(path, FINAL_MODEL)
+
+
+def write_final_model(folder: Path, given: Mapping[str, Any], instead: str) -> None:
+    """
+    Write the model as it is in the end, and its tokenizer, in the training process.
+
+    `given` is what a hook gets; where a rank has only a part of the model, `instead` says what can
+    be logged. A model that cannot be written is logged, and no more than that.
+    """
+    from asynccb._model_files import bare, is_sharded, save_weights
+
+    model = bare(given["model"])
+    if is_sharded(model):
+        logger.warning(
+            "the final model is not logged: each rank has a part of it only; %s", instead
+        )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, folder)
+        if (tokenizer := given.get("processing_class")) is not None:
+            tokenizer.save_pretrained(str(folder))
+    except Exception as error:  # noqa: BLE001 - a model's own `save_pretrained` may be anything
+        logger.warning("the final model is not logged whole: %s", error)

@@ -17,6 +17,7 @@ from typing import Any, Final
 from asynccb._events import Event
 from asynccb._training_sides import TrainingSide
 from asynccb.trackers._console import Console
+from asynccb.trackers._models import write_final_model
 from asynccb.trackers._wandb_settings import WandbSettings
 
 logger = logging.getLogger("asynccb")
@@ -118,25 +119,10 @@ class WandbTraining(TrainingSide):
 
     def _write_model(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the model as it is in the end, on the rank that serves the tracker."""
-        model = kwargs.get("model")
-        if self.tell is None or model is None or args.output_dir is None:
+        if self.tell is None or kwargs.get("model") is None or args.output_dir is None:
             return
-        from asynccb._model_files import bare, is_sharded, save_weights
-
-        folder = Path(args.output_dir, FINAL_MODEL)
-        if is_sharded(bare(model)):
-            logger.warning(
-                "the final model is not logged: each rank has a part of it only; log checkpoints "
-                "with WANDB_LOG_MODEL=checkpoint"
-            )
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_weights(bare(model), folder)
-            if (tokenizer := kwargs.get("processing_class")) is not None:
-                tokenizer.save_pretrained(str(folder))
-        except Exception as error:  # noqa: BLE001 - a model's own `save_pretrained` may be anything
-            logger.warning("the final model is not logged whole: %s", error)
+        instead = "log checkpoints with WANDB_LOG_MODEL=checkpoint"
+        write_final_model(Path(args.output_dir, FINAL_MODEL), kwargs, instead)
 
     def _tell(self, what: str, values: Mapping[str, Any]) -> None:
         if self.tell is not None:

@@ -76,9 +76,6 @@ class Tracker(TrainerCallback, ExportableState):
     name: ClassVar[str]
     """Name in `report_to`."""
 
-    local: ClassVar[bool] = False
-    """Whether it only writes files, so that `ASYNCCB_OFFLINE` need not hold it back."""
-
     interval: ClassVar[float] = 1.0
     """Seconds for which events are gathered before they are sent together."""
 
@@ -87,6 +84,9 @@ class Tracker(TrainerCallback, ExportableState):
 
     enabled: bool = True
     """Whether it wants any events; where not, it is not served at all."""
+
+    local: bool = False
+    """Whether it only writes files, so that `ASYNCCB_OFFLINE` need not hold it back."""
 
     offline: bool = False
     """Whether it gets nothing until `asynccb sync`, as all do under `ASYNCCB_OFFLINE`."""

@@ -74,7 +74,7 @@ class TensorBoardCallback(Tracker):
     """
 
     name: ClassVar[str] = "tensorboard"
-    local: ClassVar[bool] = True
+    local: bool = True
     rewinds: ClassVar[bool] = True
 
     def __init__(

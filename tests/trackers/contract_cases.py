@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from comet_archives import archived
+from dvclive_files import numeric, plain, studio_rows, tables
 from event_files import logged
 from servers.azureml_rules import WORKSPACE, AzureML
 from servers.comet_server import CometServer, comet_server
@@ -23,6 +24,7 @@ from servers.dagshub_rules import DagsHub
 from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
+from servers.studio import Studio, studio_server
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from servers.wandb_server import WandbServer, wandb_server
 from waiting import eventually
@@ -324,11 +326,42 @@ def comet_archive(folder: Path, servers: Servers) -> Iterator[Case]:
     )
 
 
+@contextmanager
+def dvclive(folder: Path, servers: Servers) -> Iterator[Case]:
+    with studio_server(SECRET) as studio, fronting(studio.url) as front:
+        yield Case(
+            "DVCLiveCallback",
+            lambda: dvclive_values(studio, folder / "live"),
+            variables={
+                "DVC_STUDIO_TOKEN": SECRET,
+                "DVC_STUDIO_URL": front.url,
+                "DVC_STUDIO_REPO_URL": "git@127.0.0.1:ada/proj.git",
+            },
+            arguments={"dir": "live"},
+            front=front,
+        )
+
+
+def dvclive_values(studio: Studio, directory: Path) -> dict[str, list[Value]]:
+    """Return what the tables have, which is what Studio must have, too, but for texts."""
+    assert studio.problems == []
+    read: dict[str, list[Value]] = {}
+    for number, experiment in enumerate(studio.experiments.values()):
+        found = tables(directory)
+        assert numeric(studio_rows(experiment, directory.name)) == numeric(found)
+        values = [Value(s, name, plain(v)) for name, rows in found.items() for s, v in rows]
+        status = "finished" if experiment.done else "running"
+        read[f"{status}#{number}"] = sorted(values, key=lambda v: v.step)
+    assert read or not directory.exists()
+    return read
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
     "azure_ml": azureml,
     "dagshub": dagshub,
+    "dvclive": dvclive,
     "trackio": trackio,
     "trackio folder": trackio_folder,
     "wandb": wandb,

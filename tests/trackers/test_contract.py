@@ -48,6 +48,8 @@ FOREIGN = (
     "COMET",
     "TRACKIO",
     "DAGSHUB",
+    "DVC",
+    "STUDIO_",
     "HF_",
     "AZURE",
     "TENSORBOARD",
@@ -96,7 +98,8 @@ import asynccb
 tracker = getattr(asynccb, sys.argv[1])(**json.loads(sys.argv[2]))
 assert asynccb.TrainerCallback in type(tracker).__mro__
 foreign = {"torch", "httpx", "mlflow", "wandb", "trackio", "dagshub", "azureml", "azure",
-           "huggingface_hub", "tensorboard", "transformers", "comet_ml"}
+           "huggingface_hub", "tensorboard", "transformers", "comet_ml", "dvc", "dvclive",
+           "ruamel"}
 print(sorted(foreign & set(sys.modules)))
 """
 

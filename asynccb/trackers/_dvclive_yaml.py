@@ -1,0 +1,142 @@
+"""
+DVCLive's YAML files: `params.yaml`, and `dvc.yaml`, which may be the user's own and is added to.
+
+What is written is read the same by YAML 1.1 and 1.2. Promises: a file of the user's keeps what it
+has, comments and order included.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z_][\w./\-]*", re.ASCII)
+_WORDS: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+"""Keys that would be read as something else than a text."""
+_UNPRINTABLE: Final = re.compile(r"[\x7f-\x9f\ufffe\uffff\u2028\u2029\ufeff]")
+_WHOLE_MANTISSA: Final = re.compile(r"(-?\d+)(e[+-]?\d+)")
+
+
+class ForeignFileError(Exception):
+    """Signal a `dvc.yaml` that can only be added to with `ruamel.yaml`, which is not there."""
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Return a mapping of plain values (as `clean` returns them) in YAML's block style."""
+    return "".join(_lines(values, "")) or "{}\n"
+
+
+def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
+    lines: list[str] = []
+    for key, value in values.items():
+        start = f"{indent}{_key(str(key))}:"
+        if isinstance(value, Mapping) and value:
+            lines.append(f"{start}\n")
+            lines += _lines(value, indent + "  ")
+        elif isinstance(value, list) and value:
+            lines.append(f"{start}\n")
+            lines += [f"{indent}- {_flow(item)}\n" for item in value]
+        else:
+            lines.append(f"{start} {_flow(value)}\n")
+    return lines
+
+
+def _key(key: str) -> str:
+    plain = _PLAIN_KEY.fullmatch(key) and key.lower() not in _WORDS
+    return key if plain else _flow(key)
+
+
+def _flow(value: Any) -> str:
+    """Return a value on one line: JSON, but for floats without a point and a few characters."""
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{_flow(str(key))}: {_flow(item)}" for key, item in value.items())
+        return f"{{{inner}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if isinstance(value, float):
+        return _WHOLE_MANTISSA.sub(r"\1.0\2", repr(value))  # 1e-05 is a text in YAML 1.1
+    text = msgspec.json.encode(value).decode()
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def with_entries(
+    found: str | None,
+    params: list[str],
+    metrics: list[str],
+    plots: list[str],
+    artifacts: Mapping[str, Mapping[str, str]],
+) -> str:
+    """
+    Return a `dvc.yaml` with entries for these files, added to what was found.
+
+    Plots are folders of tables over `step`. Raises `ForeignFileError` where the found file is not
+    one that this function has made and `ruamel.yaml`, which DVC comes with, is missing; and
+    `ValueError` where it cannot be read or is no mapping of lists.
+    """
+    ours = _entries(params, metrics, plots, artifacts)
+    if found is None or not found.strip():
+        return dump(ours)
+    if found == dump(ours):
+        return found
+    try:
+        from ruamel.yaml import YAML
+        from ruamel.yaml.error import YAMLError
+    except ImportError:
+        raise ForeignFileError from None
+    yaml = YAML()  # keeps comments, quotes and order
+    yaml.preserve_quotes = True
+    try:
+        document = yaml.load(found)
+        if document is None:
+            return dump(ours)
+        if not _add(document, ours):
+            return found
+    except (YAMLError, AttributeError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    written = io.StringIO()
+    yaml.dump(document, written)
+    return written.getvalue()
+
+
+def _entries(
+    params: list[str],
+    metrics: list[str],
+    plots: list[str],
+    artifacts: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
+    entries = {
+        "params": params,
+        "metrics": metrics,
+        "plots": [{folder: {"x": "step"}} for folder in plots],
+        "artifacts": {name: dict(about) for name, about in artifacts.items()},
+    }
+    return {key: value for key, value in entries.items() if value}
+
+
+def _add(document: Any, ours: Mapping[str, Any]) -> bool:
+    """Add what is missing; tell whether anything was."""
+    changed = False
+    for key, entries in ours.items():
+        if isinstance(entries, dict):
+            there = document.setdefault(key, {})
+            for name, about in entries.items():
+                if name not in there or dict(there[name]) != about:
+                    there[name] = about
+                    changed = True
+            continue
+        there = document.setdefault(key, [])
+        known = [_named(entry) for entry in there]
+        for entry in entries:
+            if _named(entry) not in known:
+                there.append(entry)
+                changed = True
+    return changed
+
+
+def _named(entry: Any) -> Any:
+    """Return the file or folder that an entry is about."""
+    return next(iter(entry), None) if isinstance(entry, Mapping) else entry
