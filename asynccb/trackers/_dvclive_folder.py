@@ -76,8 +76,9 @@ class DVCLiveFolder:
         """
         Take the directory over for a run, at the step at which that begins, and say how it begins.
 
-        With `goes_on` the tables are those of a training that is resumed: what lies behind their
-        ends, and behind the step, comes again. Raises as `classified` does.
+        With `goes_on`, or where it is the run's already, a training is resumed: what lies behind
+        the tables' ends, as far as they are known, and is later than the step, comes again. Raises
+        as `classified` does.
         """
 
         def begin() -> Mark:
@@ -86,7 +87,9 @@ class DVCLiveFolder:
                 self.tables.restore(mark.tables)
                 self.base = mark.base
                 return mark
-            self._prepare(step, goes_on=goes_on)
+            if mark is not None and mark.key == key and not goes_on:
+                self.base = mark.base  # a resumed training that nothing else tells of the first one
+            self._prepare(step, goes_on=goes_on or (mark is not None and mark.key == key))
             mark = Mark(key, training, name, self.base, self.tables.attributes())
             replace(self._directory / _MARK, msgspec.json.encode(mark))
             return mark
@@ -143,13 +146,13 @@ class DVCLiveFolder:
         """Clear the directory, or find what is to be gone on with."""
         self._directory.mkdir(parents=True, exist_ok=True)
         resumes = self._settings.resume
-        if goes_on:
-            self.tables.drop_after(step + self.base)
-            return
-        if not resumes and not self._settings.keeps:
+        if not goes_on and not resumes and not self._settings.keeps:
             self._clear()
             return
         self.summary = {**_flat(self._latest()), **self.summary}
+        if goes_on:
+            self.tables.drop_after(step + self.base)
+            return
         if resumes and step:
             self.tables.drop_after(step)
             return

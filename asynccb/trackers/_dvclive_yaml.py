@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z_][\w./\-]*", re.ASCII)
+_PLAIN: Final = re.compile(r"[A-Za-z_][\w./\-]*", re.ASCII)
 _WORDS: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
-"""Keys that would be read as something else than a text."""
+"""What is read as something else than a text."""
 _UNPRINTABLE: Final = re.compile(r"[\x7f-\x9f\ufffe\uffff\u2028\u2029\ufeff]")
 _WHOLE_MANTISSA: Final = re.compile(r"(-?\d+)(e[+-]?\d+)")
 
@@ -33,34 +33,41 @@ def dump(values: Mapping[str, Any]) -> str:
 def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
     lines: list[str] = []
     for key, value in values.items():
-        start = f"{indent}{_key(str(key))}:"
+        start = f"{indent}{_text(str(key))}:"
         if isinstance(value, Mapping) and value:
-            lines.append(f"{start}\n")
-            lines += _lines(value, indent + "  ")
+            lines += [f"{start}\n", *_lines(value, indent + "  ")]
         elif isinstance(value, list) and value:
-            lines.append(f"{start}\n")
-            lines += [f"{indent}- {_flow(item)}\n" for item in value]
+            lines += [f"{start}\n", *(f"{indent}- {_item(item, indent)}" for item in value)]
         else:
             lines.append(f"{start} {_flow(value)}\n")
     return lines
 
 
-def _key(key: str) -> str:
-    plain = _PLAIN_KEY.fullmatch(key) and key.lower() not in _WORDS
-    return key if plain else _flow(key)
+def _item(item: Any, indent: str) -> str:
+    """Return what stands behind a list's dash."""
+    if isinstance(item, Mapping) and item:
+        return "".join(_lines(item, indent + "  ")).lstrip(" ")
+    return f"{_flow(item)}\n"
 
 
 def _flow(value: Any) -> str:
-    """Return a value on one line: JSON, but for floats without a point and a few characters."""
+    """Return a value on one line: JSON, but for plain words and floats without a point."""
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_flow(str(key))}: {_flow(item)}" for key, item in value.items())
+        inner = ", ".join(f"{_text(str(key))}: {_flow(item)}" for key, item in value.items())
         return f"{{{inner}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_flow, value))}]"
     if isinstance(value, float):
         return _WHOLE_MANTISSA.sub(r"\1.0\2", repr(value))  # 1e-05 is a text in YAML 1.1
-    text = msgspec.json.encode(value).decode()
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _text(value) if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _text(text: str) -> str:
+    """Return a text as it is, or quoted where it would be read as something else."""
+    if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
+        return text
+    quoted = msgspec.json.encode(text).decode()
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
 
 
 def with_entries(

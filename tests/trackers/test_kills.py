@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from contract_cases import workspace_address
+from dvclive_files import studio_rows, tables
 from faults.kills import STEPS, Target, ended_in, kill_many
 from servers.azureml_rules import AzureML
 from servers.comet_server import CometServer
@@ -14,6 +15,8 @@ from servers.dagshub_rules import DagsHub
 from servers.front import fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
+from servers.studio import TOKEN as STUDIO_TOKEN
+from servers.studio import studio_server
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from servers.wandb_server import WandbServer
 
@@ -105,8 +108,37 @@ def to_comet(comet: CometServer) -> Target:
     )
 
 
+@pytest.fixture
+def dvclive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]:
+    """Nothing but Studio hears that a run is over, and it has one word for all ends."""
+    with studio_server() as studio:
+        monkeypatch.setenv("DVC_STUDIO_URL", studio.url)
+        monkeypatch.setenv("DVC_STUDIO_TOKEN", STUDIO_TOKEN)
+        monkeypatch.setenv("DVC_STUDIO_REPO_URL", "git@127.0.0.1:ada/proj.git")
+        monkeypatch.chdir(tmp_path)
+
+        def ended(name: str) -> tuple[str, list[tuple[int, float]]] | None:
+            for (_, _, known), experiment in studio.experiments.items():
+                if known == name and experiment.done:
+                    points = tables(tmp_path / name)["loss"]
+                    assert studio_rows(experiment, name) == {"loss": points}
+                    return "done", points
+            return None
+
+        arguments = {"dvcyaml": f"{tmp_path}/dvc.yaml"}
+        yield Target(
+            "DVCLiveCallback",
+            lambda name: {**arguments, "dir": str(tmp_path / name), "exp_name": name},
+            ended,
+            finished="done",
+            crashed="done",
+        )
+
+
 @pytest.mark.usefixtures("mlflow_environment")
-@pytest.mark.parametrize("name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet"])
+@pytest.mark.parametrize(
+    "name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet", "dvclive"]
+)
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
 ) -> None:
