@@ -19,7 +19,8 @@ def tables(directory: Path) -> dict[str, list[tuple[int, Any]]]:
         name = path.relative_to(folder).as_posix().removesuffix(".tsv")
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-        assert all(list(row) == ["step", name.rpartition("/")[2]] for row in rows), name
+        columns = ["step", name.rpartition("/")[2]]
+        assert all(list(row) in (columns, ["timestamp", *columns]) for row in rows), name
         found[name] = [(int(row["step"]), number(row[name.rpartition("/")[2]])) for row in rows]
     return found
 

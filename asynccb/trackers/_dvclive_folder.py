@@ -86,6 +86,7 @@ class DVCLiveFolder:
             if mark is not None and (mark.key, mark.training) == (key, training):
                 self.tables.restore(mark.tables)
                 self.base = mark.base
+                self.summary = {**flat(self._latest()), **self.summary}
                 return mark
             if mark is not None and mark.key == key and not goes_on:
                 self.base = mark.base  # a resumed training that nothing else tells of the first one
@@ -102,6 +103,7 @@ class DVCLiveFolder:
             self.tables.add(name, step, milliseconds, value)
             finite = isinstance(value, str | int) or math.isfinite(value)
             self.summary[name] = value if finite else str(value)
+        self.summary.pop("step", None)  # the last one, as in a Live's
         self.summary["step"] = step
 
     async def write(self, params: Mapping[str, Any] | None, key: str) -> None:
@@ -149,7 +151,7 @@ class DVCLiveFolder:
         if not goes_on and not resumes and not self._settings.keeps:
             self._clear()
             return
-        self.summary = {**_flat(self._latest()), **self.summary}
+        self.summary = {**flat(self._latest()), **self.summary}
         if goes_on:
             self.tables.drop_after(step + self.base)
             return
@@ -173,7 +175,7 @@ class DVCLiveFolder:
     def _sum_up(self, params: Mapping[str, Any] | None) -> None:
         values = self.summary
         if self._settings.keeps:  # the Live writes the same file
-            values = {**_flat(self._latest()), **values}
+            values = {**flat(self._latest()), **values}
         replace(self.metrics_file, f"{json.dumps(nested(values), indent=4)}\n".encode())
         if params is not None:
             replace(self.params_file, dump(params).encode())
@@ -243,11 +245,11 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return root
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """Return nested values by their whole names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if isinstance(values, dict):
         for name, value in values.items():
             whole = prefix + name.removesuffix("/")
-            flat |= _flat(value, f"{whole}/") if isinstance(value, dict) else {whole: value}
-    return flat
+            found |= flat(value, f"{whole}/") if isinstance(value, dict) else {whole: value}
+    return found

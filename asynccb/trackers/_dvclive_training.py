@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from asynccb._events import Event
 from asynccb._training_sides import TrainingSide
+from asynccb.trackers._dvclive_folder import flat, nested
 from asynccb.trackers._dvclive_settings import DVCLiveSettings
 from asynccb.trackers._models import write_final_model
 from asynccb.trackers.payload import clean
@@ -46,7 +47,7 @@ class DVCLiveTraining(TrainingSide):
             summary = json.loads(self._summary.read_bytes())
         except (OSError, ValueError):
             return  # nothing was logged
-        self._live.summary = summary
+        self._live.summary = nested({**flat(self._live.summary), **flat(summary)})
         self._live.step = summary.get("step", self._live.step)
         if self._params:
             self._live.log_params(self._params)

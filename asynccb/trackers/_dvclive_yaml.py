@@ -18,7 +18,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z_][\w./\-]*", re.ASCII)
 _WORDS: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
 """What is read as something else than a text."""
 _UNPRINTABLE: Final = re.compile(r"[\x7f-\x9f\ufffe\uffff\u2028\u2029\ufeff]")
-_WHOLE_MANTISSA: Final = re.compile(r"(-?\d+)(e[+-]?\d+)")
+_WHOLE_MANTISSA: Final = re.compile(r"^(-?\d+)(e[+-]?\d+)$")
 
 
 class ForeignFileError(Exception):
