@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from asynccb.trackers.payload import scalars
@@ -23,6 +24,7 @@ _COLUMNS: Final = ("step", "timestamp")
 _LINE_BREAKS: Final = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
+@lru_cache(maxsize=4096)
 def metric_name(name: str) -> str:
     """Return the name under which a logged value is shown: parts of a path, with slashes."""
     shown = name.replace("train_", "train/").replace("eval_", "eval/")

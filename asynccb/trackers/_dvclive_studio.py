@@ -21,9 +21,9 @@ from asynccb.trackers._dvclive_tables import Tables
 
 MOST_PLOTS: Final = 200
 """Studio shows no more of a folder."""
-_CHUNK: Final = 48 << 10
-"""Bytes of a table that one request takes, about three times as many as JSON: with all plots that
-is below the 29 MB that Studio takes of a request, and each plot below 10 MB."""
+_REQUEST: Final = 20_000_000
+_PLOT: Final = 9_000_000
+"""Bytes of JSON; Studio takes 29 MB of a request, and 10 MB of a plot."""
 _MESSAGE: Final = 72
 """Characters of an experiment's message."""
 PATIENT: Final = Transport(timeout=20.0, total=60.0)
@@ -89,9 +89,12 @@ def next_rows(tables: Tables) -> tuple[dict[Path, list[dict[str, Any]]], dict[st
     """Return the rows for the next request, by file, and by name where in the tables they end."""
     rows: dict[Path, list[dict[str, Any]]] = {}
     ends: dict[str, int] = {}
-    for name in list(tables.known)[:MOST_PLOTS]:
-        if tables.known[name].sent < tables.known[name].offset:
-            some, ends[name] = tables.unsent(name, _CHUNK)
-            if some:
-                rows[tables.path(name)] = some
+    names = [name for name in list(tables.known)[:MOST_PLOTS] if tables.known[name].lacks]
+    for name in names:
+        # Of rows of four bytes, the shortest, each is this many times as long in JSON.
+        growth = 6 + len(json.dumps(name.rpartition("/")[2])) / 4
+        most = int(min(_PLOT, _REQUEST / len(names)) / growth)
+        some, ends[name] = tables.unsent(name, most)
+        if some:
+            rows[tables.path(name)] = some
     return rows, ends

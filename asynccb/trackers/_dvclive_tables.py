@@ -38,6 +38,11 @@ class Table:
     stamped: bool = False
     """Whether its rows begin with a time, in milliseconds."""
 
+    @property
+    def lacks(self) -> bool:
+        """Whether there are rows that DVC Studio has not got."""
+        return self.sent < self.offset
+
 
 class Tables:
     """Write the tables of one directory."""

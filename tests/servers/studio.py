@@ -40,6 +40,8 @@ class Experiment:
     metrics: dict[str, Any] = field(default_factory=dict)
     plots: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Rows by file."""
+    known: dict[str, set[tuple[int, str]]] = field(default_factory=dict)
+    """The same, to look them up."""
 
 
 class Studio:
@@ -100,8 +102,9 @@ class Studio:
             kept.update(body.get(key, {}))
         for file, plot in body.get("plots", {}).items():
             rows = experiment.plots.setdefault(file, [])
-            known = {json.dumps(row) for row in rows}
-            rows += [row for row in plot.get("data", []) if json.dumps(row) not in known]
+            known = experiment.known.setdefault(file, set())
+            rows += [row for row in plot["data"] if (row["step"], repr(row)) not in known]
+            known.update((row["step"], repr(row)) for row in plot["data"])
         return Answer(200, b"{}")
 
 

@@ -435,14 +435,3 @@ def test_dvclive_s_test_mode_switches_it_off(
         run.step(logs={"loss": 1.0})
     assert not Path("dvclive").exists()
     assert not Path("dvc.yaml").exists()
-
-
-def test_twenty_thousand_steps_arrive_in_order(tmp_path: Path) -> None:
-    args = asynccb.TrainingArguments(output_dir=str(tmp_path / "out"))
-    with asynccb.CallbackDispatcher([asynccb.DVCLiveCallback()], args=args) as run:
-        for step in range(1, 20_001):
-            run.step(logs={"loss": 1 / step, "learning_rate": 0.25 * step})
-    found = tables(Path("dvclive"))
-    assert found["loss"] == [(step, 1 / step) for step in range(1, 20_001)]
-    assert found["learning_rate"] == [(step, 0.25 * step) for step in range(1, 20_001)]
-    assert latest(Path("dvclive"))["step"] == 20_000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,10 +74,16 @@ def theirs(ours: Path, studio: Studio, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("runs")
     given = {"dir": "resumed", "dvcyaml": None, "save_dvc_exp": False, "exp_name": "resumed"}
     args = asynccb.TrainingArguments(output_dir="out")
-    tracker = asynccb.DVCLiveCallback(**given)
-    with asynccb.CallbackDispatcher([tracker], args=args, directory=folder) as run:
+    tracker = asynccb.DVCLiveCallback(log_model="all", **given)
+    checkpoint = ours / "out/checkpoint-3"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "weights").write_bytes(b"weights")
+    with asynccb.CallbackDispatcher([tracker], args=args, directory=ours / "out/runs") as run:
         for _ in range(3):
             run.step(logs={"loss": 1.0})
+        run.emit("on_save")
+        assert run.flush(60)
+        shutil.rmtree(checkpoint)  # as a training that keeps few checkpoints does
     subprocess.run(command("vendor_dvclive", folder), env=environment(), check=True)
     return ours
 
@@ -179,6 +187,16 @@ def test_a_live_resumes_behind_our_rows(theirs: Path) -> None:
     found = latest(theirs / "resumed")
     assert (found["loss"], found["step"]) == (1 / 3, 6)
     assert "output_dir" in (theirs / "resumed/params.yaml").read_text()
+
+
+def test_all_of_the_output_is_tracked_as_it_was_when_a_checkpoint_was_saved(theirs: Path) -> None:
+    kept = theirs / "resumed/artifacts/out"
+    files = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]
+    assert files == [Path("checkpoint-3/weights")]  # and no journal
+    assert "md5" in (theirs / "resumed/artifacts/out.dvc").read_text()
+    digest = hashlib.md5(b"weights", usedforsecurity=False).hexdigest()
+    cached = theirs / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    assert cached.read_bytes() == b"weights"
 
 
 def test_a_given_live_sums_up_what_both_have_logged(theirs: Path, studio: Studio) -> None:
