@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from anyio import to_thread
 from asynccb._exceptions import RejectedError, TransientError
 from asynccb.delivery.uploads import KeptFile
 
+_COMMIT: Final = re.compile("[0-9a-f]{40}")
 _BUSY: Final = 75
 """Exit status where another DVC holds the repository; that of `EX_TEMPFAIL`."""
 _LONGEST: Final = 400
@@ -56,7 +58,8 @@ async def save_experiment(
 ) -> str | None:
     """Save the working tree as an experiment, in place of one of that name; return its commit."""
     order = {"what": "save", "name": name, "message": message, "untracked": untracked}
-    return await _ask(origin, order) or None
+    said = (await _ask(origin, order)).splitlines()
+    return said[-1] if said and _COMMIT.fullmatch(said[-1]) else None
 
 
 async def _ask(origin: str, order: dict[str, Any]) -> str:
@@ -74,7 +77,7 @@ async def _ask(origin: str, order: dict[str, Any]) -> str:
         raise TransientError(f"DVC is busy: {said}")
     if done.returncode:
         raise RejectedError(f"DVC says: {said or done.returncode}")
-    return done.stdout.decode().strip()
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def main(order: dict[str, Any]) -> int:

@@ -61,6 +61,7 @@ class DVCLiveFolder:
         self.complaint = ""
         """Why `dvc.yaml` lacks what it should have; empty where it does not."""
         self._stale = True  # whether dvc.yaml may lack something
+        self._params: Mapping[str, Any] | None = None
 
     @property
     def metrics_file(self) -> Path:
@@ -177,8 +178,10 @@ class DVCLiveFolder:
         if self._settings.keeps:  # the Live writes the same file
             values = {**flat(self._latest()), **values}
         replace(self.metrics_file, f"{json.dumps(nested(values), indent=4)}\n".encode())
-        if params is not None:
+        if params is not None and params != self._params:
             replace(self.params_file, dump(params).encode())
+            self._params = params
+            self._stale = True
         if self._settings.dvcyaml is not None and self._stale:
             self._add_to_dvcyaml(Path(self._settings.dvcyaml))
 

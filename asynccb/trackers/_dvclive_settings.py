@@ -104,8 +104,9 @@ def resolve(given: Mapping[str, Any], live: Any, environ: Mapping[str, str]) -> 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
     """Tell whether a variable asks for it, or the working directory lies in a DVC repository."""
-    names = ("DVC_STUDIO_TOKEN", "STUDIO_TOKEN", "DVC_EXP_NAME", "DVC_ROOT", "HF_DVCLIVE_LOG_MODEL")
+    names = ("DVC_STUDIO_TOKEN", "STUDIO_TOKEN", "DVC_EXP_NAME", "DVC_ROOT")
     asked = any(environ.get(name, "").strip() for name in names)
+    asked |= environ.get("HF_DVCLIVE_LOG_MODEL", "").strip().upper() not in _FALSE
     return asked or find_repository(os.getcwd(), environ).dvc is not None
 
 
@@ -212,6 +213,6 @@ def _with_studio(
     return replace(settings, studio=without_user(address), studio_repo=without_user(repo))
 
 
-def relative(path: str | Path, root: str) -> str:
+def relative(path: str | Path, root: str | Path) -> str:
     """Return a path as DVC's files and Studio have it: relative to a root, with slashes."""
     return Path(os.path.relpath(path, root)).as_posix()

@@ -65,7 +65,8 @@ class DVCLiveCallback(ServerTracker):
     With a token (`DVC_STUDIO_TOKEN`, or DVC's configuration) and a repository (a Git remote, or
     `DVC_STUDIO_REPO_URL`) Studio gets live updates at `DVC_STUDIO_URL`, unless `DVC_STUDIO_OFFLINE`
     is on. While it is away files are written, and what it lacks is sent when it is back; where it
-    refuses, nothing more is sent.
+    refuses, nothing more is sent. `ASYNCCB_OFFLINE` holds back the files, too, of a run that has a
+    Studio.
 
     `train_` and `eval_` in a name become folders, as in transformers; rows have the global step,
     where transformers counts its logs. Texts are in the tables, but not in Studio's plots.
@@ -218,12 +219,15 @@ class DVCLiveCallback(ServerTracker):
     async def upload(self, kept: Kept) -> None:
         """Copy a folder's files below `artifacts`, and have DVC track them there."""
         what = f"the artifact {kept.name}"
-        if self.settings.git is None:
+        settings = self.settings
+        if settings.git is None and settings.dvc is None:
             self.reject(what, "that needs a Git repository around the working directory")
             return
-        place = self._folder.artifact(kept.name)
+        # Where that is part of the output, what is kept would be kept again, and again.
+        ours = relative(settings.dir, Path(settings.origin, self.run.args.output_dir)) + "/"
+        files = [file for file in kept.pending() if not file.name.startswith(ours)]
         try:
-            await dvc.keep(self.settings.origin, kept.pending(), place)
+            await dvc.keep(settings.origin, files, self._folder.artifact(kept.name))
         except OSError as error:
             self.reject(what, str(error), cause=f"errno {error.errno}")
         except RejectedError as error:

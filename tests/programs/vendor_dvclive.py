@@ -1,10 +1,16 @@
-"""Log with the vendor's own package, in the working directory: whole, resumed, and beside us."""
+"""
+Log with the vendor's own package, in the working directory: whole, resumed, and with us.
+
+Prints the names that it gives the metrics of transformers that it is told.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 
 from dvclive import Live
+from dvclive.utils import standardize_metric_name
 
 import asynccb
 
@@ -23,6 +29,10 @@ log(Live("theirs", exp_name="theirs", exp_message="m"))
 log(Live("resumed", dvcyaml=None, resume=True, save_dvc_exp=False, exp_name="resumed"))
 
 args = asynccb.TrainingArguments(output_dir="out")
+alone = asynccb.DVCLiveCallback(Live("alone", exp_name="alone"))
+with asynccb.CallbackDispatcher([alone], args=args, directory=sys.argv[1]) as run:
+    run.step(logs={"loss": 1.0})
+
 with Live("both", exp_name="both") as live:
     live.log_metric("before/rows", 640)
     live.log_params({"data": "v2"})
@@ -31,3 +41,6 @@ with Live("both", exp_name="both") as live:
         for step in range(1, 4):
             run.step(logs={"loss": 1 / step})
     live.log_metric("after/score", 0.75, plot=False)
+
+names = [standardize_metric_name(name, "dvclive.huggingface") for name in sys.argv[2:]]
+print(json.dumps(names))

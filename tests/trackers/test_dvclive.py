@@ -219,6 +219,14 @@ async def test_a_dvc_yaml_that_cannot_be_added_to_is_said_once_and_stays(
     assert losses() == [1, 2, 3]
 
 
+async def test_a_log_before_the_training_begins_does_not_leave_the_parameters_out() -> None:
+    tracker = make()
+    await deliver(tracker, [emitted("on_log", 0, logs={"eval_loss": 1.0})])
+    assert "params" not in read("dvc.yaml")
+    await deliver(tracker, training(1))
+    assert "- live/params.yaml\n" in read("dvc.yaml")
+
+
 # -- whose directory it is -------------------------------------------------------------------------
 
 

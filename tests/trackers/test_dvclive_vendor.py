@@ -20,6 +20,7 @@ from regression import Model
 from servers.studio import TOKEN, Studio, studio_server
 
 import asynccb
+from asynccb.trackers._dvclive_names import metric_name
 
 STEPS = 4
 
@@ -84,8 +85,18 @@ def theirs(ours: Path, studio: Studio, tmp_path_factory: pytest.TempPathFactory)
         run.emit("on_save")
         assert run.flush(60)
         shutil.rmtree(checkpoint)  # as a training that keeps few checkpoints does
-    subprocess.run(command("vendor_dvclive", folder), env=environment(), check=True)
+    told = subprocess.run(
+        command("vendor_dvclive", folder, *NAMES),
+        env=environment(),
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    assert json.loads(told.stdout.splitlines()[-1]) == [metric_name(name) for name in NAMES]
     return ours
+
+
+NAMES = ("loss", "eval_loss", "train_runtime", "test_loss", "retrieval_acc", "eval_train_loss")
+"""Of metrics, which are to be called what the vendor calls them for transformers."""
 
 
 SHOWN = (("metrics", "show"), ("plots", "show"), ("params", "diff"))
@@ -215,3 +226,10 @@ def test_a_given_live_sums_up_what_both_have_logged(theirs: Path, studio: Studio
     assert git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps/*/*/both") == ["both"]
     kinds = [body["type"] for body in bodies(studio, "both")]
     assert (kinds.count("start"), kinds.count("done"), kinds[-1]) == (1, 1, "done")
+
+
+def test_a_given_live_that_nobody_else_ends_is_ended_by_us(theirs: Path, studio: Studio) -> None:
+    assert tables(theirs / "alone")["loss"] == [(1, 1.0)]
+    assert git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps/*/*/alone") == ["alone"]
+    kinds = [body["type"] for body in bodies(studio, "alone")]
+    assert (kinds[0], kinds.count("start"), kinds[-1]) == ("start", 1, "done")
