@@ -1,0 +1,149 @@
+"""
+The servers of all trackers, in a process of their own, as the tests have them.
+
+The process is a run of pytest over this file, which gives it the fixtures of `tests/conftest.py`
+and the openings of `tests/trackers/contract_cases.py`: a tracker that is added there is here, too.
+It gives way to everything else on the machine. The bench asks it over a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[1]
+PATHS: Final = (ROOT / "tests" / "trackers", ROOT / "tests", ROOT)
+_ASKED: Final = "ASYNCCB_BENCH_TRACKERS"
+"""Variable with the pipe's address, the folder, and the names."""
+_START_SECONDS: Final = 240
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Say how a tracker is made, and what its server makes of a run; plain data of a `Case`."""
+
+    name: str
+    """In `report_to`."""
+    cls: str
+    folder: Path
+    """Working directory in which it is to be made."""
+    variables: Mapping[str, str]
+    arguments: Mapping[str, Any]
+    finished: str
+    loss: str
+    keeps_logs: bool
+    """Whether what is logged can be read back."""
+    server: bool = field(default=False)
+    """Whether it talks to a server."""
+
+
+class Host:
+    """Ask the process with the servers."""
+
+    def __init__(self, pipe: Connection, openings: Sequence[Opening]) -> None:
+        self._pipe = pipe
+        self.openings = openings
+
+    def read(self, name: str) -> dict[str, list[tuple[int, str, Any]]]:
+        """Return the values of each run of a tracker by its status: step, name, and value."""
+        self._pipe.send(name)
+        answer: dict[str, list[tuple[int, str, Any]]] = self._pipe.recv()
+        if isinstance(answer, Exception):
+            raise RuntimeError(f"{name}: {answer}")
+        return answer
+
+
+def known() -> list[str]:
+    """Return the trackers that are there and have an opening, in the order of `report_to`."""
+    sys.path[:0] = [str(path) for path in PATHS if str(path) not in sys.path]
+    from contract_cases import CASES
+
+    from asynccb._reporting import _TRACKERS, _is_there
+
+    return [name for name, home in _TRACKERS.items() if _is_there(home) and name in CASES]
+
+
+@contextlib.contextmanager
+def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
+    """Start the process for some trackers, which has a folder for each, and end it."""
+    paths = os.pathsep.join(map(str, PATHS))
+    with tempfile.TemporaryDirectory() as place, Listener(f"{place}/pipe", "AF_UNIX") as listener:
+        asked = "\n".join([f"{place}/pipe", str(folder), *names])
+        with (folder / "servers.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    *("nice", "-n", "19", sys.executable, "-m", "pytest", "-q", "-s"),
+                    *("-p", "conftest", "-p", "no:cacheprovider", "-W", "default"),
+                    *("--rootdir", str(ROOT), f"{__file__}::test_serve"),
+                ],
+                env={**os.environ, "PYTHONPATH": paths, _ASKED: asked},
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+            )
+        try:
+            with _connected(listener, process, folder / "servers.log") as pipe:
+                yield Host(pipe, pipe.recv())
+                pipe.send(None)
+                process.wait(60)
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _connected(listener: Listener, process: subprocess.Popen[bytes], log: Path) -> Connection:
+    """Wait for the process, which may end instead."""
+    listener._listener._socket.settimeout(_START_SECONDS)  # type: ignore[attr-defined]
+    try:
+        pipe = listener.accept()
+    except OSError:
+        process.kill()
+        raise RuntimeError(f"the servers did not start:\n{log.read_text()[-3000:]}") from None
+    return pipe
+
+
+def test_serve(request: Any) -> None:
+    """Open what is asked for, and answer until nothing more is; in the process with the servers."""
+    from contract_cases import CASES, Case, Servers
+
+    address, place, *names = os.environ[_ASKED].split("\n")
+    cases: dict[str, Case] = {}
+    openings: list[Opening] = []
+    with contextlib.ExitStack() as stack:
+        pipe = stack.enter_context(Client(address, "AF_UNIX"))
+        for name in names:
+            folder = Path(place, f"asynccb-bench-{name}")
+            folder.mkdir()
+            case = stack.enter_context(CASES[name](folder, Servers(request)))
+            cases[name] = case
+            opening = Opening(
+                name=name,
+                cls=case.name,
+                folder=folder,
+                variables=case.variables,
+                arguments=case.arguments,
+                finished=case.finished,
+                loss=case.loss,
+                keeps_logs=getattr(case, "keeps_logs", True),
+                server=case.front is not None,
+            )
+            openings.append(opening)
+        pipe.send(openings)
+        while (name := pipe.recv()) is not None:
+            pipe.send(_values(cases[name], Path(place, f"asynccb-bench-{name}")))
+
+
+def _values(case: Any, folder: Path) -> Any:
+    os.chdir(folder)
+    try:
+        return {status: [tuple(value) for value in found] for status, found in case.read().items()}
+    except Exception as error:  # noqa: BLE001 - the bench says it, and stops
+        return RuntimeError(f"{type(error).__name__}: {error}")
