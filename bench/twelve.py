@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from _contenders import PATIENCE, make_values
+from _flyte_task import in_a_task
 from _measure import Figure, describe_machine, make_parser, print_table, take_turns, write_result
 from _tracker_host import Opening, hosting, known
 from _work import Work
@@ -176,6 +177,13 @@ class Training:
         folder.mkdir()
         names = {NOTHING: [], ALL: list(self.names)}.get(name, [name])
         _clear_environment(folder)
+        if "flyte" in names:
+            turn: Turn = in_a_task(lambda: self.turn(folder, names))
+            return turn
+        return self.turn(folder, names)
+
+    def turn(self, folder: Path, names: Sequence[str]) -> Turn:
+        """Do so for these trackers."""
         work = Work(self.seconds)
         with hosting(folder, names) if names else contextlib.nullcontext() as host:
             openings = [] if host is None else list(host.openings)
