@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from anyio import to_thread
+
 from asynccb._events import Event
 from asynccb._exceptions import RejectedError
 from asynccb._run import PlainArguments, RunStatus
@@ -298,14 +300,17 @@ class DVCLiveCallback(ServerTracker):
     async def _write(self) -> None:
         if not self._open:
             await self._open_folder()
-        for step, milliseconds, metrics in self._rows:
-            self._step = step + self._folder.base
-            self._folder.add(self._step, milliseconds, metrics)
-        self._rows.clear()
+        await to_thread.run_sync(self._gather)  # thousands of rows take a while
         complaint = self._folder.complaint
         await self._folder.write(self._params, self.run.key)
         if self._folder.complaint not in ("", complaint):
             self.reject("what is new to dvc.yaml", self._folder.complaint)
+
+    def _gather(self) -> None:
+        for step, milliseconds, metrics in self._rows:
+            self._step = step + self._folder.base
+            self._folder.add(self._step, milliseconds, metrics)
+        self._rows.clear()
 
     async def _open_folder(self) -> None:
         settings, run = self.settings, self.run
