@@ -14,6 +14,8 @@ import time
 from collections import deque
 from typing import Any, Final, NamedTuple
 
+from asynccb._training_sides import TrainingSide
+
 _KEPT: Final = 20_000
 """Pieces of text that may wait."""
 _LONGEST: Final = 16_384
@@ -96,6 +98,28 @@ class Console:
             found += (Line(is_error, when, _shown(line)) for line in ended)
             self._begun[is_error] = _last_state(rest)[:_LONGEST]
         return found
+
+
+class ConsoleSide(TrainingSide):
+    """Tell a tracker the lines, as `console`, where that is wanted."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._console = Console() if wanted else None
+
+    def open(self) -> None:
+        """Begin to listen to the console, if that is wanted."""
+        if self._console is not None:
+            self._console.open()
+
+    def drain(self, *, whole: bool) -> None:
+        """Tell the lines so far."""
+        if self._console is not None and (lines := self._console.lines()) and self.tell is not None:
+            self.tell("console", {"lines": [list(line) for line in lines]})
+
+    def close(self) -> None:
+        """Leave the console alone."""
+        if self._console is not None:
+            self._console.close()
 
 
 def _last_state(line: str) -> str:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynccb._events import Event
-from asynccb._training_sides import TrainingSide
-from asynccb.trackers._console import Console
+from asynccb.trackers._console import ConsoleSide
 from asynccb.trackers._models import write_final_model
 from asynccb.trackers._wandb_settings import WandbSettings
 
@@ -30,12 +29,12 @@ _AT_ONCE: Final = 15
 """Histograms that are told at a step: each takes 66 slots of the 4,096 on the device."""
 
 
-class WandbTraining(TrainingSide):
+class WandbTraining(ConsoleSide):
     """Tell the tracker of histograms and of lines, and write the files that it uploads."""
 
     def __init__(self, settings: WandbSettings) -> None:
+        super().__init__(settings.console)
         self._watch = settings.watch
-        self._console = Console() if settings.console else None
         self._rows: deque[tuple[int, str, Any]] = deque()
         self._sees_optimizer = False
         if settings.watch != "false":
@@ -48,22 +47,15 @@ class WandbTraining(TrainingSide):
     def _listen(self, event: Event, hook: Callable[..., None]) -> None:
         setattr(self, event, hook)  # on the instance: what is not wanted costs no event anything
 
-    def open(self) -> None:
-        """Begin to listen to the console, if that is wanted."""
-        if self._console is not None:
-            self._console.open()
-
     def drain(self, *, whole: bool) -> None:
         """Tell the lines so far, and if it is to be the whole, what is left of histograms."""
-        if self._console is not None and (lines := self._console.lines()):
-            self._tell("console", {"lines": [list(line) for line in lines]})
+        super().drain(whole=whole)
         while whole and self._rows:
             self._tell_rows()
 
     def close(self) -> None:
-        """Leave the console alone."""
-        if self._console is not None:
-            self._console.close()
+        """Leave the console alone, and forget what is left."""
+        super().close()
         self._rows.clear()
 
     # -- histograms --------------------------------------------------------------------------------
