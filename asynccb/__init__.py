@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.dvclive import DVCLiveCallback
     from asynccb.trackers.mlflow import MLflowCallback
+    from asynccb.trackers.swanlab import SwanLabCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
     from asynccb.trackers.trackio import TrackioCallback
     from asynccb.trackers.wandb import WandbCallback
@@ -91,6 +92,7 @@ _HOMES: Final = {
     "ProgressCallback": "callbacks.progress",
     "RejectedError": "_exceptions",
     "StateFileError": "_exceptions",
+    "SwanLabCallback": "trackers.swanlab",
     "TensorBoardCallback": "trackers.tensorboard",
     "TraceError": "_exceptions",
     "TrackioCallback": "trackers.trackio",
@@ -144,6 +146,7 @@ __all__ = [
     "ProgressCallback",
     "RejectedError",
     "StateFileError",
+    "SwanLabCallback",
     "TensorBoardCallback",
     "TraceError",
     "TrackioCallback",

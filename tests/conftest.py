@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 # Before anything imports torch: the models are tiny, and threads that spin for work take the
@@ -24,6 +25,9 @@ from hypothesis import HealthCheck, settings
 from servers.comet_server import CometServer, comet_server
 from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
+from servers.swanlab_reader import SwanLabReader
+from servers.swanlab_server import KEY as SWANLAB_KEY
+from servers.swanlab_server import SwanLabServer, swanlab_server
 from servers.trackio_server import RealTrackio
 from servers.wandb_server import KEY, WandbServer, wandb_server
 
@@ -103,6 +107,30 @@ def comet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CometServ
         monkeypatch.setenv("COMET_URL_OVERRIDE", f"{server.url}/clientlib/")
         monkeypatch.setenv("COMET_API_KEY", server.key)
         yield server
+
+
+@pytest.fixture
+def swanlab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SwanLabServer]:
+    """A SwanLab server, its key in the environment, and nothing that the machine may have there."""
+    for name in list(os.environ):
+        if name.startswith("SWANLAB") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with swanlab_server() as server:
+        monkeypatch.setenv("SWANLAB_API_HOST", server.url)
+        monkeypatch.setenv("SWANLAB_API_KEY", SWANLAB_KEY)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def swanlab_reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwanLabReader]:
+    """The vendor's own reader of run files."""
+    if find_spec("swanlab") is None:
+        pytest.skip("needs the package swanlab")
+    reader = SwanLabReader(tmp_path_factory.mktemp("swanlab"))
+    yield reader
+    reader.close()
 
 
 NVML = """

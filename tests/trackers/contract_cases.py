@@ -25,6 +25,8 @@ from servers.front import Front, fronting
 from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
 from servers.studio import Studio, studio_server
+from servers.swanlab_reader import SwanLabReader
+from servers.swanlab_server import SwanLabServer, swanlab_server
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from servers.wandb_server import WandbServer, wandb_server
 from waiting import eventually
@@ -63,6 +65,8 @@ class Case:
     """Name under which the log's `loss` arrives."""
     rewinds: bool = False
     """Whether steps that go back hide what was logged at them and later ones before."""
+    replaces: bool = False
+    """Whether what is logged again at a step takes the place of what was there."""
     single: frozenset[str] = frozenset()
     """Names that arrive without a step of their own."""
 
@@ -327,6 +331,60 @@ def comet_archive(folder: Path, servers: Servers) -> Iterator[Case]:
 
 
 @contextmanager
+def swanlab(folder: Path, servers: Servers) -> Iterator[Case]:
+    with swanlab_server() as server, fronting(server.url) as front:
+        server.key = SECRET
+        yield Case(
+            "SwanLabCallback",
+            lambda: swanlab_values(server),
+            variables={
+                "SWANLAB_API_HOST": front.url,
+                "SWANLAB_API_KEY": SECRET,
+                "SWANLAB_PROJECT": "contract",
+            },
+            front=front,
+            finished="FINISHED",
+            loss="train/loss",
+            replaces=True,
+        )
+
+
+def swanlab_values(server: SwanLabServer) -> dict[str, list[Value]]:
+    """Return what each run has; SwanLab has one word for all that is not finite."""
+    read: dict[str, list[Value]] = {}
+    for number, run in enumerate(server.runs.values()):
+        values = [
+            Value(index, key, None if row["data"] == "nan" else row["data"])
+            for (key, index), row in run.rows.items()
+            if key != "train/global_step" and not key.startswith("__swanlab__.")
+        ]
+        read[f"{run.state}#{number}"] = sorted(values, key=lambda v: v.step)
+    return read
+
+
+@contextmanager
+def swanlab_folder(folder: Path, servers: Servers) -> Iterator[Case]:
+    reader: SwanLabReader = servers.swanlab_reader
+
+    def read() -> dict[str, list[Value]]:
+        return {
+            f"{run['state']}#{number}": [
+                Value(step, key, value)
+                for key, step, value, _ in run["scalars"]
+                if key != "train/global_step"
+            ]
+            for number, run in enumerate(reader.runs(folder / "swanlog"))
+        }
+
+    yield Case(
+        "SwanLabCallback",
+        read,
+        variables={"SWANLAB_MODE": "local"},
+        loss="train/loss",
+    )
+
+
+@contextmanager
 def dvclive(folder: Path, servers: Servers) -> Iterator[Case]:
     with studio_server(SECRET) as studio, fronting(studio.url) as front:
         yield Case(
@@ -367,5 +425,7 @@ CASES: dict[str, Open] = {
     "wandb": wandb,
     "comet_ml": comet,
     "comet_ml archive": comet_archive,
+    "swanlab": swanlab,
+    "swanlab folder": swanlab_folder,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""

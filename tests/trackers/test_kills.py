@@ -17,6 +17,7 @@ from servers.mlflow_server import RealMLflow
 from servers.scripted import certificate, serving_with
 from servers.studio import TOKEN as STUDIO_TOKEN
 from servers.studio import studio_server
+from servers.swanlab_server import SwanLabServer
 from servers.trackio_server import WRITE_TOKEN, RealTrackio
 from servers.wandb_server import WandbServer
 
@@ -109,6 +110,18 @@ def to_comet(comet: CometServer) -> Target:
 
 
 @pytest.fixture
+def to_swanlab(swanlab: SwanLabServer) -> Target:
+    def ended(project: str) -> tuple[str, list[tuple[int, float]]] | None:
+        for run in swanlab.runs.values():
+            if run.project == project and run.state != "RUNNING":
+                assert run.changed == []  # what is sent again is the same
+                return run.state, run.values("train/loss")
+        return None
+
+    return Target("SwanLabCallback", lambda name: {"project": name}, ended, "FINISHED", "CRASHED")
+
+
+@pytest.fixture
 def dvclive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]:
     """Nothing but Studio hears that a run is over, and it has one word for all ends."""
     with studio_server() as studio:
@@ -137,7 +150,7 @@ def dvclive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]
 
 @pytest.mark.usefixtures("mlflow_environment")
 @pytest.mark.parametrize(
-    "name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet", "dvclive"]
+    "name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet", "dvclive", "to_swanlab"]
 )
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
