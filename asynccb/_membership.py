@@ -49,6 +49,7 @@ class Membership:
         if member.is_wanted and is_for_rank(member.options.ranks, self.state):
             self._publisher.start_lane(member, self.args, self.model)
             self._publisher.sides.add(member, lambda: self.state)
+            self._publisher.offers.add(member, lambda: self.state)
         self.request.connect(member.callback)
         self._roster.add(member)
         self._update_routes()

@@ -30,6 +30,7 @@ from asynccb._lane_making import lane_spec, pickled, thread_lane
 from asynccb._listening import Listening
 from asynccb._loop import LoopThread
 from asynccb._mailbox import Letter, weigh
+from asynccb._offers import Offers
 from asynccb._outlet import Outlet
 from asynccb._record_writer import RecordWriter
 from asynccb._roster import Member, Route
@@ -72,6 +73,7 @@ class Publisher:
         self._members: dict[str, Member] = {}
         self.listening = Listening(self._members)
         self.sides = TrainingSides(lambda: self.records)
+        self.offers = Offers(lambda: self.records)
         self.late: list[Member] = []
         """Members that the companion could not serve, to be given lanes on the thread."""
 
@@ -164,6 +166,8 @@ class Publisher:
             self.sides.drain()
         if self.companion is not None:
             self.companion.poll()
+            if now:
+                self.offers.write()
 
     def _find_slots(self) -> Slots:
         """Return the companion's slots, or without one our own."""
@@ -190,6 +194,8 @@ class Publisher:
         delivered = self.finish_staging(deadline)
         if self.companion is not None and self.outlet is not None:
             self.outlet.settle()
+            self.companion.poll()
+            self.offers.write()
             delivered = self.companion.flush(deadline) and delivered
         return self.loop.wait(lambda lane: lane.idle or lane.done, deadline) and delivered
 
@@ -202,7 +208,9 @@ class Publisher:
         if self.companion is not None:
             self.companion.deadline = deadline
         self.finish_staging(deadline)
-        if self.companion is not None and self.records is not None:
+        if self.companion is not None and self.outlet is not None and self.records is not None:
+            self.outlet.settle()
+            self.offers.settle(self.companion, deadline)
             self.records.end(status)
             pending.update(self.companion.close(deadline, on_wait))
         pending.update(self.loop.close(status, deadline, on_wait))
@@ -287,6 +295,7 @@ class Publisher:
                 on_answer=self.listening.tickets.answer,
                 on_ended=self.listening.fall_silent,
                 on_request=self.on_request,
+                on_offer=self.offers.post,
             )
             self.listening.companion = self.companion
             self.outlet = Outlet(self.companion, self.staging, self._overflow, self._capacity)

@@ -43,6 +43,8 @@ HISTORY_BIT: Final = 1 << 8
 """Set in `flags` where the logs, with the step, were also appended to the log history."""
 AGAIN_BIT: Final = 1 << 9
 """Set in `flags` where the event comes again in a resumed run, to those only who decide on it."""
+ADDED_BIT: Final = 1 << 10
+"""Set in `flags` of logs that a callback of the companion has added, for trackers alone."""
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
@@ -54,7 +56,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     step: int
     epoch: float
     flags: int
-    """Control flags, as `_control.pack_flags` packs them, `HISTORY_BIT` and `AGAIN_BIT`."""
+    """Control flags, as `_control.pack_flags` packs them, `HISTORY_BIT` and so on."""
     logs: dict[Any, Any] | None = None
     changes: dict[str, Any] | None = None
     """State fields that changed since the record before."""

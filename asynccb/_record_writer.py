@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from asynccb._control import pack_flags
+from asynccb._events import EVENTS, Event
 from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
-from asynccb._record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
+from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
 from asynccb._run import RunStatus
 from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
 
+_LOG: Final = EVENTS.index(Event.LOG)
 _HISTORY_PART: Final = 1000
 """Entries of the log history in one record, which must fit into the ring."""
 
@@ -115,6 +117,11 @@ class RecordWriter:
         logs = self._staging.for_record(self._staging.plain(values))
         head = (TOLD, time.time_ns(), state.global_step, state.epoch or 0.0, 0)
         self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}))
+
+    def add(self, metrics: Mapping[str, float], state: TrainerState) -> None:
+        """Write what a callback of the companion adds to the run, as a log for trackers alone."""
+        head = (_LOG, time.time_ns(), state.global_step, state.epoch or 0.0, ADDED_BIT)
+        self._outlet.put((*head, dict(metrics)))
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""

@@ -62,6 +62,7 @@ LAYERS: list[set[str]] = [
         "_lifetime",
         "_meeting",
         "_noticeboard",
+        "_offers",
         "_outlet",
         "_pinned",
         "_request_rounds",

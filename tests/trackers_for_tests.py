@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from callbacks_for_tests import FileTracker
 
 from asynccb._events import Event
@@ -157,3 +158,27 @@ class TellingOnThread(Telling):
     """Do so where there is no companion."""
 
     placement = "thread"
+
+
+class Measuring(FileTracker):
+    """Add a metric to the run at each log, from a thread, and at the end of the training."""
+
+    local = True
+    offers = True
+
+    async def on_log(self, args, state, control, logs=None, **kwargs):
+        if "measured" in logs:
+            return
+        measured = {"measured": float(state.global_step)}
+        await anyio.to_thread.run_sync(self.offer, measured)
+
+    async def on_train_end(self, args, state, control, **kwargs):
+        await anyio.sleep(0.2)
+        self.offer({"measured": -1.0})
+
+
+class StuckMeasuring(Measuring):
+    """Never come to the end of its last measurement."""
+
+    async def on_train_end(self, args, state, control, **kwargs):
+        await anyio.sleep_forever()

@@ -26,7 +26,7 @@ from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
 from asynccb._mailbox import Letter
-from asynccb._record import AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record
+from asynccb._record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record
 from asynccb.delivery.cursor import load_cursor, replace, save_cursor
 from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.rejected import RejectedFile
@@ -84,8 +84,7 @@ class JournalLane(Lane):
         self.hurried = 0
         """Records below this id are delivered without gathering."""
         self.done = False
-        self._committed = 0.0
-        self._delivered = 0.0
+        self._committed = self._delivered = 0.0
         self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
@@ -115,9 +114,8 @@ class JournalLane(Lane):
     @property
     def passed(self) -> int:
         """Id of the first record that this lane has still to read, unless it is made again."""
-        return min(
-            self.position, self.position if self._uploads is None else self._uploads.position
-        )
+        looked = self.position if self._uploads is None else self._uploads.position
+        return min(self.position, looked)
 
     def hurry(self, end: int) -> None:
         """Deliver everything below `end` without gathering."""
@@ -225,6 +223,8 @@ class JournalLane(Lane):
 
     def _wants(self, record: Record) -> bool:
         called = self.deciding if record.flags & AGAIN_BIT else self.hooks
+        if record.flags & ADDED_BIT and self.tracker is None:
+            return False
         return record.kind < len(EVENTS) and EVENTS[record.kind] in called
 
     def _advance(self, position: int, replica: Replica) -> None:

@@ -28,6 +28,7 @@ from asynccb._companion._messages import (
     FromCompanion,
     LaneFailed,
     LaneSpec,
+    Offer,
     Request,
 )
 from asynccb._companion._settings import JournalSettings
@@ -118,11 +119,12 @@ class LaneLoop:
         """Have every lane deliver everything below `end` without gathering."""
         self._call(self._hurry, end)
 
-    def has_delivered(self, end: int) -> bool:
-        """Tell whether every lane has done what it will do about the records below `end`."""
+    def has_delivered(self, end: int, names: tuple[str, ...] = ()) -> bool:
+        """Tell whether every lane, or those named, is done with the records below `end`."""
         return not self._to_come and all(
             lane.position >= end or lane.counts.disabled or lane.done
             for lane in list(self.lanes.values())
+            if not names or lane.name in names
         )
 
     def cancel(self) -> None:
@@ -196,6 +198,8 @@ class LaneLoop:
                 spoken=self._spoken,
             )
             Requesting(lambda wishes: self._say(Request(spec.name, wishes))).connect(callback)
+            if getattr(callback, "offers", False):
+                callback.offer = lambda metrics: self._say(Offer(spec.name, dict(metrics)))
         except Exception as error:  # noqa: BLE001 - importing a user's module can raise anything
             self._on_failed(LaneFailed(spec.name, f"{type(error).__name__}: {error}"))
             return None

@@ -50,9 +50,10 @@ class AddLane(msgspec.Struct, tag=True, frozen=True):
 
 
 class FlushUpTo(msgspec.Struct, tag=True, frozen=True):
-    """Ask for `Flushed` when every lane has delivered all records below `end`."""
+    """Ask for `Flushed` when every lane, or those named, has delivered all records below `end`."""
 
     end: int
+    lanes: tuple[str, ...] = ()
 
 
 class CloseBy(msgspec.Struct, tag=True, frozen=True):
@@ -103,6 +104,13 @@ class Request(msgspec.Struct, tag=True, frozen=True):
     wishes: Decision
 
 
+class Offer(msgspec.Struct, tag=True, frozen=True):
+    """Pass on metrics that a callback adds to the run."""
+
+    name: str
+    metrics: dict[str, float]
+
+
 class Ended(msgspec.Struct, tag=True, frozen=True):
     """Say that a lane has ended and answers no more."""
 
@@ -121,6 +129,7 @@ class Flushed(msgspec.Struct, tag=True, frozen=True):
     """Answer `FlushUpTo`."""
 
     end: int
+    lanes: tuple[str, ...] = ()
 
 
 class Closed(msgspec.Struct, tag=True, frozen=True):
@@ -131,7 +140,17 @@ class Closed(msgspec.Struct, tag=True, frozen=True):
 
 ToCompanion: TypeAlias = Hello | AddLane | FlushUpTo | CloseBy
 FromCompanion: TypeAlias = (
-    Ready | LaneFailed | Notice | Fault | Answer | Request | Ended | Counts | Flushed | Closed
+    Ready
+    | LaneFailed
+    | Notice
+    | Fault
+    | Answer
+    | Request
+    | Offer
+    | Ended
+    | Counts
+    | Flushed
+    | Closed
 )
 
 _encoder: Final = msgspec.msgpack.Encoder()

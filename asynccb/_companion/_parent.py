@@ -10,7 +10,6 @@ one that never comes to life gives its lanes back.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from asynccb._companion._child import Child
+from asynccb._companion._counts import sum_counts
 from asynccb._companion._messages import (
     AddLane,
     Answer,
@@ -35,6 +35,7 @@ from asynccb._companion._messages import (
     LaneFailed,
     LaneSpec,
     Notice,
+    Offer,
     Ready,
     Request,
 )
@@ -70,6 +71,7 @@ class Companion:
         on_answer: Callable[[str, int, Decision | None], None],
         on_ended: Callable[[str], None],
         on_request: Callable[[Decision], None],
+        on_offer: Callable[[dict[str, float]], None],
         settings: JournalSettings | None = None,
     ) -> None:
         """Start it; raises OSError where there is no memfd or no process to be had."""
@@ -85,6 +87,7 @@ class Companion:
         self._on_answer = on_answer
         self._on_ended = on_ended
         self._on_request = on_request
+        self._on_offer = on_offer
         self._specs: dict[str, LaneSpec] = {}
         self._earlier: dict[str, LaneCounts] = {}  # what companions that died had counted
         self._said: set[str] = set()  # by the companion that lives
@@ -94,7 +97,7 @@ class Companion:
         self._over = False
         self._overwritten = False
         self._ready = False
-        self._flushed = 0
+        self._flushed: dict[tuple[str, ...], int] = {}
         self._closed: Closed | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.ring = RingWriter()
@@ -161,19 +164,19 @@ class Companion:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def flush(self, deadline: float) -> bool:
-        """Wait until all that was written is delivered; return False at the deadline."""
+    def flush(self, deadline: float, lanes: tuple[str, ...] = ()) -> bool:
+        """Wait until all lanes, or some, have delivered what there is; False at the deadline."""
         end = self.ring.written
         asked: Child | None = None
-        while self._flushed < end and time.monotonic() < deadline:
+        while self._flushed.get(lanes, 0) < end and time.monotonic() < deadline:
             self.poll()
             if self.given_up:
                 break
             if asked is not self._child:  # one that was started again has not been asked
                 asked = self._child
-                asked.send(FlushUpTo(end))
+                asked.send(FlushUpTo(end, lanes))
             self._rest(deadline)
-        return self._flushed >= end
+        return self._flushed.get(lanes, 0) >= end
 
     def close(self, deadline: float, on_wait: Callable[[], None]) -> dict[str, int]:
         """
@@ -309,7 +312,7 @@ class Companion:
                     logger.log(level, "%s", text)
             case Counts(lanes, journaled):
                 for name, counts in lanes.items():
-                    self.counts[name] = _sum(self._earlier.get(name), counts)
+                    self.counts[name] = sum_counts(self._earlier.get(name), counts)
                 self.journaled = journaled
             case Fault(name, text):
                 self._on_fault(name, text)
@@ -318,30 +321,16 @@ class Companion:
             case Request(name, wishes):
                 logger.info("%s requests %s", name, ", ".join(wishes.opinions))
                 self._on_request(wishes)
+            case Offer(_, metrics):
+                self._on_offer(metrics)
             case Ended(name):
                 self._on_ended(name)
             case LaneFailed(name, reason):
                 self._specs.pop(name, None)
                 self._on_lane_failed(name, reason)
-            case Flushed(end):
-                self._flushed = max(self._flushed, end)
+            case Flushed(end, lanes):
+                self._flushed[lanes] = max(self._flushed.get(lanes, 0), end)
             case Closed():
                 self._closed = message
             case Ready():
                 self._ready = True
-
-
-def _sum(earlier: LaneCounts | None, counts: LaneCounts) -> LaneCounts:
-    """
-    Add what a companion that died had reported: of its last half second the counts are lost.
-
-    What was delivered, and acknowledged, is not added: it is counted in the cursor.
-    """
-    if earlier is None:
-        return counts
-    added = ("failed", "timed_out", "dropped", "retried", "rejected", "stalled")
-    return dataclasses.replace(
-        counts,
-        address=counts.address or earlier.address,
-        **{name: getattr(earlier, name) + getattr(counts, name) for name in added},
-    )

@@ -26,7 +26,7 @@ import msgspec
 from asynccb._companion._run_folder import RunFolder, is_live, is_starting
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import BusyError, JournalError
-from asynccb._record import Record
+from asynccb._record import ADDED_BIT, Record
 from asynccb._tracker_runs import SavedLane, SavedRuns, chain, is_training
 from asynccb.delivery.cursor import Cursor, load_cursor
 from asynccb.delivery.segments import last_record
@@ -70,7 +70,7 @@ class Resumption:
 
     def skips(self, record: Record) -> bool:
         """Count a record, and tell whether it holds a log that the server has already."""
-        if record.kind != _LOG or self._tracker is None:
+        if record.kind != _LOG or record.flags & ADDED_BIT or self._tracker is None:
             return False
         step, number = self.logged
         self.logged = (record.step, number + 1 if record.step == step else 1)

@@ -240,8 +240,8 @@ class Service:
         match message:
             case AddLane(lane):
                 await self._add_lane(lane)
-            case FlushUpTo(end):
-                self._group.start_soon(self._answer_flush, end)
+            case FlushUpTo(end, lanes):
+                self._group.start_soon(self._answer_flush, end, lanes)
             case CloseBy(timeout):
                 self._closing = True
                 self._dismissed = timeout <= 0
@@ -253,14 +253,14 @@ class Service:
             if not self._dismissed:
                 self._end_by(self._hello.orphan_timeout)
 
-    async def _answer_flush(self, end: int) -> None:
+    async def _answer_flush(self, end: int, lanes: tuple[str, ...]) -> None:
         self._lanes.hurry(end)
         pause = POLL
-        while not self._lanes.has_delivered(end):
+        while not self._lanes.has_delivered(end, lanes):
             await anyio.sleep(pause)
             pause = min(1.2 * pause, _IDLE_POLL)
         self._report_now()
-        self.say(Flushed(end))
+        self.say(Flushed(end, lanes))
 
     async def _say_goodbye(self, over: bool) -> None:
         if not (over or self._intake.is_empty):

@@ -37,7 +37,7 @@ with `reject`. Anything else is a bug and is handled as the callback's `on_error
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
 
@@ -54,6 +54,10 @@ logger = logging.getLogger("asynccb")
 
 _CAUSES: Final = 100
 """Distinct causes of a rejection that are said; later ones are only counted."""
+
+
+def _nowhere(metrics: Mapping[str, float]) -> None:
+    """Stand in where there is no run that metrics could be added to."""
 
 
 class Tracker(TrainerCallback, ExportableState):
@@ -99,6 +103,17 @@ class Tracker(TrainerCallback, ExportableState):
 
     uploads: Collection[Event] = ()
     """Events that `files` is asked for; as others, they are in the journal if they have a hook."""
+
+    offers: ClassVar[bool] = False
+    """Whether it has metrics of its own for the run, which it gives to `offer`."""
+
+    offer: Callable[[Mapping[str, float]], None] = staticmethod(_nowhere)
+    """
+    Add metrics to the run, from any thread of the companion: every tracker gets them in its
+    `on_log`, at the step of the moment, and they are journaled like the training's own logs. Those
+    offered before the hook for `on_train_end` returns come before the run's end. Without a
+    companion, or in a sync, they go nowhere.
+    """
 
     run: RunDescription
     """The run whose events come; set before the first hook."""
