@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.progress import ProgressCallback
     from asynccb.huggingface import AsyncCallbacks
     from asynccb.trackers.azure_ml import AzureMLCallback
+    from asynccb.trackers.codecarbon import CodeCarbonCallback
     from asynccb.trackers.comet_ml import CometCallback
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.dvclive import DVCLiveCallback
@@ -69,6 +70,7 @@ _HOMES: Final = {
     "BusyError": "_exceptions",
     "CallbackError": "_exceptions",
     "ClosedError": "_exceptions",
+    "CodeCarbonCallback": "trackers.codecarbon",
     "CometCallback": "trackers.comet_ml",
     "ConfigurationError": "_exceptions",
     "DVCLiveCallback": "trackers.dvclive",
@@ -123,6 +125,7 @@ __all__ = [
     "CallbackDispatcher",
     "CallbackError",
     "ClosedError",
+    "CodeCarbonCallback",
     "CometCallback",
     "ConfigurationError",
     "DVCLiveCallback",

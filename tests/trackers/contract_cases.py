@@ -70,6 +70,15 @@ class Case:
     single: frozenset[str] = frozenset()
     """Names that arrive without a step of their own."""
 
+    keeps_logs: bool = True
+    """Whether it keeps what is logged; one that does not measures by itself, and where a test
+    reads logs back, the tracker's own tests say what becomes of its values."""
+
+    def needs_logs(self) -> None:
+        """Skip the test for a tracker that keeps no logs."""
+        if not self.keeps_logs:
+            pytest.skip("keeps nothing of what is logged")
+
     def make(self) -> Tracker:
         tracker: Tracker = getattr(asynccb, self.name)(**self.arguments)
         return tracker
@@ -414,6 +423,20 @@ def dvclive_values(studio: Studio, directory: Path) -> dict[str, list[Value]]:
     return read
 
 
+@contextmanager
+def codecarbon(folder: Path, servers: Servers) -> Iterator[Case]:
+    table = folder / "carbon" / "emissions.csv"
+    yield Case(
+        "CodeCarbonCallback",
+        lambda: {"finished": []} if table.exists() else {},
+        variables={
+            "CODECARBON_COUNTRY_ISO_CODE": "FRA",
+            "CODECARBON_OUTPUT_DIR": str(table.parent),
+        },
+        keeps_logs=False,
+    )
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
@@ -427,5 +450,6 @@ CASES: dict[str, Open] = {
     "comet_ml archive": comet_archive,
     "swanlab": swanlab,
     "swanlab folder": swanlab_folder,
+    "codecarbon": codecarbon,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""

@@ -55,6 +55,7 @@ FOREIGN = (
     "AZURE",
     "TENSORBOARD",
     "ASYNCCB",
+    "CODECARBON",
 )
 """Beginnings of variables that would change what a tracker does."""
 
@@ -101,6 +102,7 @@ assert asynccb.TrainerCallback in type(tracker).__mro__
 foreign = {"torch", "httpx", "mlflow", "wandb", "trackio", "dagshub", "azureml", "azure",
            "huggingface_hub", "tensorboard", "transformers", "comet_ml", "dvc", "dvclive",
            "ruamel", "swanlab"}
+           "ruamel", "codecarbon", "pandas"}
 print(sorted(foreign & set(sys.modules)))
 """
 
@@ -156,6 +158,7 @@ def test_nothing_is_sent_or_written_on_other_ranks(case: Case, tmp_path: Path) -
 
 
 async def test_a_run_that_begins_and_ends_twice_is_one_run(case: Case, tracker: Tracker) -> None:
+    case.needs_logs()
     records = training(5)
     await deliver(tracker, [records[0], *records, emitted("on_train_end", 5)])
     later = training(5, first=6)
@@ -172,6 +175,7 @@ async def test_a_run_that_begins_and_ends_twice_is_one_run(case: Case, tracker: 
 async def test_steps_that_go_back_or_repeat_arrive_and_none_is_dropped_in_silence(
     case: Case, tracker: Tracker
 ) -> None:
+    case.needs_logs()
     steps = [1, 2, 3, 4, 5, 3, 4, 4, 6]
     records = [
         Emitted("on_log", step, START + number * 1_000_000, {"logs": {"loss": float(number)}})
@@ -234,6 +238,7 @@ def test_odd_values_and_names_arrive_or_are_counted_and_harm_no_other(
     run.close(timeout=30.0)
     (counts,) = run.statistics().callbacks.values()
     assert (counts.failed, counts.disabled, counts.dropped) == (0, False, 0)
+    case.needs_logs()
     status, values = case.only_run()
     assert status == case.finished
     assert [v.value for v in values if v.name == case.loss] == [1.0, 0.5, 0.25]
@@ -250,6 +255,7 @@ def test_odd_values_and_names_arrive_or_are_counted_and_harm_no_other(
 async def test_lost_answers_and_replays_leave_the_state_that_one_delivery_leaves(
     case: Case, tracker: Tracker
 ) -> None:
+    case.needs_logs()
     records = training(60)
     if case.front is not None:
         case.front.losing = True
