@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,8 @@ class ThreadLane(Lane):
         self._bell = anyio.Event()
         self.active = 0
         """Hooks and deliveries that are under way."""
-        self._unsent = False
+        self._due = math.inf
+        """When what a tracker has gathered is to be sent, in monotonic seconds."""
         self._stalls_seen = 0
         self._status: RunStatus | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,7 +50,7 @@ class ThreadLane(Lane):
     @property
     def idle(self) -> bool:
         """Whether every event that was put has been dealt with."""
-        return not self.mailbox and not self.active and not self._unsent
+        return not self.mailbox and not self.active and self._due == math.inf
 
     @property
     def waiting(self) -> int:
@@ -90,7 +92,7 @@ class ThreadLane(Lane):
             if self._status is not None:
                 await self.flush()
                 await self.finish(self._status, time.time_ns())
-                self._unsent = False
+                self._due = math.inf
         finally:
             self.done = True
             self.mailbox.stopped = True
@@ -99,13 +101,15 @@ class ThreadLane(Lane):
 
     async def _work(self) -> None:
         while True:
+            if time.monotonic() >= self._due:  # also where letters come without a pause
+                await self._flush()
             if await self._serve_next():
                 await self._be_fair()
                 continue
             if self._status is not None:
                 return
-            if self._unsent:
-                await self._flush_after_interval()
+            if self._due < math.inf:
+                await self._wait(max(0.0, self._due - time.monotonic()))
             else:
                 await self.beat()
                 await self._wait(None if self.tracker is None else self.tracker.beat)
@@ -118,7 +122,8 @@ class ThreadLane(Lane):
             if letter is None:
                 return False
             await self.call(letter)
-            self._unsent = self.tracker is not None
+            if self.tracker is not None:
+                self._due = min(self._due, time.monotonic() + self.tracker.interval)
             self.mailbox.stopped = self.counts.disabled
         finally:
             self.active -= 1
@@ -133,18 +138,15 @@ class ThreadLane(Lane):
                 while self.others_have_mail():
                     await anyio.sleep(0.01)
 
-    async def _flush_after_interval(self) -> None:
-        """Gather for a while what comes together, then deliver it."""
-        assert self.tracker is not None
-        await self._wait(self.tracker.interval)
-        if not self.mailbox:
-            self.active += 1
-            self._unsent = False
-            try:
-                await self.flush()
-                await self.beat()
-            finally:
-                self.active -= 1
+    async def _flush(self) -> None:
+        """Deliver what was gathered for a while."""
+        self.active += 1
+        self._due = math.inf
+        try:
+            await self.flush()
+            await self.beat()
+        finally:
+            self.active -= 1
 
     async def _wait(self, timeout: float | None) -> None:
         if self._bell.is_set():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from callbacks_for_tests import FileTracker, read_lines
 from running import Everything, Logs, running
+from waiting import eventually
 
 from asynccb import CallbackError, TrainerCallback, TrainerState
 from asynccb._events import EVENTS
@@ -202,3 +205,17 @@ class TestComingAndGoing:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
         assert bool(logs.seen) is runs
+
+
+def test_a_tracker_on_the_thread_sends_what_it_has_while_events_come_without_a_pause(
+    tmp_path: Path,
+) -> None:
+    tracker = FileTracker(str(tmp_path / "sent"))
+    tracker.placement, tracker.interval = "thread", 0.2
+    with running(tracker, directory=tmp_path / "runs") as run:
+
+        def stepped() -> bool:
+            run.step(logs={"loss": 1.0})
+            return bool(read_lines(tmp_path / "sent"))
+
+        eventually(stepped)
