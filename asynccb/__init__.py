@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from asynccb.trackers.comet_ml import CometCallback
     from asynccb.trackers.dagshub import DagsHubCallback
     from asynccb.trackers.dvclive import DVCLiveCallback
+    from asynccb.trackers.flyte import FlyteCallback
     from asynccb.trackers.mlflow import MLflowCallback
     from asynccb.trackers.swanlab import SwanLabCallback
     from asynccb.trackers.tensorboard import TensorBoardCallback
@@ -83,6 +84,7 @@ _HOMES: Final = {
     "Event": "_events",
     "ExportableState": "_state",
     "FaultError": "_exceptions",
+    "FlyteCallback": "trackers.flyte",
     "ForkedError": "_exceptions",
     "FrozenError": "_exceptions",
     "HookReturnError": "_exceptions",
@@ -138,6 +140,7 @@ __all__ = [
     "Event",
     "ExportableState",
     "FaultError",
+    "FlyteCallback",
     "ForkedError",
     "FrozenError",
     "HookReturnError",

@@ -74,6 +74,15 @@ class Case:
     """Whether it keeps what is logged; one that does not measures by itself, and where a test
     reads logs back, the tracker's own tests say what becomes of its values."""
 
+    works_alone: bool = True
+    """Whether it does anything outside its vendor's own process; where one does not, tests of its
+    own run it there."""
+
+    def needs_to_work(self) -> None:
+        """Skip the test for a tracker that does nothing in this process."""
+        if not self.works_alone:
+            pytest.skip("does nothing outside its vendor's own process")
+
     def needs_logs(self) -> None:
         """Skip the test for a tracker that keeps no logs."""
         if not self.keeps_logs:
@@ -437,6 +446,17 @@ def codecarbon(folder: Path, servers: Servers) -> Iterator[Case]:
     )
 
 
+@contextmanager
+def flyte(folder: Path, servers: Servers) -> Iterator[Case]:
+    yield Case(
+        "FlyteCallback",
+        dict,
+        variables={"FLYTE_INTERNAL_EXECUTION_ID": "run"},
+        keeps_logs=False,
+        works_alone=False,
+    )
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
@@ -451,5 +471,6 @@ CASES: dict[str, Open] = {
     "swanlab": swanlab,
     "swanlab folder": swanlab_folder,
     "codecarbon": codecarbon,
+    "flyte": flyte,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""

@@ -103,6 +103,7 @@ foreign = {"torch", "httpx", "mlflow", "wandb", "trackio", "dagshub", "azureml",
            "huggingface_hub", "tensorboard", "transformers", "comet_ml", "dvc", "dvclive",
            "ruamel", "swanlab"}
            "ruamel", "codecarbon", "pandas"}
+           "ruamel", "codecarbon", "pandas", "flytekit"}
 print(sorted(foreign & set(sys.modules)))
 """
 
@@ -227,6 +228,7 @@ ODD: dict[str, Any] = {
 def test_odd_values_and_names_arrive_or_are_counted_and_harm_no_other(
     case: Case, tmp_path: Path
 ) -> None:
+    case.needs_to_work()
     run = asynccb.CallbackDispatcher([case.make()], max_steps=3, directory=tmp_path / "runs")
     run.emit("on_train_begin")
     run.step(logs={"loss": 1.0})
