@@ -60,6 +60,7 @@ class CheckpointSync:
 
     def take(self, checkpoint: Path, step: int) -> None:
         """Have a checkpoint uploaded; on the training thread."""
+        checkpoint = checkpoint.absolute()
         with self._changed:
             if self._place is None:
                 self._place = checkpoint.parent / _PLACE

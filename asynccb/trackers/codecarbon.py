@@ -209,14 +209,20 @@ class CodeCarbonCallback(Tracker):
 
     def _take(self, row: Row) -> None:
         """Write down and pass on what a session has measured so far; on CodeCarbon's threads."""
+        if self._earlier is None:
+            if not self.settings.offline:
+                logger.warning(
+                    "CodeCarbon takes it that this machine is in %s: nothing says where it is; set "
+                    "CODECARBON_COUNTRY_ISO_CODE",
+                    row["country_name"],
+                )
+            before = [run_id for run_id in self._sessions if run_id != row["run_id"]]
+            self._earlier = sums_of(self._path, before)
         if self.settings.csv:
             try:
                 write_row(self._path, row)
             except UNREADABLE as error:
                 self._unwritten.append((row, str(error)))
-        if self._earlier is None:
-            before = [run_id for run_id in self._sessions if run_id != row["run_id"]]
-            self._earlier = sums_of(self._path, before)
         sums = {name: value + row[name] for name, value in self._earlier.items()}
         moments = {name: row[name] for name in MOMENTS}
         self.offer({f"codecarbon/{name}": float(v) for name, v in {**sums, **moments}.items()})

@@ -3,14 +3,14 @@
 import json
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from codecarbon.output_methods.emissions_data import EmissionsData
 from codecarbon.output_methods.file import FileOutput
 
 from asynccb.trackers._codecarbon_rows import write_row
-from asynccb.trackers._codecarbon_session import Session
+from asynccb.trackers._codecarbon_session import Session, make_tracker
 from asynccb.trackers._codecarbon_settings import resolve
 
 folder = Path(sys.argv[1])
@@ -47,4 +47,6 @@ both.theirs.save_file_path = str(folder / "ours.csv")
 third = EmissionsData(**{**rows[1][-1], "run_id": "three"})
 both.theirs.out(third, None)
 write_row(folder / "theirs.csv", asdict(third))
+nowhere = replace(settings, country_iso_code=None, offline=False)
+print(json.dumps([type(make_tracker(s, folder, both)).__name__ for s in (settings, nowhere)]))
 print(json.dumps(rows))

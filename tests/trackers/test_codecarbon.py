@@ -76,13 +76,18 @@ def test_a_run_has_its_row_and_every_tracker_the_values_to_the_last(tmp_path: Pa
 
         eventually(stepped)
         run.emit("on_train_end")
-    (row,) = table(out)
+        assert run.flush(PROMPT)
+        (row,) = table(out)
+        run.emit("on_train_begin")  # another training of the same run
+        eventually(lambda: len(table(out)) == 2)
+        run.emit("on_train_end")
+    (first, second), seen = table(out), carbon(path)
+    assert first == row
     assert (row["country_iso_code"], row["project_name"]) == ("FRA", "codecarbon")
-    seen = carbon(path)
-    assert {name: seen[-1][f"codecarbon/{name}"] for name in SUMS} == {
-        name: float(row[name]) for name in SUMS
-    }
-    assert seen[-1]["codecarbon/cpu_power"] == float(row["cpu_power"]) > 0
+    for name in SUMS:
+        total = float(first[name]) + float(second[name])
+        assert seen[-1][f"codecarbon/{name}"] == pytest.approx(total)
+    assert seen[-1]["codecarbon/cpu_power"] == float(second["cpu_power"]) > 0
     energies = [log["codecarbon/energy_consumed"] for log in seen]
     assert energies == sorted(energies)
     assert energies[-1] > 0
@@ -184,7 +189,8 @@ async def test_an_old_journal_is_delivered_without_measuring(tmp_path: Path) -> 
 
 def test_the_table_is_the_one_that_codecarbon_writes_and_goes_on_with(tmp_path: Path) -> None:
     said, _ = output_of("codecarbon_own", tmp_path)
-    rows = json.loads(said)
+    kinds, rows = map(json.loads, said.splitlines())
+    assert kinds == ["OfflineEmissionsTracker", "EmissionsTracker"]
     ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
     assert ours.read_text() == theirs.read_text()
     read = table(ours)
@@ -256,6 +262,23 @@ async def test_a_row_that_cannot_be_written_is_counted_and_set_aside(tmp_path: P
     (refusal,) = tracker.take_refusals()
     assert refusal.record["run_id"] == "a"
     assert offered[0]["codecarbon/cpu_power"] == 2.0
+
+
+async def test_a_resumed_training_goes_on_with_the_sums_of_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_row(tmp_path / "out" / "emissions.csv", row("before", emissions=2.0))
+    write_row(tmp_path / "out" / "emissions.csv", row("of another run", emissions=4.0))
+    tracker = asynccb.CodeCarbonCallback(output_dir=tmp_path / "out")
+    assert tracker.resume({"sessions": ["before"], "training": True})
+    tracker.describe(description())
+    offered: list[Any] = []
+    tracker.offer = offered.append
+    now = row("now", emissions_rate=0.5, cpu_power=2.0, gpu_power=0, ram_power=0)
+    tracker._take({**now, "country_name": "Canada"})
+    assert offered[0]["codecarbon/emissions"] == 3.0
+    assert "this machine is in Canada: nothing says where it is" in caplog.text
+    assert tracker.state()["attributes"] == {"sessions": ["before"], "training": False}
 
 
 # -- settings --------------------------------------------------------------------------------------
