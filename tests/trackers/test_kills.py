@@ -1,4 +1,8 @@
-"""Trainer, companion and both killed while a tracker is told, whatever its server."""
+"""
+Trainer, companion and both killed while a tracker is told, whatever its server.
+
+CodeCarbon and Flyte, which keep no points of a log, have kills in tests of their own.
+"""
 
 from __future__ import annotations
 
