@@ -141,9 +141,10 @@ def measured_still(folder: Path) -> bool:
 
 
 SLOW = """
-import time
+import os, pathlib, time
 class EmissionsTracker:
     def __init__(self, **given):
+        pathlib.Path(os.environ["LOOKING"]).touch()
         time.sleep(3600)
 OfflineEmissionsTracker = EmissionsTracker
 """
@@ -157,15 +158,17 @@ def test_nobody_waits_for_the_look_at_the_hardware(
     (package.parent / "__init__.py").write_text(SLOW)
     (package / "__init__.py").touch()
     (package / "base_output.py").write_text("OutputMethod = str")
-    monkeypatch.syspath_prepend(str(package.parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(package.parents[1]), prepend=os.pathsep)
+    monkeypatch.setenv("LOOKING", str(tmp_path / "looking"))
     path = tmp_path / "sent"
-    begin = time.monotonic()
     with running(
         measuring(), FileTracker(str(path)), args=arguments(tmp_path), directory=tmp_path / "runs"
     ) as run:
         run.emit("on_init_end")
         run.emit("on_train_begin")
         run.step(logs={"loss": 1.0})
+        eventually(lambda: (tmp_path / "looking").exists())
+        begin = time.monotonic()
         run.emit("on_train_end")
         assert run.flush(PROMPT)
     assert time.monotonic() - begin < PROMPT
