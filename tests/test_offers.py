@@ -122,6 +122,7 @@ def test_a_close_waits_for_the_last_ones_no_longer_than_it_may(tmp_path: Path) -
     )
     run.emit("on_train_begin")
     run.step(logs={"loss": 1.0})
+    assert run.flush(60)
     run.emit("on_train_end")
     begin = time.monotonic()
     run.close(timeout=1.0)
