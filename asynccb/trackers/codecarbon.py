@@ -62,7 +62,7 @@ class CodeCarbonCallback(Tracker):
     """
 
     name: ClassVar[str] = "codecarbon"
-    local: ClassVar[bool] = True
+    local: bool = True
     ranks: Ranks = "local_zero"
     interval: ClassVar[float] = 0.2
     offers: ClassVar[bool] = True

@@ -67,7 +67,7 @@ class FlyteCallback(Tracker):
 
     name: ClassVar[str] = "flyte"
     placement: Placement = "thread"
-    local: ClassVar[bool] = True
+    local: bool = True
     interval: ClassVar[float] = 0.5
 
     def __init__(self, save_log_history: bool = True, sync_checkpoints: bool = True) -> None:
