@@ -101,9 +101,7 @@ tracker = getattr(asynccb, sys.argv[1])(**json.loads(sys.argv[2]))
 assert asynccb.TrainerCallback in type(tracker).__mro__
 foreign = {"torch", "httpx", "mlflow", "wandb", "trackio", "dagshub", "azureml", "azure",
            "huggingface_hub", "tensorboard", "transformers", "comet_ml", "dvc", "dvclive",
-           "ruamel", "swanlab"}
-           "ruamel", "codecarbon", "pandas"}
-           "ruamel", "codecarbon", "pandas", "flytekit"}
+           "ruamel", "swanlab", "codecarbon", "pandas", "flytekit"}
 print(sorted(foreign & set(sys.modules)))
 """
 
