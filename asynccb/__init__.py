@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asynccb.callbacks.progress import ProgressCallback
     from asynccb.huggingface import AsyncCallbacks
     from asynccb.trackers.azure_ml import AzureMLCallback
+    from asynccb.trackers.clearml import ClearMLCallback
     from asynccb.trackers.codecarbon import CodeCarbonCallback
     from asynccb.trackers.comet_ml import CometCallback
     from asynccb.trackers.dagshub import DagsHubCallback
@@ -70,6 +71,7 @@ _HOMES: Final = {
     "CallbackDispatcher": "_dispatcher",
     "BusyError": "_exceptions",
     "CallbackError": "_exceptions",
+    "ClearMLCallback": "trackers.clearml",
     "ClosedError": "_exceptions",
     "CodeCarbonCallback": "trackers.codecarbon",
     "CometCallback": "trackers.comet_ml",
@@ -126,6 +128,7 @@ __all__ = [
     "BusyError",
     "CallbackDispatcher",
     "CallbackError",
+    "ClearMLCallback",
     "ClosedError",
     "CodeCarbonCallback",
     "CometCallback",

@@ -22,6 +22,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from servers.clearml_schema import Schema
+from servers.clearml_schema import clearml_schema as opened_schema
+from servers.clearml_server import ClearMLServer, clearml_server
 from servers.comet_server import CometServer, comet_server
 from servers.gate import Gate, gate
 from servers.mlflow_server import RealMLflow
@@ -79,6 +82,28 @@ def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if "MLFLOW" in name or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def clearml_schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Schema]:
+    """What asks the vendor's own request classes."""
+    with opened_schema(tmp_path_factory.mktemp("clearml")) as schema:
+        yield schema
+
+
+@pytest.fixture
+def clearml(
+    clearml_schema: Schema, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[ClearMLServer]:
+    """A ClearML server, its credentials in the environment, and nothing of the machine's."""
+    for name in list(os.environ):
+        if name.startswith(("CLEARML", "TRAINS")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with clearml_server(clearml_schema) as server:
+        for name, value in server.credentials().items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture

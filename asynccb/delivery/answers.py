@@ -11,7 +11,7 @@ from __future__ import annotations
 import email.utils
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -52,6 +52,9 @@ class Statuses:
     give_up: frozenset[int] = frozenset()
     wait_headers: tuple[str, ...] = ("Retry-After",)
     """Headers that may say how long to wait, the first one that is there counts."""
+    error: Callable[[bytes], tuple[str, str] | None] | None = None
+    """Finds code and message in the body of an error, where these are no JSON members at its top;
+    returns None for a body that is another's, such as a proxy's."""
 
     def tries_again(self, status: int) -> bool:
         """Tell whether the same request may be taken later."""
@@ -129,22 +132,26 @@ class Reply:
         wait = until - (time.time() if now is None else now)
         return min(max(0.0, wait), _LONGEST_WAIT)
 
-    def _code(self) -> str | None:
-        code = _error_code(self.content)
-        return None if code is None else hide(code, self.hidden)
+    def _error(self, statuses: Statuses) -> tuple[str | None, str]:
+        """Return the code, where there is one, and what the body says."""
+        found = None if statuses.error is None else statuses.error(self.content)
+        code = _error_code(self.content) if found is None else found[0]
+        text = self.excerpt if found is None else hide(found[1], self.hidden)[:_EXCERPT]
+        return None if code is None else hide(code, self.hidden), text
 
     def check(self, statuses: Statuses, hint: str) -> None:
         """Raise what the answer means, unless it is a success; `hint` is for an `AccessError`."""
         if self.is_success:
             return
-        message = f"{self.request} was answered with {self.status}: {self.excerpt}"
+        code, text = self._error(statuses)
+        message = f"{self.request} was answered with {self.status}: {text}"
         if statuses.tries_again(self.status):
             wait = self.wait(statuses.wait_headers)
             if self.status < 500:
                 raise TransientError(message, retry_after=wait, cause=str(self.status))
-            raise FaultError(message, status=self.status, code=self._code(), retry_after=wait)
+            raise FaultError(message, status=self.status, code=code, retry_after=wait)
         if not statuses.gives_up(self.status):
-            raise RejectedError(message, status=self.status, code=self._code())
+            raise RejectedError(message, status=self.status, code=code)
         if 300 <= self.status < 400:
             target = hide(public_url(self.headers.get("Location", "")), self.hidden)
             raise AccessError(

@@ -1,17 +1,15 @@
 """
 Tokens for an AzureML workspace: the job's own, which the service renews, or those of an identity.
 
-Promises: a token is kept in memory alone, and renewed before it expires; no message quotes one.
+Promises: those of `_token.py`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import anyio.to_thread
@@ -20,8 +18,9 @@ import msgspec
 from asynccb._exceptions import AccessError, RejectedError
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
+from asynccb.trackers._token import Source, Token, end_of
 
-_MARGIN: Final = 95.0
+MARGIN: Final = 95.0
 """Seconds before a token's end at which the service's own client renews it."""
 _AUTHORITY: Final = "https://login.microsoftonline.com"
 _SCOPE: Final = "https://management.azure.com/.default"
@@ -29,25 +28,6 @@ _HINT: Final = (
     "set MLFLOW_TRACKING_TOKEN, or AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET of an "
     "identity that may write to the workspace, or install azure-identity"
 )
-
-
-class Token(msgspec.Struct, frozen=True):
-    """Hold a token and when it ends, in Unix seconds; 0 where it does not say."""
-
-    value: str
-    ends: float = 0.0
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether it is time for another one."""
-        return bool(self.ends) and time.time() > self.ends - _MARGIN
-
-    def __repr__(self) -> str:
-        return "<Token>"
-
-
-Source: TypeAlias = Callable[[Token | None], Awaitable[Token]]
-"""Returns a new token; takes the one that is ending, or that the server has refused."""
 
 
 class _RunToken(msgspec.Struct):
@@ -58,37 +38,6 @@ class _RunToken(msgspec.Struct):
 class _Granted(msgspec.Struct):
     access_token: str
     expires_in: float = 0.0
-
-
-class _Claims(msgspec.Struct):
-    exp: float = 0.0
-
-
-class Keeper:
-    """Keep the token of one tracker."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._token: Token | None = None
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether the token is to be renewed before the next request."""
-        return self._token is not None and self._token.is_ending
-
-    async def headers(self) -> dict[str, str]:
-        """Return the header with the token, got when there is none yet."""
-        if self._token is None:
-            self._token = await self._source(None)
-        return {"Authorization": f"Bearer {self._token.value}"}
-
-    async def renewed(self) -> dict[str, str]:
-        """Return the header with a new token."""
-        self._token = await self._source(self._token)
-        return await self.headers()
-
-    def __repr__(self) -> str:
-        return "<Keeper>"
 
 
 def job_token(
@@ -109,7 +58,7 @@ def job_token(
 
     async def source(old: Token | None) -> Token:
         if old is None:
-            return Token(first, _end_of(first))
+            return Token(first, end_of(first))
         if path is None:
             raise AccessError(f"the AzureML token is refused or over, and of no run; {_HINT}")
         headers = {"Authorization": f"Bearer {old.value}"}
@@ -120,7 +69,7 @@ def job_token(
             raise AccessError(f"the AzureML token cannot be renewed: {error}") from error
         finally:
             await client.close()
-        return Token(answer.token, _unix(answer.expiry) or _end_of(answer.token))
+        return Token(answer.token, _unix(answer.expiry) or end_of(answer.token))
 
     return source
 
@@ -173,16 +122,6 @@ def _ask_azure_identity() -> Token:
     except Exception as error:
         raise AccessError(f"azure-identity gives no token: {type(error).__name__}") from error
     return Token(found.token, float(found.expires_on))
-
-
-def _end_of(token: str) -> float:
-    """Return when a JSON web token ends (its `exp`), or 0."""
-    claims = token.split(".")[1] if token.count(".") == 2 else ""
-    try:
-        decoded = base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))
-        return msgspec.json.decode(decoded, type=_Claims).exp
-    except (binascii.Error, msgspec.DecodeError):
-        return 0.0
 
 
 def _unix(text: str) -> float:

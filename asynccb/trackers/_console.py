@@ -101,9 +101,10 @@ class Console:
 
 
 class ConsoleSide(TrainingSide):
-    """Tell a tracker the lines, as `console`, where that is wanted."""
+    """Tell `"console"`, with `lines` of whether each is an error, its time in ns, and its text."""
 
     def __init__(self, wanted: bool) -> None:
+        """Take whether the lines are wanted; where not, nothing is heard."""
         self._console = Console() if wanted else None
 
     def open(self) -> None:

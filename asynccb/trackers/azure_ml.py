@@ -19,11 +19,12 @@ from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers._azureml_blobs import put_blob
 from asynccb.trackers._azureml_settings import AzureMLSettings, is_configured, resolve
-from asynccb.trackers._azureml_token import Keeper, identity_token, job_token
+from asynccb.trackers._azureml_token import MARGIN, identity_token, job_token
 from asynccb.trackers._mlflow_access import transport
 from asynccb.trackers._mlflow_rest import Limits, RunInfo
 from asynccb.trackers._mlflow_run import MLflowRun
 from asynccb.trackers._mlflow_tracker import MLflowTracker
+from asynccb.trackers._token import Keeper
 
 if TYPE_CHECKING:
     pass
@@ -123,7 +124,7 @@ class AzureMLCallback(MLflowTracker):
         if settings.run_id is not None and settings.experiment_id is not None:
             path = settings.run_path(settings.run_id, settings.experiment_id)
         source = job_token(os.environ, settings.host, path, reach)
-        self._keeper = Keeper(source or identity_token(os.environ, reach))
+        self._keeper = Keeper(source or identity_token(os.environ, reach), MARGIN)
         return Client(settings.host, transport=reach)
 
     async def begin(self, client: Client) -> None:

@@ -7,6 +7,7 @@ anything is sent to it, however often that was tried, and whether metrics or fil
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import anyio
 import anyio.to_thread
 
-from asynccb._exceptions import FaultError, RejectedError
+from asynccb._exceptions import ConfigurationError, FaultError, RejectedError
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers.base import Tracker
@@ -23,6 +24,7 @@ from asynccb.trackers.base import Tracker
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+logger = logging.getLogger("asynccb")
 
 _PATIENCE: Final = 10
 """Attempts, about two minutes of them, at a file over which the server fails, and only that."""
@@ -49,6 +51,7 @@ class ServerTracker(Tracker):
     _client: Client | None = None
     _begun: bool = False
     _opening: anyio.Lock | None = None
+    _stopping: bool = False
 
     def set_up(self, settings: Any) -> None:
         """Take the settings and make empty queues; called for a new tracker and a restored one."""
@@ -96,6 +99,17 @@ class ServerTracker(Tracker):
         """Send what is queued; the first time, connect and begin the run."""
         if self.pending:
             await self.send(await self.ready())
+
+    def stop_training(self, who: str) -> None:
+        """Ask the training to stop, because somebody has pressed a button at a server; once."""
+        if self._stopping:
+            return
+        self._stopping = True
+        logger.warning("%s asks the run %s to stop; it does at the next step", who, self.address)
+        try:
+            self.request(should_training_stop=True)
+        except ConfigurationError:
+            logger.info("the training is not there any more to be stopped")
 
     async def upload(self, kept: Kept) -> None:
         """

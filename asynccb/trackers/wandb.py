@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import anyio
 import msgspec
 
 from asynccb._events import Event
-from asynccb._exceptions import AccessError, ConfigurationError, RejectedError
+from asynccb._exceptions import AccessError, RejectedError
 from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Folder, Kept
@@ -127,7 +128,7 @@ class WandbCallback(ServerTracker):
         self.offline = settings.mode == "offline"
         self.beat = settings.system_metrics or _BEAT
         self.uploads = _UPLOADS[settings.log_model]
-        self._outbox = Outbox(self._stop, self.reject)
+        self._outbox = Outbox(partial(self.stop_training, "W&B"), self.reject)
         self._models = Models(settings)
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
@@ -135,7 +136,6 @@ class WandbCallback(ServerTracker):
         self._others: dict[str, Any] = {}
         self._heard = False
         self._stale = False
-        self._stopping = False
         self._ended = False
 
     @classmethod
@@ -333,14 +333,3 @@ class WandbCallback(ServerTracker):
         self._run = run
         self.address = f"{self.settings.app_url}/{run.entity}/{run.project}/runs/{run.run_id}"
         logger.info("W&B run %s: %s", run.name, self.address)
-
-    def _stop(self) -> None:
-        """Ask the training to stop, because somebody has pressed the button; once."""
-        if self._stopping:
-            return
-        self._stopping = True
-        logger.warning("W&B asks the run %s to stop; it does at the next step", self.address)
-        try:
-            self.request(should_training_stop=True)
-        except ConfigurationError:
-            logger.info("the training is not there any more to be stopped")

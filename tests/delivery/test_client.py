@@ -12,6 +12,7 @@ import pytest
 from servers.scripted import Answer, CutError, certificate, in_turn, scripted, silence
 
 from asynccb._exceptions import AccessError, DeliveryError, RejectedError, TransientError
+from asynccb.delivery.answers import Statuses
 from asynccb.delivery.bodies import chunks
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
@@ -175,6 +176,21 @@ async def test_a_message_names_the_request_and_the_beginning_of_the_body_only() 
     assert text.startswith("POST http://127.0.0.1:")
     assert "/things was answered with 400: why not xxx" in text
     assert len(text) < 300
+
+
+async def test_a_server_with_errors_of_its_own_form_is_quoted_by_its_own_rules() -> None:
+    body = json.dumps({"padding": "x" * 300, "said": [17, f"no room for {SECRET}"]}).encode()
+
+    def error(content: bytes) -> tuple[str, str] | None:
+        return None if b"said" not in content else ("17", json.loads(content)["said"][1])
+
+    rules = {"statuses": Statuses(error=error), "headers": {"Authorization": f"Bearer {SECRET}"}}
+    found = await failure(Answer(400, body), **rules)
+    assert isinstance(found, RejectedError)
+    assert str(found).endswith("was answered with 400: no room for ***")
+    assert found.code == "17"
+    proxied = await failure(Answer(400, b'{"code": "P1"} of a proxy'), **rules)
+    assert "of a proxy" in str(proxied)
 
 
 async def test_no_message_repr_or_state_shows_a_credential() -> None:

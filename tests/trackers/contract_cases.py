@@ -19,6 +19,7 @@ from comet_archives import archived
 from dvclive_files import numeric, plain, studio_rows, tables
 from event_files import logged
 from servers.azureml_rules import WORKSPACE, AzureML
+from servers.clearml_server import ACCESS, ClearMLServer, clearml_server
 from servers.comet_server import CometServer, comet_server
 from servers.dagshub_rules import DagsHub
 from servers.front import Front, fronting
@@ -457,6 +458,47 @@ def flyte(folder: Path, servers: Servers) -> Iterator[Case]:
     )
 
 
+@contextmanager
+def clearml(folder: Path, servers: Servers) -> Iterator[Case]:
+    with clearml_server(servers.clearml_schema) as server, fronting(server.url) as front:
+        server.secret = SECRET
+        yield Case(
+            "ClearMLCallback",
+            lambda: clearml_values(server),
+            variables={
+                "CLEARML_API_HOST": front.url,
+                "CLEARML_FILES_HOST": front.url,
+                "CLEARML_API_ACCESS_KEY": ACCESS,
+                "CLEARML_API_SECRET_KEY": SECRET,
+            },
+            front=front,
+            finished="completed",
+            loss="train/loss",
+            replaces=True,
+            single=frozenset({"train_loss"}),
+        )
+
+
+def clearml_values(server: ClearMLServer) -> dict[str, list[Value]]:
+    """Return what each task has; what no chart takes, such as NaN, is a line of its console."""
+    read: dict[str, list[Value]] = {}
+    for number, task in enumerate(server.tasks.tasks.values()):
+        values = [
+            Value(
+                0 if title == "Summary" else step,
+                name if title == "Summary" else f"{title}/{name}",
+                value,
+            )
+            for (title, name, step), value in task.scalars.items()
+            if not title.startswith(":monitor:")
+        ]
+        for line in task.logs:
+            name, _, rest = line["msg"].rpartition(" = ")
+            values.append(Value(int(rest.rpartition(" ")[2]), name, None))
+        read[f"{task.status}#{number}"] = sorted(values, key=lambda v: v.step)
+    return read
+
+
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
@@ -468,6 +510,7 @@ CASES: dict[str, Open] = {
     "wandb": wandb,
     "comet_ml": comet,
     "comet_ml archive": comet_archive,
+    "clearml": clearml,
     "swanlab": swanlab,
     "swanlab folder": swanlab_folder,
     "codecarbon": codecarbon,

@@ -14,6 +14,7 @@ from contract_cases import workspace_address
 from dvclive_files import studio_rows, tables
 from faults.kills import STEPS, Target, ended_in, kill_many
 from servers.azureml_rules import AzureML
+from servers.clearml_server import ClearMLServer
 from servers.comet_server import CometServer
 from servers.dagshub_rules import DagsHub
 from servers.front import fronting
@@ -152,9 +153,35 @@ def dvclive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Target]
         )
 
 
+@pytest.fixture
+def to_clearml(clearml: ClearMLServer) -> Target:
+    def ended(project: str) -> tuple[str, list[tuple[int, float]]] | None:
+        found = [
+            task
+            for task in clearml.tasks.tasks.values()
+            if clearml.tasks.projects[task.fields["project"]] == project
+        ]
+        assert len(found) < 2, "two tasks for one training"
+        if not found or found[0].status not in ("completed", "failed"):
+            return None
+        return found[0].status, found[0].series("train", "loss")
+
+    return Target("ClearMLCallback", lambda name: {"project": name}, ended, "completed", "failed")
+
+
 @pytest.mark.usefixtures("mlflow_environment")
 @pytest.mark.parametrize(
-    "name", ["trackio", "dagshub", "azure_ml", "to_wandb", "to_comet", "dvclive", "to_swanlab"]
+    "name",
+    [
+        "trackio",
+        "dagshub",
+        "azure_ml",
+        "to_wandb",
+        "to_clearml",
+        "to_comet",
+        "dvclive",
+        "to_swanlab",
+    ],
 )
 def test_nothing_is_lost_and_nothing_doubled_whoever_is_killed(
     request: pytest.FixtureRequest, tmp_path: Path, name: str
