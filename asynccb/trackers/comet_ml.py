@@ -20,7 +20,7 @@ import anyio
 import msgspec
 
 from asynccb._events import Event
-from asynccb._exceptions import AccessError, ConfigurationError, RejectedError
+from asynccb._exceptions import AccessError, RejectedError
 from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
@@ -114,7 +114,6 @@ class CometCallback(ServerTracker):
         """Key of the experiment of a training that this one resumes."""
         self._asked = False
         self._stale = False
-        self._stopping = False
         self._ended = False
         self._beaten = 0.0
 
@@ -339,12 +338,6 @@ class CometCallback(ServerTracker):
 
     def _stop(self) -> None:
         """Ask the training to stop, because somebody has asked for that; once."""
-        if self._stopping:
-            return
-        self._stopping = True
-        logger.warning("Comet asks %s to stop; it does at the next step", self.address)
-        self._outbox.notes.extend([other("experiment_stopped_by_user", True)])
-        try:
-            self.request(should_training_stop=True)
-        except ConfigurationError:
-            logger.info("the training is not there any more to be stopped")
+        if not self._stopping:
+            self._outbox.notes.extend([other("experiment_stopped_by_user", True)])
+        self.stop_training("Comet")
