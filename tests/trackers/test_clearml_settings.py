@@ -246,14 +246,14 @@ def test_variables_are_looked_up_where_they_are_asked_for() -> None:
         conf.text("c")
 
 
-WORDS = st.text("abz09_-./:=+", min_size=1, max_size=8).filter(lambda w: not w.startswith("//"))
+WORDS = st.text("abz09_-./:", min_size=1, max_size=8).filter(lambda w: not w.startswith("//"))
 QUOTED = st.text('ab #{}[],:=$/"\\\n\té', max_size=8).map(
     lambda text: json.dumps(text, ensure_ascii=False)
 )
 LINES = st.tuples(
     st.sampled_from(["k1", "k2", '"k.3"', "t.k4", "t.k5"]),
     st.sampled_from([":", "=", " : ", " = "]),
-    st.one_of(WORDS.filter(lambda w: not w.startswith((":", "=", "+"))), QUOTED),
+    st.one_of(WORDS.filter(lambda w: not w.startswith(":")), QUOTED),
     st.sampled_from(["", " # said", " // said", ",", "   "]),
 ).map("".join)
 TEXTS: list[str] = []
