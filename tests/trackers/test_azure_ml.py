@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,6 +199,7 @@ async def test_without_any_credentials_it_says_what_to_set(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    monkeypatch.setitem(sys.modules, "azure.identity", None)  # as if it was not installed
     tracker = made()
     await play(tracker, training(1))
     with pytest.raises(AccessError, match="MLFLOW_TRACKING_TOKEN"):
