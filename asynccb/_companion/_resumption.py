@@ -195,7 +195,7 @@ def _end(folder: Path) -> int:
 
 def _is_live(folder: Path) -> bool:
     try:
-        return is_live(folder)
+        return is_starting(folder) or is_live(folder)
     except FileNotFoundError:  # it has just been removed
         return True
 
