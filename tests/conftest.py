@@ -21,6 +21,9 @@ from pathlib import Path
 # cores from the other processes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Nor is the package to be compiled anew in each process that a test starts.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A job in the background of a shell ignores Ctrl-C, and so would each process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
