@@ -38,27 +38,9 @@ class MLflowTracker(ServerTracker):
         """Queue parameters and tags; a run that is continued runs again."""
         self._mlflow.begin_training()
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue the numbers."""
-        self._mlflow.add(self.numbers(logs), state.global_step, self.time)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue the numbers of a prediction, which come as `test_*`."""
-        self._mlflow.add(self.numbers(metrics), state.global_step, self.time)
+        self._mlflow.add(self.numbers(values), state.global_step, self.time)
 
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Have the event in the journal; `files` says what is uploaded."""

@@ -137,29 +137,10 @@ class ClearMLCallback(ServerTracker):
         """Have the task made."""
         self._heard = True
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue the values."""
         self._heard = True
-        self._outbox.add_logs(logs or {}, int(state.global_step), self.time)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue what a prediction gave, which comes as `test_*`."""
-        self._heard = True
-        self._outbox.add_logs(metrics or {}, int(state.global_step), self.time)
+        self._outbox.add_logs(values, int(state.global_step), self.time)
 
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Have the event in the journal; `files` says what is stored."""

@@ -133,28 +133,6 @@ class CometCallback(ServerTracker):
         """Have the experiment made."""
         self._hear()
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue metrics."""
-        self._queue(logs, state)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue a prediction's metrics, which come as `test_*`."""
-        self._queue(metrics, state)
-
     async def on_train_end(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
@@ -331,9 +309,10 @@ class CometCallback(ServerTracker):
             self._stale = False
             self._outbox.describe(self.run, self.settings.name, self.settings.usual_name, self.time)
 
-    def _queue(self, values: Mapping[str, Any] | None, state: TrainerState) -> None:
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue metrics, behind what is known of the run."""
         self._hear()
-        for name in self._outbox.add(values or {}, state, self.time):
+        for name in self._outbox.add(values, state, self.time):
             self.reject(f"the value {name!r}", "it is neither a number nor a text")
 
     def _stop(self) -> None:

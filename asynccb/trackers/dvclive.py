@@ -126,28 +126,6 @@ class DVCLiveCallback(ServerTracker):
         self._has_params = True
         self._note(state)
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue a row for each metric."""
-        self._queue(logs, state)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue a row for each of a prediction's metrics, which come as `test_*`."""
-        self._queue(metrics, state)
-
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Have the event in the journal; `files` says what is kept."""
 
@@ -289,8 +267,9 @@ class DVCLiveCallback(ServerTracker):
             self._first = int(state.global_step)
         self._dirty = True
 
-    def _queue(self, values: Mapping[str, Any] | None, state: TrainerState) -> None:
-        metrics, dropped = metrics_of(values or {})
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue a row for each metric."""
+        metrics, dropped = metrics_of(values)
         for name in dropped:
             self.reject(f"the metric {name!r}", "it is neither a number nor a text")
         if metrics:

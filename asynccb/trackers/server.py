@@ -24,6 +24,8 @@ from asynccb.trackers.base import Tracker
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from asynccb._state import TrainerState
+
 logger = logging.getLogger("asynccb")
 
 _PATIENCE: Final = 10
@@ -56,6 +58,32 @@ class ServerTracker(Tracker):
     def set_up(self, settings: Any) -> None:
         """Take the settings and make empty queues; called for a new tracker and a restored one."""
         self.settings = settings
+
+    async def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue what was logged."""
+        self.queue(logs or {}, state)
+
+    async def on_predict(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue a prediction's metrics, which come as `test_*`."""
+        self.queue(metrics or {}, state)
+
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue what was logged or predicted, unless the hooks for that are the tracker's own."""
+        raise NotImplementedError
 
     def connect(self) -> Client:
         """Look up the credentials and make the client; called once, in a worker thread."""

@@ -141,28 +141,6 @@ class TrackioCallback(ServerTracker):
         self._run.describe(run)
         self._destination = self.settings.destination(run.args)
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue a row."""
-        self._queue(logs, state)
-
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Queue a row of a prediction's metrics, which come as `test_*`."""
-        self._queue(metrics, state)
-
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Have the event in the journal; `files` says what is stored."""
 
@@ -312,8 +290,9 @@ class TrackioCallback(ServerTracker):
         except RejectedError as error:
             self.reject(f"the {row.kind} {name}", str(error), cause=error.cause, record=row)
 
-    def _queue(self, values: Mapping[str, Any] | None, state: TrainerState) -> None:
-        metrics, dropped = metrics_of(values or {})
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue a row."""
+        metrics, dropped = metrics_of(values)
         for name in dropped:
             self.reject(f"the value {name!r}", "it is neither a number nor a text")
         if not metrics:
