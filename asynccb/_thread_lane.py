@@ -37,7 +37,7 @@ class ThreadLane(Lane):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._bell = anyio.Event()
+        self._bell = asyncio.Event()
         self.active = 0
         """Hooks and deliveries that are under way."""
         self._due = math.inf
@@ -131,7 +131,8 @@ class ThreadLane(Lane):
 
     async def _be_fair(self) -> None:
         """Let other lanes run; one that has blocked the loop lets them catch up first."""
-        await cancel_shielded_checkpoint()
+        if self.mailbox:  # without a letter it waits anyway
+            await cancel_shielded_checkpoint()
         if self.counts.stalled > self._stalls_seen:
             self._stalls_seen = self.counts.stalled
             with anyio.move_on_after(_PENANCE):
@@ -149,8 +150,11 @@ class ThreadLane(Lane):
             self.active -= 1
 
     async def _wait(self, timeout: float | None) -> None:
-        if self._bell.is_set():
-            self._bell = anyio.Event()
-        if not self.mailbox and self._status is None:
-            with anyio.move_on_after(timeout):
-                await self._bell.wait()
+        self._bell.clear()
+        if self.mailbox or self._status is not None:
+            return
+        if timeout is None:  # as nearly always; a scope would cost as much as a hook's call
+            await self._bell.wait()
+            return
+        with anyio.move_on_after(timeout):
+            await self._bell.wait()

@@ -108,6 +108,23 @@ class TestOrder:
                 put(loop, one, letter(step))
                 eventually(lambda step=step: one.counts.delivered == step + 1)
 
+    def test_the_loop_looks_for_events_in_vain_only_while_they_are_dense(self) -> None:
+        looks: list[bool] = []
+
+        class Follows(TrainerCallback):
+            async def on_log(self, args, state, control, **kwargs):
+                looks.append(loop._awake)  # where not, it sleeps until it is woken
+                if state.global_step < 200:
+                    put(loop, one, letter(state.global_step + 1))
+
+        one = thread_lane(Follows())
+        with looping(one) as loop:
+            assert eventually(lambda: one._loop is not None)
+            put(loop, one, letter(1))
+            assert eventually(lambda: len(looks) == 200)
+        assert looks[0] is False
+        assert any(looks)
+
     def test_a_lane_that_is_started_later_gets_its_events(self) -> None:
         first, second = thread_lane(Notes()), thread_lane(Notes())
         with looping(first) as loop:
