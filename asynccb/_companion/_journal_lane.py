@@ -2,8 +2,8 @@
 A lane in the companion: the journal's reader for one callback.
 
 Promises: a record reaches the callback in order, and again only where the companion died before the
-cursor had passed it; the cursor passes a record when the server has acknowledged it, and where a
-decision is waited for, when that has been sent.
+cursor had passed it; the cursor passes a record when the server has acknowledged it, and on the
+disk, where a decision is waited for, when that has been sent.
 """
 
 from __future__ import annotations
@@ -46,10 +46,6 @@ _COMMIT: Final = 0.2
 """Least seconds between two writes of the cursor, for callbacks that acknowledge at once."""
 
 
-async def _said_at_once() -> None:
-    """Stand in where nobody waits for answers."""
-
-
 @dataclass(eq=False)
 class JournalLane(Lane):
     """Serve one callback from the journal in `directory`."""
@@ -65,8 +61,8 @@ class JournalLane(Lane):
     """Rings when the journal has grown."""
     first: int = 0
     """Id of the first record to be seen, for a callback that was added later."""
-    spoken: Callable[[], Awaitable[None]] = field(default=_said_at_once, kw_only=True)
-    """Waits until the answers so far are where no death of this process can take them back."""
+    spoken: Callable[[], Awaitable[bool]] | None = field(default=None, kw_only=True)
+    """Waits a while, and tells whether no death of this process can take the answers back."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +81,7 @@ class JournalLane(Lane):
         """Records below this id are delivered without gathering."""
         self.done = False
         self._committed = self._delivered = 0.0
+        self._answered = False  # since the cursor was written
         self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
@@ -238,8 +235,9 @@ class JournalLane(Lane):
             self.cursor.attributes = self.callback.state()["attributes"]
 
     async def _call_all(self, letters: list[Letter]) -> None:
-        """Call the hooks, `concurrency` at a time, have their answers sent, and empty the list."""
-        asked = any(letter.ticket and letter.event in self.deciding for letter in letters)
+        """Call the hooks, `concurrency` at a time, and empty the list."""
+        if any(letter.ticket and letter.event in self.deciding for letter in letters):
+            self._answered = True
         if self.options.concurrency == 1:
             for letter in letters:
                 await self.call(letter)
@@ -256,8 +254,6 @@ class JournalLane(Lane):
                 for _ in range(self.options.concurrency):
                     group.start_soon(work)
         letters.clear()
-        if asked:
-            await self.spoken()
 
     async def _about_run(
         self, replica: Replica, number: int, record: Record, payload: bytes
@@ -319,6 +315,9 @@ class JournalLane(Lane):
             return
         self._committed = now
         position = self.position
+        if self._answered and self.spoken and not await self.spoken():
+            return
+        self._answered = False
         try:
             if self._run_record is not None and self.cursor.run is not None:
                 await replace(self._run_path(self.cursor.run), self._run_record)

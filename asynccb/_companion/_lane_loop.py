@@ -56,15 +56,15 @@ class LaneLoop:
         say: Callable[[FromCompanion], None],
         on_failed: Callable[[LaneFailed], None],
         *,
-        spoken: Callable[[], Awaitable[None]],
+        spoken: Callable[[], Awaitable[bool]],
         settings: JournalSettings,
     ) -> None:
         """
         Take the run's folder, what tells how many records its journal has, and its end in memory.
 
-        `on_failed` takes a callback that cannot live here; `spoken` is awaited before a lane has
-        done with a record that it had to answer. Where the settings say `offline`, trackers of
-        servers get none: they wait for `asynccb sync`.
+        `on_failed` takes a callback that cannot live here; `spoken` is awaited before a lane
+        writes down that it has done with a record that it had to answer. Where the settings say
+        `offline`, trackers of servers get none: they wait for `asynccb sync`.
         """
         self.lanes: dict[str, JournalLane] = {}
         self._folder = folder

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Final
+
+import anyio
 
 from asynccb._companion._bell import Bell
 from asynccb._companion._conversation import GONE, Conversation
 from asynccb._companion._messages import FromCompanion
 
-_LOOK = 0.005
+_LOOK: Final = 0.005
 """Seconds between two looks whether all is said."""
+_SPEECH: Final = 1.0
+"""Seconds for which that is waited for."""
 
 
 class Outgoing:
@@ -43,9 +48,13 @@ class Outgoing:
         self._queued += 1
         self._bell.ring()
 
-    async def spoken(self) -> None:
-        """Wait, on any loop, until all that was said before is in the socket, or is moot."""
-        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop))
+    async def spoken(self) -> bool:
+        """Tell, on any loop, whether all that was said before is in the socket, now or soon."""
+        sending = asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop)
+        with anyio.move_on_after(_SPEECH):
+            await asyncio.wrap_future(sending)
+            return True
+        return False
 
     async def _send_queued(self) -> None:
         end = self._queued
@@ -58,12 +67,15 @@ class Outgoing:
             while True:
                 if not self._messages:
                     await self._bell.wait()
-                waiting, self._messages = self._messages, []
-                await self._conversation.send(waiting)
-                self._sent += len(waiting)
-                self._sent_bell.ring()
+                await self._send()
 
     async def speak_last(self) -> None:
         """Send what is left, where `speak` has ended."""
         with contextlib.suppress(*GONE):
-            await self._conversation.send(self._messages)
+            await self._send()
+
+    async def _send(self) -> None:
+        waiting, self._messages = self._messages, []
+        await self._conversation.send(waiting)
+        self._sent += len(waiting)
+        self._sent_bell.ring()

@@ -12,7 +12,6 @@ import asyncio
 import faulthandler
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +44,7 @@ from asynccb._ring import RingReader
 logger = logging.getLogger("asynccb")
 
 POLL: Final = 0.005
-"""Seconds between two looks at the ring while records come."""
+"""Seconds between two looks at the ring while records come; each look in vain doubles them."""
 _IDLE_POLL: Final = 0.02
 _LAST_LANDING: Final = 0.05
 """Seconds for which values that a dying training has sent from the device are waited for."""
@@ -135,16 +134,18 @@ class Service:
     async def _drain(self) -> None:
         while not (self._stored or self._orphaned or self._closing):
             await anyio.sleep(POLL)  # a journal without run.json would be of no use to a sync
-        last_busy = time.monotonic()
+        pause = POLL
         while True:
             leaving = self._orphaned or self._closing
             if await self._intake.take():
                 self._lanes.ring()
-                last_busy = time.monotonic()
+                pause = POLL
             elif leaving and await self._is_drained():
                 break
-            idle = time.monotonic() - last_busy > 1.0
-            await anyio.sleep(_IDLE_POLL if idle else POLL)
+            elif leaving or self._ring.unread:
+                pause = POLL
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _IDLE_POLL)
         if self._orphaned:
             await self._record_crash()
             self._lanes.ring()
