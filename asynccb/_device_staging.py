@@ -94,7 +94,7 @@ class DeviceStaging:
         if form.rows:
             self._put_rows(place, form, tensors)
         self._next = position + count
-        log = StagedLog(position, form.layout, self._arrive)
+        log = StagedLog(position, form.layout, self._arrive, self.settle)
         self._pending.append(log)
         return log
 

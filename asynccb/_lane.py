@@ -339,7 +339,7 @@ async def arrived(values: dict[str, Any]) -> dict[str, Any]:
     copy = dict(values)
     for key, value in values.items():
         if type(value) is Staged:
-            while not value.landed:
+            while not value.look():
                 await anyio.sleep(_LANDING)
             copy[key] = value.value()
     return copy

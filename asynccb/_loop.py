@@ -61,9 +61,7 @@ def leave_forked_hook(thread: threading.Thread, loop: asyncio.AbstractEventLoop)
 class LoopThread:
     """Run lanes on an event loop in a daemon thread of its own."""
 
-    def __init__(self, on_tick: Callable[[], None] = lambda: None) -> None:
-        """Take what is to be called at every look at the mailboxes."""
-        self._on_tick = on_tick
+    def __init__(self) -> None:
         self._lanes: list[ThreadLane] = []
         self._unstarted: deque[ThreadLane] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,13 +209,11 @@ class LoopThread:
         if self._ring_lanes() and self._come_densely():
             self._awake = True
             self._next_look = asyncio.get_running_loop().call_later(TICK, self._look)
-        self._watch.beat()
         if not self._beating:
             self._beat()
 
     def _beat(self) -> None:
         """Have the watch see that the loop turns, as long as a lane has something to do."""
-        self._on_tick()
         self._beating = any(not (lane.idle or lane.done) for lane in self._lanes)
         if self._beating:
             self._watch.beat()

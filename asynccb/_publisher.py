@@ -57,7 +57,7 @@ class Publisher:
         self.staging = Staging(self._find_slots, self._slots_read, overflow)
         self.on_request: Callable[[Decision], None] = lambda wishes: None
         """Takes what callbacks in the companion request."""
-        self.loop = LoopThread(self._settle)
+        self.loop = LoopThread()
         self.companion: Companion | None = None
         self.outlet: Outlet | None = None
         self.records: RecordWriter | None = None
@@ -177,10 +177,6 @@ class Publisher:
 
     def _slots_read(self) -> int:
         return self.companion.slots_read if self.companion is not None else sys.maxsize
-
-    def _settle(self) -> None:
-        if self.staging.device is not None:
-            self.staging.device.settle()
 
     # -- the end -----------------------------------------------------------------------------------
 

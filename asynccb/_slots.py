@@ -116,13 +116,20 @@ class Layout:
 class StagedLog:
     """Hold the values of one log, which land together."""
 
-    __slots__ = ("arrive", "entry", "layout", "position", "values")
+    __slots__ = ("arrive", "entry", "layout", "look", "position", "values")
 
-    def __init__(self, position: int, layout: Layout, arrive: Callable[[StagedLog], None]) -> None:
-        """Take where and how the values lie, and what waits until they have landed."""
+    def __init__(
+        self,
+        position: int,
+        layout: Layout,
+        arrive: Callable[[StagedLog], None],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Take where and how the values lie, what waits for them, and what takes in those here."""
         self.position = position
         self.layout = layout
         self.arrive = arrive
+        self.look = look
         self.values: list[Any] | None = None
         """The numbers, once they have landed."""
         self.entry: dict[str, Any] | None = None
@@ -175,6 +182,12 @@ class Staged:
     def landed(self) -> bool:
         """Whether the number is here."""
         return self.log.values is not None
+
+    def look(self) -> bool:
+        """Take in what is here, on any thread and without waiting; tell whether the number is."""
+        if self.log.values is None:
+            self.log.look()
+        return self.landed
 
     def value(self) -> Any:
         """Return the number, or the list of numbers; waits for it."""

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from asynccb._companion._arrivals import Arrivals
+from asynccb._lane import arrived
 from asynccb._ring import HEADER, RingReader, RingWriter
 from asynccb._slots import COUNT, EXTENSION, Kind, Layout, Part, Slots, Staged, StagedLog
 from asynccb.delivery.journal import split_frames
@@ -192,6 +193,19 @@ def test_a_stand_in_behaves_as_its_number_once_that_is_here() -> None:
         assert number == 0.125
         assert f"{number:.4g}" == "0.125"
         assert repr(number) == "0.125"
+
+
+async def test_who_waits_for_a_number_on_a_loop_needs_nobody_else_to_take_it_in() -> None:
+    with both_ends() as (writer, _):
+        landings = iter((False, True))
+
+        def look() -> None:
+            if next(landings):
+                land(writer, 0, "d", 0.5)
+                take(log, writer.slots)
+
+        log = StagedLog(0, Layout({"loss": FLOAT}), _never, look)
+        assert await arrived({"loss": Staged(log, 0), "epoch": 1}) == {"loss": 0.5, "epoch": 1}
 
 
 def test_a_stand_in_waits_for_its_number_when_that_is_asked_for() -> None:
