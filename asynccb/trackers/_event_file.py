@@ -69,14 +69,16 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-def file_name(seconds: int, host: str, key: str, count: int) -> str:
+def file_name(when: int, host: str, key: str, count: int) -> str:
     """
-    Return the name of a run's event file, the `count`-th of it.
+    Return the name of a run's event file, the `count`-th of it, begun at `when` in nanoseconds.
 
-    A reader takes the files of a directory in the order of their names, hence the time in front.
+    A run that is resumed within a second has the same key, and must not get the same name. A reader
+    takes the files of a directory in the order of their names, hence the time in front.
     """
     host = "".join(c if c.isalnum() or c in "-_." else "_" for c in host) or "localhost"
-    return f"events.out.tfevents.{seconds:010d}.{host[:64]}.{key[:8]}.{count}"
+    seconds, rest = divmod(when, 10**9)
+    return f"events.out.tfevents.{seconds:010d}.{host[:64]}.{key[:8]}.{rest:09d}.{count}"
 
 
 async def write_at(path: Path, offset: int, data: bytes, *, hint: str = _HINT) -> None:

@@ -208,7 +208,7 @@ class TensorBoardCallback(Tracker):
 
     def _begin_file(self, state: TrainerState, start: int) -> None:
         count, root, directory = self._position.count, self._root(), self._directory(state)
-        name = file_name(self.time // 10**9, self.run.host, self.run.key, count)
+        name = file_name(self.time, self.run.host, self.run.key, count)
         self._position = _Position(
             origin=self._position.origin, root=root, file=str(directory / name), count=count + 1
         )

@@ -81,7 +81,7 @@ async def test_a_file_starts_with_its_version_and_a_session_start(
 async def test_a_file_is_named_by_time_host_and_run(lane: Lane, tmp_path: Path) -> None:
     await lane.deliver(training(0, 1))
     assert [file.name for file in files(tmp_path)] == [
-        "events.out.tfevents.1700000000.node7.01234567.0"
+        "events.out.tfevents.1700000000.node7.01234567.100000000.0"
     ]
 
 

@@ -91,7 +91,7 @@ async def test_a_full_disk_keeps_the_outbox_until_there_is_space(
     lane: Lane, tmp_path: Path
 ) -> None:
     await lane.add(training(0, 3))
-    path = tmp_path / file_name(1_700_000_000, "node7", lane.tracker.run.key, 0)
+    path = tmp_path / file_name(1_700_000_000_100_000_000, "node7", lane.tracker.run.key, 0)
     path.symlink_to("/dev/full")
     with pytest.raises(TransientError, match="No space left"):
         await lane.tracker.flush()
