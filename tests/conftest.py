@@ -66,6 +66,12 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMLfl
 
 
 @pytest.fixture
+def experiment(request: pytest.FixtureRequest) -> str:
+    """A name for the test's experiment: the server is shared with tests of other files."""
+    return request.node.nodeid
+
+
+@pytest.fixture
 def mlflow_gate(mlflow_server: RealMLflow) -> Iterator[Gate]:
     """An address of the real MLflow server that a test may shut: it takes 10 s to start again."""
     with gate(mlflow_server.uri) as it:

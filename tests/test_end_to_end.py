@@ -40,12 +40,12 @@ def tensorboard_points(directory: Path, tag: str) -> list[tuple[int, float]]:
 
 
 def test_every_step_of_a_run_is_in_mlflow_and_tensorboard_once(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
     args = asynccb.TrainingArguments(output_dir=str(tmp_path), run_name="whole", learning_rate=0.25)
     trackers = [
         asynccb.MLflowCallback(
-            tracking_uri=mlflow_server.uri, experiment_name="whole", tags={"team": "blue"}
+            tracking_uri=mlflow_server.uri, experiment_name=experiment, tags={"team": "blue"}
         ),
         asynccb.TensorBoardCallback(logging_dir=str(tmp_path / "tensorboard")),
     ]
@@ -55,7 +55,7 @@ def test_every_step_of_a_run_is_in_mlflow_and_tensorboard_once(
             run.step(logs={"loss": 1 / step, "accuracy": step / STEPS})
 
     history = run.state.log_history
-    found = only_run(mlflow_server, "whole")
+    found = only_run(mlflow_server, experiment)
     assert len(history) == STEPS
     assert points(mlflow_server, found, "loss") == [(e["step"], e["loss"]) for e in history]
     assert points(mlflow_server, found, "accuracy") == [(e["step"], e["accuracy"]) for e in history]
@@ -69,9 +69,9 @@ def test_every_step_of_a_run_is_in_mlflow_and_tensorboard_once(
 
 
 def test_a_run_killed_at_any_step_is_delivered_to_its_last_event_and_marked_as_failed(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
-    training = launch("log_until_killed", mlflow_server.uri, tmp_path)
+    training = launch("log_until_killed", mlflow_server.uri, experiment, tmp_path)
     assert training.stdout is not None
     last = random.randint(200, 3000)
     emitted = next(step for step in map(int, training.stdout) if step >= last)
@@ -80,7 +80,7 @@ def test_a_run_killed_at_any_step_is_delivered_to_its_last_event_and_marked_as_f
     training.wait()
     training.stdout.close()
 
-    found = eventually(lambda: ended(mlflow_server, "killed"), 60.0)
+    found = eventually(lambda: ended(mlflow_server, experiment), 60.0)
     assert found["info"]["status"] == "FAILED"
     seen = points(mlflow_server, found, "loss")
     # One more may have been emitted and not been said.
@@ -97,9 +97,9 @@ def ended(server: RealMLflow, experiment: str) -> dict[str, Any] | None:
 
 
 def test_a_server_that_is_away_in_the_middle_of_a_run_ends_up_with_every_point_once(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
-    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_server.uri, experiment_name="away")
+    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_server.uri, experiment_name=experiment)
     with running(tracker, directory=tmp_path) as run:
         run.emit("on_train_begin")
         for step in range(1, 501):
@@ -113,7 +113,7 @@ def test_a_server_that_is_away_in_the_middle_of_a_run_ends_up_with_every_point_o
         run.emit("on_train_end")
         assert run.flush(60)
 
-    found = only_run(mlflow_server, "away")
+    found = only_run(mlflow_server, experiment)
     assert points(mlflow_server, found, "loss") == [(n, 1 / n) for n in range(1, STEPS + 1)]
     assert found["info"]["status"] == "FINISHED"
 
@@ -121,12 +121,13 @@ def test_a_server_that_is_away_in_the_middle_of_a_run_ends_up_with_every_point_o
 def test_a_server_that_is_away_at_the_end_is_delivered_to_by_the_command_that_close_prints(
     mlflow_server: RealMLflow,
     mlflow_gate: Gate,
+    experiment: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from asynccb._cli import main
 
-    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_gate.uri, experiment_name="later")
+    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_gate.uri, experiment_name=experiment)
     mlflow_gate.shut()
     run = asynccb.CallbackDispatcher([tracker], directory=tmp_path)
     run.emit("on_train_begin")
@@ -141,7 +142,7 @@ def test_a_server_that_is_away_at_the_end_is_delivered_to_by_the_command_that_cl
 
     assert main(["sync", command]) == 0
 
-    found = only_run(mlflow_server, "later")
+    found = only_run(mlflow_server, experiment)
     assert points(mlflow_server, found, "loss") == [(n, 1 / n) for n in range(1, 101)]
     assert found["info"]["status"] == "FINISHED"
 
@@ -163,11 +164,12 @@ class Blocks(asynccb.TrainerCallback):
 
 def test_callbacks_that_are_slow_raise_or_block_cost_the_trackers_nothing_and_are_named(
     mlflow_server: RealMLflow,
+    experiment: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_server.uri, experiment_name="beside")
+    tracker = asynccb.MLflowCallback(tracking_uri=mlflow_server.uri, experiment_name=experiment)
     run = asynccb.CallbackDispatcher([Slow(), Raises(), Blocks(), tracker], directory=tmp_path)
     run.emit("on_train_begin")
     for step in range(1, 501):
@@ -175,7 +177,7 @@ def test_callbacks_that_are_slow_raise_or_block_cost_the_trackers_nothing_and_ar
     eventually(lambda: run.statistics().callbacks["Raises"].failed == 500, 30.0)
     run.close(timeout=10.0)
 
-    found = only_run(mlflow_server, "beside")
+    found = only_run(mlflow_server, experiment)
     assert points(mlflow_server, found, "loss") == [(n, 1 / n) for n in range(1, 501)]
     said = capsys.readouterr().err
     assert "Raises: 0 delivered, 500 failed" in said

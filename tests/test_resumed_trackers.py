@@ -42,20 +42,20 @@ def folders(directory: Path) -> list[Path]:
 
 
 def test_a_training_killed_at_random_steps_and_resumed_from_one_checkpoint_goes_on_in_its_run(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
-    about = (tmp_path, mlflow_server.uri, "killed")
+    about = (tmp_path, mlflow_server.uri, experiment)
     be_killed(*about, random.randint(6, 20))
     be_killed(*about, random.randint(6, 20), resume=5)
-    check(mlflow_server, "killed", go_on(*about, resume=5))
+    check(mlflow_server, experiment, go_on(*about, resume=5))
 
 
 def test_a_training_killed_before_its_companion_was_there_is_waited_for(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
     env, let_go = held_back(tmp_path)
     training = tmp_path / "training"
-    be_killed(training, mlflow_server.uri, "slow", 7, env=env)
+    be_killed(training, mlflow_server.uri, experiment, 7, env=env)
 
     def let_go_when_the_resumed_one_waits() -> None:
         logs = (training / "asynccb").glob
@@ -64,36 +64,39 @@ def test_a_training_killed_before_its_companion_was_there_is_waited_for(
 
     with ThreadPoolExecutor() as beside:
         done = beside.submit(let_go_when_the_resumed_one_waits)
-        trainer = go_on(training, mlflow_server.uri, "slow", resume=5)
+        trainer = go_on(training, mlflow_server.uri, experiment, resume=5)
         done.result()
-    check(mlflow_server, "slow", trainer)
+    check(mlflow_server, experiment, trainer)
 
 
 def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(
-    mlflow_server: RealMLflow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    mlflow_server: RealMLflow,
+    experiment: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as offline:  # as if the server was away until both had died
         offline.setenv("ASYNCCB_OFFLINE", "1")
-        be_killed(tmp_path, mlflow_server.uri, "both", 13)
+        be_killed(tmp_path, mlflow_server.uri, experiment, 13)
         (folder,) = folders(tmp_path)
         eventually(lambda: look_at(folder).ended == "crashed")
-    check(mlflow_server, "both", go_on(tmp_path, mlflow_server.uri, "both"))
+    check(mlflow_server, experiment, go_on(tmp_path, mlflow_server.uri, experiment))
 
 
 def test_a_finished_training_resumed_from_an_early_checkpoint_logs_nothing_twice(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
-    about = (tmp_path, mlflow_server.uri, "early")
-    check(mlflow_server, "early", go_on(*about))
+    about = (tmp_path, mlflow_server.uri, experiment)
+    check(mlflow_server, experiment, go_on(*about))
     (folder,) = folders(tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == ["cursors", "resumable"]
-    check(mlflow_server, "early", go_on(*about, resume=5))
+    check(mlflow_server, experiment, go_on(*about, resume=5))
 
 
 def test_without_the_folder_the_checkpoint_s_own_run_id_is_gone_on_with(
-    mlflow_server: RealMLflow, tmp_path: Path
+    mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
-    about = (tmp_path, mlflow_server.uri, "moved")
+    about = (tmp_path, mlflow_server.uri, experiment)
     go_on(*about)
     shutil.rmtree(tmp_path / "asynccb")
-    check(mlflow_server, "moved", go_on(*about, max_steps=24))
+    check(mlflow_server, experiment, go_on(*about, max_steps=24))

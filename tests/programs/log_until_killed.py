@@ -1,4 +1,8 @@
-"""Log to MLflow and TensorBoard, saying after each step that it was emitted, until killed."""
+"""
+Log to MLflow and TensorBoard, saying after each step that it was emitted, until killed.
+
+Arguments: URI EXPERIMENT FOLDER.
+"""
 
 import sys
 from itertools import count
@@ -6,10 +10,10 @@ from pathlib import Path
 
 import asynccb
 
-uri, folder = sys.argv[1], Path(sys.argv[2])
+uri, experiment, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 run = asynccb.CallbackDispatcher(
     [
-        asynccb.MLflowCallback(tracking_uri=uri, experiment_name="killed"),
+        asynccb.MLflowCallback(tracking_uri=uri, experiment_name=experiment),
         asynccb.TensorBoardCallback(logging_dir=str(folder / "tensorboard")),
     ],
     directory=folder / "journal",
