@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from callbacks_for_tests import AwayTracker, FileTracker, read_lines
 from running import running
-from trackers_for_tests import Elsewhere, Numbered, Rewinding
+from trackers_for_tests import Elsewhere, Numbered, Rewinding, Slow, Unborn
 from waiting import eventually
 
 from asynccb import CallbackDispatcher, TrainerState
@@ -227,6 +227,44 @@ def test_what_the_first_training_could_not_deliver_comes_first(tmp_path: Path) -
     assert training.logs() == whole(9)
     ends = [line["status"] for line in read_lines(training.path) if "status" in line]
     assert ends == ["finished", "finished"]
+
+
+def test_a_slow_server_s_request_is_not_cut_off_when_another_tracker_has_what_it_waits_for(
+    tmp_path: Path,
+) -> None:
+    quick, slow = Training(tmp_path / "quick", AwayTracker), Training(tmp_path / "slow", Slow)
+    for training in (quick, slow):
+        training.path.parent.mkdir()
+    trackers = lambda: (AwayTracker(str(quick.path)), Slow(str(slow.path)))  # noqa: E731
+    with running(*trackers(), directory=tmp_path / "runs") as run:
+        state = state_after(run, 4)
+        steps(run, 7)
+        run.close(0.5)
+    for training in (quick, slow):
+        Path(f"{training.path}.up").touch()
+    with running(*trackers(), directory=tmp_path / "runs") as run:
+        run.state.global_step = 4
+        run.load_state_dict(state)
+        run.emit("on_train_begin")
+        steps(run, 9)
+        eventually(lambda: quick.path.exists() and quick.logs() == whole(9))
+        assert not slow.path.exists()
+        Path(f"{slow.path}.gate").touch()
+    assert slow.logs() == whole(9)
+    assert not Path(f"{slow.path}.cut").exists()
+
+
+def test_an_earlier_tracker_that_cannot_come_to_life_again_holds_nobody_up(tmp_path: Path) -> None:
+    training = Training(tmp_path, Unborn)
+    with training.go_on() as run:
+        state = state_after(run, 4)
+        steps(run, 7)
+        run.close(0.5)
+    Path(f"{training.path}.up").touch()
+    with training.go_on(state, 4) as run:
+        steps(run, 9)
+        assert run.flush(20)
+    assert training.logs() == whole(9, first=5)
 
 
 def test_other_events_than_logs_are_not_left_out(tmp_path: Path) -> None:

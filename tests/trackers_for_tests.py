@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
-from callbacks_for_tests import FileTracker
+from callbacks_for_tests import AwayTracker, FileTracker
 
 from asynccb._events import Event
 from asynccb._exceptions import AccessError, TransientError
@@ -67,6 +67,30 @@ class Uploading(FileTracker):
             self.outbox.append(line)
             await self.flush()
             await kept.stored(file)
+
+
+class Slow(AwayTracker):
+    """Have a server that, once it is up, answers when there is `<path>.gate`; note a cut."""
+
+    async def flush(self) -> None:
+        try:
+            while self._has("up") and not self._has("gate"):
+                await anyio.sleep(0.01)
+        except anyio.get_cancelled_exc_class():
+            Path(f"{self.path}.cut").touch()  # noqa: ASYNC240 - there is no time for more
+            raise
+        await super().flush()
+
+    def _has(self, suffix: str) -> bool:
+        return Path(f"{self.path}.{suffix}").exists()
+
+
+class Unborn(AwayTracker):
+    """Fail where it is to be made again from its state."""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Unborn:
+        raise LookupError("no such thing")
 
 
 class Numbered(FileTracker):

@@ -21,7 +21,7 @@ from anyio.lowlevel import cancel_shielded_checkpoint
 
 from asynccb._companion._bell import Bell
 from asynccb._companion._replica import Replica, decode
-from asynccb._companion._resumption import Resumption
+from asynccb._companion._resumption import Earlier, Resumption
 from asynccb._companion._uploads import uploads_of
 from asynccb._events import EVENTS
 from asynccb._lane import Lane
@@ -120,8 +120,9 @@ class JournalLane(Lane):
         self.grown.ring()
         self._urgent.ring()
 
-    async def run(self) -> None:
-        """Deliver until the run's end, or `end`; keep the callback's errors in."""
+    async def run(self, earlier: Earlier) -> None:
+        """Deliver until the run's end; keep the callback's errors in."""
+        self._resumption.earlier = earlier
         try:
             async with anyio.create_task_group() as beside:
                 if self._uploads is not None:

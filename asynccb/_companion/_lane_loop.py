@@ -31,7 +31,9 @@ from asynccb._companion._messages import (
     Offer,
     Request,
 )
+from asynccb._companion._resumption import Earlier
 from asynccb._companion._settings import JournalSettings
+from asynccb._companion._sync import Deliveries
 from asynccb._lifetime import in_forked_children
 from asynccb._loop import leave_forked_hook, run_unstoppably
 from asynccb._requesting import Requesting
@@ -156,6 +158,7 @@ class LaneLoop:
         with self._scope:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._beat, watch)
+                earlier = Deliveries(group)
                 while True:
                     while self._to_come:
                         lane = self._make_lane(self._to_come[0])
@@ -164,14 +167,16 @@ class LaneLoop:
                             if lane.waits_for_sync(self._settings.offline):
                                 group.start_soon(lane.wait_for_sync)
                             else:
-                                group.start_soon(self._run, lane, name=LANE_PREFIX + lane.name)
+                                group.start_soon(
+                                    self._run, lane, earlier, name=LANE_PREFIX + lane.name
+                                )
                         self._to_come.popleft()
                     await self._grown.wait(STALL)
         watch.close()
 
-    async def _run(self, lane: JournalLane) -> None:
+    async def _run(self, lane: JournalLane, earlier: Earlier) -> None:
         try:
-            await lane.run()
+            await lane.run(earlier)
         finally:
             self._say(Ended(lane.name))
 

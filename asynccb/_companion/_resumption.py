@@ -23,9 +23,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 import anyio
 import msgspec
 
-from asynccb._companion._run_folder import RunFolder, is_live, is_starting
+from asynccb._companion._run_folder import RunFolder, is_starting
 from asynccb._events import EVENTS, Event
-from asynccb._exceptions import BusyError, JournalError
+from asynccb._exceptions import JournalError
 from asynccb._record import ADDED_BIT, Record
 from asynccb._tracker_runs import SavedLane, SavedRuns, chain, is_training
 from asynccb.delivery.cursor import Cursor, load_cursor
@@ -54,8 +54,18 @@ class Resumes(Protocol):
     def state(self) -> dict[str, Any]: ...
 
 
+class Earlier(Protocol):
+    """Deliver the journals of interrupted trainings; `_sync.Deliveries` does."""
+
+    def begin(self, folder: Path) -> None: ...
+    def is_over(self, folder: Path) -> bool: ...
+
+
 class Resumption:
     """Let one lane's tracker go on with an earlier run, and count its logs."""
+
+    earlier: Earlier
+    """What delivers that of the interrupted training; set before `begin`."""
 
     def __init__(self, name: str, callback: object, cursor: Cursor, directory: Path) -> None:
         """Take the lane's name, its callback as it was made, its cursor, and the run's folder."""
@@ -132,25 +142,21 @@ class Resumption:
     async def _delivered(self, folder: Path) -> Cursor | None:
         """Return the lane's last cursor in a folder, when it will not move any more."""
         begin: float | None = time.monotonic()
-        async with anyio.create_task_group() as beside:
-            attempt = _Attempt()
-            while not self._is_over(folder, attempt):
-                if not attempt.running and not _is_live(folder):
-                    attempt.running = True
-                    beside.start_soon(attempt.deliver, folder)
-                await anyio.sleep(_LOOK)
-                if begin is not None and time.monotonic() - begin > _PATIENCE:
-                    begin = None
-                    logger.warning(
-                        "%s waits until what the interrupted training has logged is delivered: %s",
-                        *(self._name, folder),
-                    )
-            beside.cancel_scope.cancel()
+        while not self._is_over(folder):
+            self.earlier.begin(folder)
+            await anyio.sleep(_LOOK)
+            if begin is not None and time.monotonic() - begin > _PATIENCE:
+                begin = None
+                logger.warning(
+                    "%s waits until what the interrupted training has logged is delivered: %s",
+                    *(self._name, folder),
+                )
         return self._cursor(folder)
 
-    def _is_over(self, folder: Path, attempt: _Attempt) -> bool:
+    def _is_over(self, folder: Path) -> bool:
         cursor = self._cursor(folder)
-        if (cursor is not None and cursor.finished) or attempt.over or not _is_waiting(folder):
+        finished = cursor is not None and cursor.finished
+        if finished or self.earlier.is_over(folder) or not _is_waiting(folder):
             return True
         # A Trainer that nobody has closed, in a process that goes on with another one: its end will
         # come when that ends, and is not waited for.
@@ -165,39 +171,9 @@ class Resumption:
             return None
 
 
-class _Attempt:
-    """Deliver an earlier journal, for all of its trackers, unless somebody else does."""
-
-    def __init__(self) -> None:
-        self.running = False
-        self.over = False
-        """Whether what could be delivered is."""
-
-    async def deliver(self, folder: Path) -> None:
-        from asynccb._companion._sync import sync_run  # which makes lanes, and they import this
-
-        try:
-            await sync_run(folder, None, lambda done, total: None)
-        except BusyError:
-            pass
-        except (JournalError, OSError) as error:
-            logger.error("%s cannot be delivered: %s", folder, error)
-            self.over = True
-        else:
-            self.over = True
-        self.running = False
-
-
 def _end(folder: Path) -> int:
     last = last_record(folder / "journal")
     return 0 if last is None else last[0] + 1
-
-
-def _is_live(folder: Path) -> bool:
-    try:
-        return is_starting(folder) or is_live(folder)
-    except FileNotFoundError:  # it has just been removed
-        return True
 
 
 def _is_waiting(folder: Path) -> bool:
