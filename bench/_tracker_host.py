@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection, Listener
@@ -146,4 +147,4 @@ def _values(case: Any, folder: Path) -> Any:
     try:
         return {status: [tuple(value) for value in found] for status, found in case.read().items()}
     except Exception as error:  # noqa: BLE001 - the bench says it, and stops
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError("".join(traceback.format_exception(error)))

@@ -49,9 +49,11 @@ def studio_rows(experiment: Experiment, directory: str) -> dict[str, list[tuple[
 
 
 def numeric(rows: dict[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, str]]]:
-    """Return the rows that Studio can have, so that they can be compared, NaN too."""
+    """Return the rows that Studio can have, equal ones once, so that NaN can be compared too."""
     kept = {
-        name: [(step, repr(value)) for step, value in points if isinstance(value, float)]
+        name: list(
+            dict.fromkeys((step, repr(value)) for step, value in points if isinstance(value, float))
+        )
         for name, points in rows.items()
     }
     return {name: points for name, points in kept.items() if points}
