@@ -12,6 +12,7 @@ import pytest
 from callbacks_for_tests import AwayTracker, FileTracker, LocalTracker, LogWitness, read_lines
 from launching import environment
 from running import running
+from trackers_for_tests import Unborn
 from waiting import eventually
 
 from asynccb._cli import main
@@ -199,6 +200,31 @@ class TestSync:
         assert output.of("sync", directory)[0] == 2
         assert f"{damaged / 'run.json'} cannot be read" in output.error
         assert steps(tmp_path / "tracked") == list(range(1, 11))
+
+    @pytest.mark.parametrize(
+        ("path", "why"),
+        [
+            ("trackers_for_tests:Unborn", "no such thing"),
+            ("gone:Tracker", "No module named 'gone'"),
+            ("trackers_for_tests:Gone", "has no attribute 'Gone'"),
+        ],
+    )
+    def test_a_tracker_that_cannot_be_made_here_keeps_none_of_the_others_back(
+        self, path: str, why: str, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        trackers = FileTracker(str(tmp_path / "tracked")), Unborn(str(tmp_path / "other"))
+        run = make_run(directory, *trackers)
+        described = (run / "run.json").read_text()
+        (run / "run.json").write_text(described.replace("trackers_for_tests:Unborn", path))
+        status, out = output.of("sync", directory)
+        assert out.splitlines() == [
+            f"{run}: FileTracker: 13 records delivered",
+            f"{run}: Unborn: 0 records delivered, 12 left",
+        ]
+        assert status == 1
+        assert f"Unborn gets nothing here: {path} cannot be made again" in output.error
+        assert why in output.error
+        assert output.of("sync", directory, "--tracker", "FileTracker")[0] == 0
 
     def test_ctrl_c_ends_it_and_the_next_one_delivers(
         self, directory: Path, tmp_path: Path, output: Output

@@ -22,6 +22,7 @@ from asynccb._companion._bell import Bell
 from asynccb._companion._journal_lane import JournalLane
 from asynccb._companion._run_folder import RunFolder, StoredLane, is_live, is_starting
 from asynccb._exceptions import BusyError, JournalError
+from asynccb.delivery.cursor import Cursor
 
 logger = logging.getLogger("asynccb")
 
@@ -68,7 +69,7 @@ class Deliveries:
             self._over.add(folder)
         except BusyError:
             pass
-        except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
+        except (JournalError, OSError) as error:
             logger.error("%s cannot be delivered: %s", folder, error)
             self._over.add(folder)
         finally:
@@ -85,7 +86,8 @@ async def sync_run(
     Deliver what is left in a run's folder, for at most `timeout` seconds; offline or not.
 
     `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
-    that are delivered and of all that there are, over all trackers. Raises `JournalError` for a
+    that are delivered and of all that there are, over all trackers; one that cannot be made again
+    here is left out, which is logged. Raises `JournalError` for a
     folder that holds no run, and `BusyError` for one that is being delivered already.
     """
     folder = RunFolder(path)
@@ -95,8 +97,8 @@ async def sync_run(
             lane for lane in folder.description().lanes if tracker is None or lane.name == tracker
         ]
         await folder.record_crash_unless_ended()
-        lanes = [lane for spec in stored if (lane := _make_lane(folder, spec)) is not None]
         total = folder.journal.next
+        lanes, left_out = _make_lanes(folder, stored)
         started = {lane.name: lane.position - lane.cursor.lost for lane in lanes}
         with anyio.move_on_after(timeout):
             async with anyio.create_task_group() as group:
@@ -109,14 +111,18 @@ async def sync_run(
                     await anyio.sleep(0.05)
                 group.cancel_scope.cancel()  # an earlier one's other trackers, which have no lane
         on_progress(sum(lane.position for lane in lanes), total * len(lanes))
-        return {
+        synced = {
             lane.name: Synced(
                 lane.position - lane.cursor.lost - started[lane.name],
-                0 if lane.cursor.finished else max(1, total - lane.position),
+                _left(lane.cursor, total),
                 lane.cursor.lost,
                 lane.counts.address,
             )
             for lane in lanes
+        }
+        return synced | {
+            name: Synced(0, _left(cursor, total), cursor.lost, None)
+            for name, cursor in left_out.items()
         }
     finally:
         await folder.close()
@@ -129,12 +135,37 @@ def _is_served(folder: Path) -> bool:
         return True
 
 
-def _make_lane(folder: RunFolder, spec: StoredLane) -> JournalLane | None:
-    if spec.state is None:
-        logger.warning("%s exports no state and cannot be made again; it is left out", spec.name)
-        return None
-    callback = _load(spec.path).from_state(spec.state)
-    lane = JournalLane(
+def _left(cursor: Cursor, total: int) -> int:
+    return 0 if cursor.finished else max(1, total - cursor.position)
+
+
+def _make_lanes(
+    folder: RunFolder, stored: list[StoredLane]
+) -> tuple[list[JournalLane], dict[str, Cursor]]:
+    """Return lanes for what is not finished, and how far those have come that cannot be made."""
+    cursors = folder.cursors()
+    lanes: list[JournalLane] = []
+    left_out: dict[str, Cursor] = {}
+    for spec in stored:
+        cursor = cursors.get(spec.name, Cursor(position=spec.first))
+        if cursor.finished:
+            continue
+        if spec.state is None:
+            logger.warning("%s exports no state and cannot be made again", spec.name)
+            continue
+        try:
+            lanes.append(_make_lane(folder, spec, _load(spec.path).from_state(spec.state)))
+        except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
+            logger.error(
+                "%s gets nothing here: %s cannot be made again (%s); run this where it can",
+                *(spec.name, spec.path, error),
+            )
+            left_out[spec.name] = cursor
+    return lanes, left_out
+
+
+def _make_lane(folder: RunFolder, spec: StoredLane, callback: Any) -> JournalLane:
+    return JournalLane(
         spec.name,
         callback,
         find_hooks(callback).asynchronous,
@@ -144,17 +175,11 @@ def _make_lane(folder: RunFolder, spec: StoredLane) -> JournalLane | None:
         grown=Bell(),
         first=spec.first,
     )
-    return None if lane.cursor.finished else lane
 
 
 def _load(path: str) -> Any:
     module, _, name = path.partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise JournalError(
-            f"the journal's callback {path} cannot be imported ({error}); run this where it can"
-        ) from None
+    found: Any = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
     return found
