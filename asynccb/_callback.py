@@ -79,7 +79,7 @@ class TrainerCallback:
 
     on_error: OnError = "warn"
     """What an exception in an async hook does: log it once per cause, end this callback, or raise
-    `CallbackError` on the training thread at the next event."""
+    `CallbackError` on the training thread, at the end of the next event, or of this one."""
 
     timeout: float | None = None
     """Seconds after which an async hook is cancelled and counted as failed; None waits for ever."""

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from callbacks_for_tests import FileTracker, read_lines
 from running import Everything, Logs, running
@@ -16,10 +17,16 @@ from asynccb._events import EVENTS
 
 
 class Fails(TrainerCallback):
+    """Fail at each log, once `open` is set."""
+
     def __init__(self, on_error: Any = "warn") -> None:
         self.on_error = on_error
+        self.open = threading.Event()
+        self.open.set()
 
     async def on_log(self, args, state, control, **kwargs):
+        while not self.open.is_set():
+            await anyio.sleep(0.001)
         raise KeyError("the cause")
 
 
@@ -129,8 +136,11 @@ class TestErrors:
         assert (counts["Fails"].failed, counts["Logs"].delivered) == (50, 50)
 
     def test_raise_raises_at_a_later_event_from_the_cause(self) -> None:
-        with running(Fails("raise")) as run:
+        fails = Fails("raise")
+        fails.open.clear()
+        with running(fails) as run:
             run.emit("on_log", logs={})
+            fails.open.set()
             assert run.flush(20)
             with pytest.raises(CallbackError, match="Fails failed: KeyError: 'the cause'") as error:
                 run.emit("on_train_begin")
@@ -138,8 +148,11 @@ class TestErrors:
             run.emit("on_train_begin")
 
     def test_raise_is_raised_by_a_step_too(self) -> None:
-        with running(Fails("raise")) as run:
+        fails = Fails("raise")
+        fails.open.clear()
+        with running(fails) as run:
             run.emit("on_log", logs={})
+            fails.open.set()
             assert run.flush(20)
             with pytest.raises(CallbackError):
                 run.step(logs={"loss": 1.0})

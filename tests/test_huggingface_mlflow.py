@@ -55,13 +55,21 @@ def trace(directory: Path) -> list[dict[str, Any]]:
 
 
 def points(server: RealMLflow, experiment: str) -> dict[str, list[tuple[int, float]]]:
-    """All points of the experiment's one run but those of the clock, by metric."""
+    """
+    All points of the experiment's one run but those of the clock, by metric.
+
+    The epoch comes with the loss and again with the evaluation, at one step, and is one point if it
+    does so within a millisecond; so it is always one here.
+    """
     (run,) = server.runs(experiment)
     assert run["info"]["status"] == "FINISHED"
     return {
-        metric["key"]: [
-            (step, value) for step, value, _ in server.points(run["info"]["run_id"], metric["key"])
-        ]
+        metric["key"]: sorted(
+            {
+                (step, value)
+                for step, value, _ in server.points(run["info"]["run_id"], metric["key"])
+            }
+        )
         for metric in run["data"]["metrics"]
         if not metric["key"].endswith((*SPEED, "preparation_time"))
     }

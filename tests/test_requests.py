@@ -80,12 +80,12 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
     return run_ranks(tmp_path_factory.mktemp("ranks"), "requesting.stay", world=3)
 
 
-def same(ranks: list[dict[str, dict[str, Any]]], scenario: str) -> list[list[int]]:
+def same(ranks: list[dict[str, dict[str, Any]]], scenario: str, *may_say: str) -> list[list[int]]:
     """Return what was applied, on all ranks at the same steps; nothing of theirs is left."""
     results = [rank[scenario] for rank in ranks]
     for result in results:
         assert result["applied"] == results[0]["applied"]
-        assert result["said"] == []
+        assert set(result["said"]) <= {*may_say}
         assert result["threads"] == []
         assert result["meetings"] == 0
     return [flags for _, flags in results[0]["applied"]]
@@ -103,7 +103,8 @@ def test_a_request_of_any_rank_is_applied_on_all_at_one_step(ranks: list[Any]) -
 def test_requests_of_all_ranks_at_once_are_applied_on_all_at_the_same_steps(
     ranks: list[Any],
 ) -> None:
-    applied = same(ranks, "at once")
+    # One of another rank may be beaten by the stop, which is then said.
+    applied = same(ranks, "at once", LATE)
     assert any(flags[2] == 2 for flags in applied)
     assert applied[-1][0] == 2
 
