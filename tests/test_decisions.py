@@ -14,6 +14,7 @@ from running import Everything, running
 from waiting import eventually
 
 from asynccb import (
+    CallbackDispatcher,
     CallbackError,
     ClosedError,
     ConfigurationError,
@@ -151,11 +152,13 @@ class TestBoundaries:
             async def on_log(self, args, state, control, **kwargs):
                 control.should_save = True
 
-        with running(Undecided()) as run:
-            run.step(logs={})
+        def steps(run: CallbackDispatcher) -> None:
+            run.step(logs={})  # or raises itself
             assert run.flush(20)
-            with pytest.raises(CallbackError) as error:
-                run.step()
+            run.step()
+
+        with running(Undecided()) as run, pytest.raises(CallbackError) as error:
+            steps(run)
         assert isinstance(error.value.__cause__, UndecidedError)
 
     def test_every_event_can_be_decided_on_without_a_lag(self) -> None:
