@@ -100,10 +100,10 @@ class MeetingPlace:
 
     def _gather_all(self) -> None:
         """Wait for all ranks, through the board."""
-        self._look(self._come)
-        self._look(lambda: self._board.add("came", 1))
-        while self._look(lambda: self._board.add("came", 0)) < self._board.world:
-            if alarm := self._look(self._alarm):
+        self._ask(self._come)
+        self._ask(lambda: self._board.add("came", 1))
+        while self._ask(lambda: self._board.add("came", 0)) < self._board.world:
+            if alarm := self._ask(self._alarm):
                 raise AgreementError(alarm)
             if time.monotonic() > self._deadline:
                 raise AgreementError(self._absence(self._look(self._missing)))
@@ -140,15 +140,28 @@ class MeetingPlace:
 
     # -- the board ---------------------------------------------------------------------------------
 
+    def _ask(self, call: Callable[[], T]) -> T:
+        """
+        Call what uses the board, and wait for the answer as long as for the other ranks.
+
+        The store may stand still and go on: that of PyTorch 2.13 was seen to do so for 5 s, until
+        the next message of torchrun's own, where connections come and go at once.
+        """
+        return self._call(max(self._reserve / 2, self._deadline - time.monotonic()), call)
+
     def _look(self, call: Callable[[], T]) -> T:
-        """Call what uses the board, within what the limit leaves for that."""
+        """Do the same when time is up, within what the limit leaves for that."""
+        return self._call(self._reserve / 2, call)
+
+    @staticmethod
+    def _call(seconds: float, call: Callable[[], T]) -> T:
         try:
-            return within(self._reserve / 2, call)
+            return within(seconds, call)
         except LOST as error:
             raise AgreementError(f"{keeper()} has ended or does not answer") from error
 
     def _glance(self, call: Callable[[], T]) -> T | None:
-        """Do the same, returning None for no answer: a store that stands still may go on."""
+        """Do the same while a rank waits, returning None for no answer."""
         try:
             return within(self._reserve / 2, call)
         except LOST:

@@ -79,10 +79,12 @@ def come_late(rank: int, world: int) -> list[int]:
     return to_weights(agreement.agree(2, 0, Decision(should_save=rank == 1)))
 
 
-def stand_still(rank: int, world: int) -> list[int]:
+def stand_still(rank: int, world: int, met: str) -> list[int]:
     """Stop rank 0, and its store, for longer than a look at the board may take."""
     agreement = Agreement(limit=30.0)
-    agreement.agree(1, 0, NOTHING)
+    assert agreement.board.rank == rank
+    if met == "met":
+        agreement.agree(1, 0, NOTHING)
     pid = torch.tensor([os.getpid()])
     dist.broadcast(pid, 0)
     if rank == 1:

@@ -129,8 +129,9 @@ def test_the_rank_that_keeps_the_store_is_named_too(tmp_path: Path, signal: str)
         assert "rank 0, which keeps the store of the process group, has ended or does not" in error
 
 
-def test_a_store_that_stands_still_for_a_while_is_waited_for(tmp_path: Path) -> None:
-    assert run_ranks(tmp_path, "agreeing.stand_still") == [[0, 0, 2, 0, 0]] * 2
+@pytest.mark.parametrize("met", ["met", "never met"])
+def test_a_store_that_stands_still_for_a_while_is_waited_for(tmp_path: Path, met: str) -> None:
+    assert run_ranks(tmp_path, "agreeing.stand_still", met) == [[0, 0, 2, 0, 0]] * 2
 
 
 def test_a_rank_that_never_came_is_named_on_all_others(tmp_path: Path) -> None:
