@@ -194,7 +194,7 @@ class Training:
                 side.settle(self.rest)
             pairs = [self._pair(alone, beside, place) for place in range(self.pairs)]
             alone.close()
-            closing = beside.close()
+            closing = beside.close().replace(f"{folder}/", "")
             points = 0
             for opening in openings:
                 assert host is not None

@@ -87,8 +87,8 @@ async def sync_run(
 
     `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
     that are delivered and of all that there are, over all trackers; one that cannot be made again
-    here is left out, which is logged. Raises `JournalError` for a
-    folder that holds no run, and `BusyError` for one that is being delivered already.
+    here is left out, which is logged. Raises `JournalError` for a folder that holds no run, and
+    `BusyError` for one that is being delivered already.
     """
     folder = RunFolder(path)
     await folder.open()
@@ -100,17 +100,13 @@ async def sync_run(
         total = folder.journal.next
         lanes, left_out = _make_lanes(folder, stored)
         started = {lane.name: lane.position - lane.cursor.lost for lane in lanes}
+
+        def show() -> None:
+            on_progress(sum(lane.position for lane in lanes), total * len(lanes))
+
         with anyio.move_on_after(timeout):
-            async with anyio.create_task_group() as group:
-                earlier = Deliveries(group)
-                for lane in lanes:
-                    lane.hurry(total)
-                    group.start_soon(lane.run, earlier)
-                while not all(lane.done for lane in lanes):
-                    on_progress(sum(lane.position for lane in lanes), total * len(lanes))
-                    await anyio.sleep(0.05)
-                group.cancel_scope.cancel()  # an earlier one's other trackers, which have no lane
-        on_progress(sum(lane.position for lane in lanes), total * len(lanes))
+            await _run_lanes(lanes, total, show)
+        show()
         synced = {
             lane.name: Synced(
                 lane.position - lane.cursor.lost - started[lane.name],
@@ -126,6 +122,18 @@ async def sync_run(
         }
     finally:
         await folder.close()
+
+
+async def _run_lanes(lanes: list[JournalLane], total: int, show: Callable[[], None]) -> None:
+    async with anyio.create_task_group() as group:
+        earlier = Deliveries(group)
+        for lane in lanes:
+            lane.hurry(total)
+            group.start_soon(lane.run, earlier)
+        while not all(lane.done for lane in lanes):
+            show()
+            await anyio.sleep(0.05)
+        group.cancel_scope.cancel()  # an earlier training's other trackers, which have no lane
 
 
 def _is_served(folder: Path) -> bool:
@@ -154,13 +162,15 @@ def _make_lanes(
             logger.warning("%s exports no state and cannot be made again", spec.name)
             continue
         try:
-            lanes.append(_make_lane(folder, spec, _load(spec.path).from_state(spec.state)))
+            callback = _load(spec.path).from_state(spec.state)
         except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
             logger.error(
                 "%s gets nothing here: %s cannot be made again (%s); run this where it can",
                 *(spec.name, spec.path, error),
             )
             left_out[spec.name] = cursor
+        else:
+            lanes.append(_make_lane(folder, spec, callback))
     return lanes, left_out
 
 
