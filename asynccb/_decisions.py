@@ -56,9 +56,9 @@ class Decisions:
         seed = getattr(args, "seed", None)
         self._seed = seed if isinstance(seed, int) else None
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
-        self._requests = Requests(self._agreement)
+        self.requests = Requests(self._agreement)
         self._closed = False
-        publisher.on_request = self._requests.post
+        publisher.on_request = self.requests.post
         self._schedule = Schedule()
         self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
         self._replay = None if replay is None else Replay(replay, owner=owner)
@@ -118,10 +118,10 @@ class Decisions:
 
     def pass_by(self, state: TrainerState) -> bool:
         """Go past a boundary where nothing can be due; tell whether this is one, at little cost."""
-        if self._schedule.waiting or self._replay is not None or not self._requests.is_idle:
-            return False
         step = state.global_step
-        if step < self._last:
+        if self._schedule.waiting or self._replay is not None or step < self._last:
+            return False
+        if not self.requests.pass_by():
             return False
         self._last = step
         return True
@@ -139,7 +139,7 @@ class Decisions:
         """Set flags at a boundary soon; from any thread or signal. `ClosedError` after `close`."""
         if self._closed:
             raise ClosedError("nothing can be requested any more: this dispatcher was closed")
-        self._requests.post(wishes)
+        self.requests.post(wishes)
 
     def agree(self, event: str, step: int, wishes: Decision) -> Decision:
         """Return what holds on all ranks of what `def` hooks want at an event."""
@@ -205,7 +205,7 @@ class Decisions:
 
     def _requested(self, step: int) -> list[Decision]:
         """Return what was requested from outside, if anything was."""
-        request = self._requests.take(step)
+        request = self.requests.take(step)
         replayed = None
         if self._replay is not None:
             replayed = self._replay.other(REQUEST, self._training, 0, step)
@@ -344,7 +344,7 @@ class Decisions:
     def close(self) -> None:
         """Let go of the other ranks, and of the trace that was replayed."""
         self._closed = True
-        self._requests.close()
+        self.requests.close()
         self._agreement.close()
         if self._replay is not None:
             self._replay.close()

@@ -66,6 +66,8 @@ class Form:
         self.tail = pack_tail(names, self.layout)
         """The log's form in a record, but for its position and its other values."""
         self._others = tuple(name for name in names if name not in tensors)
+        self.has_others = bool(self._others)
+        """Whether values of a log are no tensors."""
         self._looks = list(map(_look, taken))
         self.recurs = not rows and set(map(type, taken)) == _ONLY_TENSORS
         """Whether `take` can tell logs of this form."""
@@ -75,9 +77,9 @@ class Form:
         tensors: Any = self._pick(values)
         return tensors if len(self._looks) > 1 else (tensors,)
 
-    def others(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the values of a log that are no tensors, if there are any."""
-        return {name: values[name] for name in self._others} if self._others else None
+    def others(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a log that are no tensors."""
+        return {name: values[name] for name in self._others}
 
     def take(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...] | None:
         """Do as `pick` for a log with these names; return None where it has not this form."""

@@ -43,7 +43,9 @@ class DeviceStaging:
         self._slots = slots
         self._consumed = consumed
         self._overflow = overflow
+        self._memory = slots.memory
         self._pinned = PinnedSlots(slots.memory)
+        self._mirrors = self._pinned.mirrors
         self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
         """0-d tensors of the slots, by device and whether they hold floats."""
         self._pending: deque[StagedLog] = deque()
@@ -83,8 +85,8 @@ class DeviceStaging:
                 return None
             position = found
         place = position % COUNT
-        self._slots.memory[place * 8 : (place + count) * 8] = form.empty
-        if self._pinned.mirrors:
+        self._memory[place * 8 : (place + count) * 8] = form.empty
+        if self._mirrors:
             self._pinned.clear(place, count)
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
@@ -192,7 +194,7 @@ class DeviceStaging:
     def _take_in(self, logs: list[StagedLog]) -> bool:
         """Read the values of logs that are alike; return False if the first has not landed."""
         first, count = logs[0].position, logs[0].layout.count
-        if self._pinned.mirrors:
+        if self._mirrors:
             self._pinned.mirror(first % COUNT, count * len(logs))
         while not self._slots.landed(first, count * len(logs)):
             if len(logs) == 1:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from asynccb._callback import Overflow
 from asynccb._closing import close_publisher
@@ -21,26 +21,27 @@ from asynccb._decisions import Decisions
 from asynccb._events import Event, parse_event
 from asynccb._exceptions import ClosedError, ForkedError
 from asynccb._faults import raise_oldest
-from asynccb._given import Given, check_limits, check_mapping, first_state
+from asynccb._given import Given, check_limits, first_state
 from asynccb._inline import run_inline
 from asynccb._late_history import take_in
 from asynccb._lifetime import FORKED, at_exit, in_forked_children, status_of
 from asynccb._membership import Membership
 from asynccb._publisher import Publisher
-from asynccb._record import HISTORY_BIT
 from asynccb._requesting import Requesting
 from asynccb._roster import Refusing, Roster, Route
 from asynccb._run import RunStatus
-from asynccb._staged_logs import StagedLogs
 from asynccb._state import TrainerState
 from asynccb._statistics import Statistics
 from asynccb._steering import Steering
+from asynccb._stepping import Stepping
 from asynccb.arguments import TrainingArguments
 
+_LOOK_NS: Final = 50_000_000
+"""Nanoseconds between two looks at what has come meanwhile."""
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
-class CallbackDispatcher(Membership, Steering):
+class CallbackDispatcher(Membership, Stepping, Steering):
     """
     Send a training loop's events to callbacks, without the loop waiting.
 
@@ -104,6 +105,7 @@ class CallbackDispatcher(Membership, Steering):
         self._max_steps = max_steps
         self._events = 0
         self._busy = 0
+        self._next_look = 0
         self._closed = False
         self._training = False
         self._resumed = False
@@ -136,72 +138,6 @@ class CallbackDispatcher(Membership, Steering):
         "raise"`.
         """
         return self._emit(event, extra, 0)
-
-    def log(self, logs: Mapping[str, Any]) -> TrainerControl:
-        """Append the logs, with the step, to the state's log history, and emit `on_log`."""
-        if type(logs) is not dict:
-            check_mapping("logs", logs)
-        elif self._log_directly(logs):
-            return self.control  # type: ignore[no-any-return]
-        plain = self._staging.plain(logs)
-        entry = {**plain, "step": self.state.global_step}
-        if type(plain) is StagedLogs:
-            plain.log.watch(entry)
-        self.state.log_history.append(entry)
-        return self._emit("on_log", {"logs": plain}, HISTORY_BIT)
-
-    def _log_directly(self, logs: Mapping[str, Any]) -> bool:
-        """Log tensors of a device the short way, if only the companion listens."""
-        route = self._routes["on_log"]
-        records = self._publisher.records
-        if route is None or not route.is_direct or records is None:
-            return False
-        if not isinstance(self.state, TrainerState):  # that of transformers holds a plain list
-            return False
-        begin = _clock()
-        control = self.control
-        for flag in route.resets:
-            setattr(control, flag, False)
-        if not records.write_log(route.number, begin, self.state, control, logs):
-            return False
-        self._look_around(begin)
-        self._events += 1
-        self._busy += _clock() - begin
-        if self._faults:
-            raise_oldest(self._faults)
-        return True
-
-    def step(
-        self,
-        logs: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
-    ) -> TrainerControl:
-        """
-        Count an update step of a hand-written loop, and return what the callbacks want next.
-
-        Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
-        `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
-        `should_training_stop`, whatever hooks say. All else (`emit_save`, say) is for the loop.
-        """
-        if logs is not None and type(logs) is not dict:
-            check_mapping("logs", logs)
-        if metrics is not None:
-            check_mapping("metrics", metrics)
-        control = self.control
-        control._new_step()
-        self.state.global_step = step = self.state.global_step + 1
-        last = 0 < self._max_steps <= step
-        if last:
-            control.should_training_stop = True
-        self._emit("on_step_end", {}, 0)
-        if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
-            self.control.should_training_stop = True
-        if logs is not None:
-            self.log(logs)
-        if metrics is not None:
-            self.log(metrics)
-            self._emit("on_evaluate", {"metrics": metrics}, 0)
-        return self.control  # type: ignore[no-any-return]
 
     def _emit(self, event: str, extra: dict[str, Any], history: int) -> TrainerControl:
         """Emit; `history` is the record's bit, or 0."""
@@ -247,7 +183,12 @@ class CallbackDispatcher(Membership, Steering):
         publisher = self._publisher
         ticket = self._decisions.open(route, self.state) if route.deciders else 0
         if route.companion:
-            publisher.write(route.number, now, self.state, self.control, history, extra, ticket)
+            assert publisher.records is not None
+            written = publisher.records.write(
+                route.number, now, self.state, self.control, history, extra, ticket
+            )
+            if ticket and not written:
+                publisher.listening.lose_record()
         if route.lanes:
             copies = {
                 key: dict(self._staging.plain(value)) if isinstance(value, Mapping) else value
@@ -256,10 +197,12 @@ class CallbackDispatcher(Membership, Steering):
             publisher.post(
                 route, now, self.state, self.control, self.args, self._objects, copies, ticket
             )
-        self._look_around(now)
+        if now >= self._next_look:
+            self._look_around(now)
 
     def _look_around(self, now: int) -> None:
         """Take in what has come meanwhile, where it is time to look."""
+        self._next_look = now + _LOOK_NS
         publisher = self._publisher
         if now >= publisher.next_poll:
             publisher.poll(now)
@@ -273,6 +216,7 @@ class CallbackDispatcher(Membership, Steering):
     def _mark_training(self, begins: bool) -> None:
         self._training = begins
         if begins:
+            self._decisions.requests.begin()
             self._publisher.describe(self.args, self.model, begins=True)
 
     def settle(self) -> None:

@@ -45,7 +45,10 @@ class LogHistory:
 
 def append_late(state: object, late: LateEntry) -> None:
     """Append an entry whose numbers are on their way."""
-    entries: deque[LateEntry] = state.__dict__.setdefault(_LATE, deque())
+    values = state.__dict__
+    entries: deque[LateEntry] | None = values.get(_LATE)
+    if entries is None:
+        entries = values[_LATE] = deque()
     entries.append(late)
 
 

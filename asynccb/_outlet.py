@@ -65,6 +65,11 @@ class Outlet:
             return self._put_anew(record, error)
         return self._put_slowly(record, payload, staged)
 
+    def put_staged(self, kind: int, payload: bytes) -> None:
+        """Write a record of some bytes that is encoded and has values on their way, as `put`."""
+        if self._kept or not self._write(payload, staged=True):
+            self._put_slowly((kind,), payload, True)
+
     def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)

@@ -105,22 +105,6 @@ class Publisher:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def write(
-        self,
-        number: int,
-        now: int,
-        state: TrainerState,
-        control: Any,
-        history: int,
-        extra: dict[str, Any],
-        ticket: int,
-    ) -> None:
-        """Write an event's record for the companion, as `RecordWriter.write` does."""
-        assert self.records is not None
-        written = self.records.write(number, now, state, control, history, extra, ticket)
-        if ticket and not written:
-            self.listening.lose_record()
-
     def post(
         self,
         route: Route,

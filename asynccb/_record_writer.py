@@ -12,16 +12,21 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from asynccb._control import pack_flags
 from asynccb._events import EVENTS, Event
 from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
-from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
+from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, encode_log
 from asynccb._run import RunStatus
+from asynccb._staged_logs import LOGS_EXTENSION
 from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
 
 _LOG: Final = EVENTS.index(Event.LOG)
+_LONGEST: Final = 1 << 20
+"""Bytes that the names of such a log may take."""
 _HISTORY_PART: Final = 1000
 """Entries of the log history in one record, which must fit into the ring."""
 
@@ -98,18 +103,22 @@ class RecordWriter:
         if form is None or staging.device is None or self._wants_history:
             return False
         tensors = form.take(logs)
-        if tensors is None:
+        if tensors is None or len(form.tail) > _LONGEST:
             return False
         log = staging.device.stage(form, tensors, now=True)
         if log is None:
             return False
-        others = form.others(logs)
-        append_late(state, (log, form.names, others, state.global_step))
+        others = form.others(logs) if form.has_others else None
+        step, flags = state.global_step, pack_flags(control) | HISTORY_BIT
+        append_late(state, (log, form.names, others, step))
+        body = staging.packer.join(log.position, form.tail, others)
         changes = self._changes.changes(state)
-        head = number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | HISTORY_BIT
-        packed = staging.packer.join(log.position, form.tail, others)
-        staging.referenced = True
-        self._outlet.put((*head, packed) if changes is None else (*head, packed, changes))
+        head = number, now, step, state.epoch or 0.0, flags
+        if changes is None:
+            self._outlet.put_staged(number, encode_log(*head, LOGS_EXTENSION, body))
+        else:
+            staging.referenced = True
+            self._outlet.put((*head, msgspec.msgpack.Ext(LOGS_EXTENSION, body), changes))
         return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from asynccb._control import FLAGS, TrainerControl
 from asynccb._dispatcher import CallbackDispatcher
 from asynccb._events import Event
 from asynccb._lifetime import at_exit
 from asynccb._record import HISTORY_BIT
+
+_OWN: Final[tuple[str, ...]] = ("logs", "metrics")
+"""Keywords of single events; all others are those of every one."""
 
 
 class Relay(CallbackDispatcher):
@@ -34,14 +37,20 @@ class Relay(CallbackDispatcher):
         """Whether a training has begun and not ended, be it that an exception ended it."""
         return self._training
 
+    def passes(self, event: Event, state: Any) -> bool:
+        """Tell whether nothing is to be done at an event, which then need not be relayed."""
+        route = self._routes[event]
+        return route is None or (
+            route.is_quiet and not self._faults and self._decisions.pass_by(state)
+        )
+
     def relay(
         self,
         event: Event,
         args: Any,
         state: Any,
         control: Any,
-        objects: Mapping[str, Any],
-        extra: dict[str, Any],
+        given: dict[str, Any],
         *,
         again: bool = False,
         checkpoint: Path | None = None,
@@ -49,15 +58,20 @@ class Relay(CallbackDispatcher):
         """
         Send an event on and return the loop's control, or what a hook of the loop's kind returned.
 
-        `objects` are what hooks get as keywords in every event, `extra` what they get in this one;
-        `again` where an interrupted run has come past it before its checkpoint. `checkpoint` is
-        that, at the begin of a training, and the one that was saved, at `on_save`.
+        `given` are the keywords of hooks: `logs` and `metrics`, which are this event's alone, and
+        the objects of every one. `again` where an interrupted run has come past it before its
+        checkpoint. `checkpoint` is that, at the begin of a training, and the one that was saved, at
+        `on_save`.
         """
         self.args, self.state, self.control = args, state, control
-        self._objects.update(objects)
-        history = HISTORY_BIT if event == Event.LOG and _is_last(extra["logs"], state) else 0
+        extra = {name: given.pop(name) for name in _OWN if name in given}
+        self._objects.update(given)
         try:
-            returned: Any = self._send(event, extra, history, again, checkpoint)
+            if event == Event.LOG:
+                history = HISTORY_BIT if _is_last(extra["logs"], state) else 0
+                returned: Any = self._emit(event, extra, history)
+            else:
+                returned = self._send(event, extra, again, checkpoint)
         finally:
             if not self._training:  # the loop may be gone before this is
                 self._objects = dict.fromkeys(self._objects)
@@ -70,7 +84,6 @@ class Relay(CallbackDispatcher):
         self,
         event: Event,
         extra: dict[str, Any],
-        history: int,
         again: bool,
         checkpoint: Path | None,
     ) -> Any:
@@ -81,7 +94,7 @@ class Relay(CallbackDispatcher):
             return returned
         if event == Event.SAVE and checkpoint is not None:
             return self.emit_save(checkpoint)
-        return self._emit(event, extra, history)
+        return self.emit(event, **extra)
 
     def begin_anew(self, step: int) -> None:
         """Leave behind the decisions of a training that an exception has ended."""

@@ -52,7 +52,8 @@ class RequestRounds:
         self._board = board
         self._limit = limit
         self._posted = posted
-        self._news = threading.Condition()
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._passed = 0
         self._seen = 0
         self._rounds: list[_Round] = []
@@ -63,6 +64,14 @@ class RequestRounds:
         self._thread.start()
 
     # -- the training thread -----------------------------------------------------------------------
+
+    def pass_by(self) -> bool:
+        """Count a boundary with no request under way; return False at others, not counted yet."""
+        with self._lock:
+            if self._rounds or self._lost:
+                return False
+            self._passed += 1
+            return True
 
     def take(self, step: int) -> list[int] | None:
         """Count a boundary, and return what is applied at it, or None; `step` is for errors."""

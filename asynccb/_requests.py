@@ -26,15 +26,24 @@ class Requests:
         self._agreement = agreement
         self._posted: deque[Decision] = deque()
         self._rounds: RequestRounds | None = None
+        self._alone: bool | None = None
+        """Whether there are no other ranks in this training; None before its first boundary."""
 
     def post(self, flags: Decision) -> None:
         """Ask for flags at a boundary soon; from any thread or signal, at any time."""
         self._posted.append(flags)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether `take` need not be called at this boundary: one process, and nothing posted."""
-        return not self._posted and self._rounds is None and self._agreement.world == 1
+    def begin(self) -> None:
+        """Notice, at a training's first boundary, whether there are other ranks by now."""
+        self._alone = None
+
+    def pass_by(self) -> bool:
+        """Go past a boundary for which nothing is asked; return False where `take` must be."""
+        if self._posted:
+            return False
+        if self._alone:  # nearly always; a call would take as long as all else here
+            return True
+        return self._is_alone() if self._rounds is None else self._rounds.pass_by()
 
     def take(self, step: int) -> Decision | None:
         """
@@ -46,7 +55,7 @@ class Requests:
         the agreement's limit.
         """
         if self._rounds is None:
-            if self._agreement.world == 1:
+            if self._is_alone():
                 return self._merged()
             self._rounds = RequestRounds(
                 self._agreement.board, self._agreement.limit, self._weights_posted
@@ -59,6 +68,11 @@ class Requests:
         left = self._rounds.close() if self._rounds is not None else 0
         if left or self._posted:
             logger.warning("a request came too late to be applied: the run has ended")
+
+    def _is_alone(self) -> bool:
+        if self._alone is None:
+            self._alone = self._agreement.world == 1
+        return self._alone
 
     def _weights_posted(self) -> list[int] | None:
         flags = self._merged()

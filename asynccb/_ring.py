@@ -148,11 +148,10 @@ class RingWriter(_Ring):
             head += skip
             place = 0
         record = self._next
-        start = _PAGE + place + 16
+        start = _PAGE + place
         crc = crc32(payload, record & 0xFFFFFFFF)
-        size = length | _STAGED if staged else length
-        HEADER.pack_into(self._map, start - 16, size, crc, record)
-        self._map[start : start + length] = payload
+        header = HEADER.pack(length | _STAGED if staged else length, crc, record)
+        self._map[start : start + 16 + length] = header + payload
         self._next = record + 1
         # The head goes last: what lies before it is complete.
         self._head = self._words[_WORD_HEAD] = head + total

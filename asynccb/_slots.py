@@ -14,6 +14,8 @@ from itertools import accumulate, repeat
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 COUNT: Final = 1 << 16
 """Slots of 8 bytes; at 20 scalars a step they last for 3,276 steps that nobody has read."""
 SIZE: Final = COUNT * 8
@@ -113,27 +115,19 @@ class Layout:
             ]
 
 
-class StagedLog:
+class StagedLog(msgspec.Struct, eq=False):
     """Hold the values of one log, which land together."""
 
-    __slots__ = ("arrive", "entry", "layout", "look", "position", "values")
-
-    def __init__(
-        self,
-        position: int,
-        layout: Layout,
-        arrive: Callable[[StagedLog], None],
-        look: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Take where and how the values lie, what waits for them, and what takes in those here."""
-        self.position = position
-        self.layout = layout
-        self.arrive = arrive
-        self.look = look
-        self.values: list[Any] | None = None
-        """The numbers, once they have landed."""
-        self.entry: dict[str, Any] | None = None
-        """The history entry that waits for the numbers."""
+    position: int
+    layout: Layout
+    arrive: Callable[[StagedLog], None]
+    """Waits for the values."""
+    look: Callable[[], None] = lambda: None
+    """Takes in those that are here."""
+    values: list[Any] | None = None
+    """The numbers, once they have landed."""
+    entry: dict[str, Any] | None = None
+    """The history entry that waits for the numbers."""
 
     def stand_ins(self) -> tuple[Staged, ...]:
         """Return what stands for the numbers, in the order of the layout."""

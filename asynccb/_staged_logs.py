@@ -97,14 +97,12 @@ class LogPacker:
         others = None
         if len(logs) > len(log.layout.parts):
             others = {key: value for key, value in logs.items() if type(value) is not Staged}
-        return self.join(log.position, tail, others)
+        return msgspec.msgpack.Ext(LOGS_EXTENSION, self.join(log.position, tail, others))
 
-    def join(
-        self, position: int, tail: bytes, others: Mapping[str, Any] | None
-    ) -> msgspec.msgpack.Ext:
-        """Return the form of logs from its parts."""
+    def join(self, position: int, tail: bytes, others: Mapping[str, Any] | None) -> bytes:
+        """Return the body of the form of logs from its parts."""
         plain = _NO_OTHERS if others is None else self._encode(others)
-        return msgspec.msgpack.Ext(LOGS_EXTENSION, position.to_bytes(8, "little") + tail + plain)
+        return position.to_bytes(8, "little") + tail + plain
 
 
 def pack_tail(names: Iterable[str], layout: Layout) -> bytes:

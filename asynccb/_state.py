@@ -11,6 +11,8 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import compress
+from operator import is_not
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self, overload
 
 from asynccb._exceptions import DefinitionError, FrozenError
@@ -252,5 +254,6 @@ class ChangeTracker:
         self._last = now
         if not last:
             return dict(zip(SLOW_FIELDS, now, strict=True))
-        pairs = zip(SLOW_FIELDS, last, now, strict=True)
-        return {name: new for name, old, new in pairs if old != new}
+        # With transformers a field changes at every log; one that was set to an equal value is sent
+        # in vain, which costs less than to compare all.
+        return dict(compress(zip(SLOW_FIELDS, now, strict=True), map(is_not, now, last)))

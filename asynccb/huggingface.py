@@ -31,6 +31,8 @@ from asynccb._trainer import callback_states
 
 _BETWEEN_TRIALS = 10.0
 """Seconds for what a trial of a search has left to deliver before the next one begins."""
+_PREPARED = frozenset({Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
+"""Events that the bridge has something to do at, whoever listens."""
 
 
 class AsyncCallbacks:
@@ -221,11 +223,6 @@ class AsyncCallbacks:
     # -- events ------------------------------------------------------------------------------------
 
     def _forward(self, event: Event, args: Any, state: Any, control: Any, given: Any) -> Any:
-        extra = {name: given.pop(name) for name in ("logs", "metrics") if name in given}
-        if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
-            raise ConfigurationError(
-                "a Trainer takes one AsyncCallbacks; put all callbacks into one list"
-            )
         again, checkpoint = False, None
         if event == Event.TRAIN_BEGIN:
             again = self._begin_training(args, state, given)
@@ -236,11 +233,12 @@ class AsyncCallbacks:
         if event == Event.SAVE and not state.is_hyper_param_search:  # whose folders are others
             checkpoint = self._save_beside(args)
         return dispatcher.relay(
-            event, args, state, control, given, extra, again=again, checkpoint=checkpoint
+            event, args, state, control, given, again=again, checkpoint=checkpoint
         )
 
     def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
         """Get ready for a training; tell whether it is one that was interrupted."""
+        self._check_alone(state)
         self._begin_trial(state)
         dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
         if dispatcher.is_training:  # an exception has ended it, as where memory ran out
@@ -266,11 +264,18 @@ class AsyncCallbacks:
     def _make_dispatcher(self, args: Any, state: Any, given: dict[str, Any]) -> Relay:
         if self._closed:
             raise ClosedError("this AsyncCallbacks was closed; make a new one for another run")
+        self._check_alone(state)
         objects = {name: given.get(name) for name in COMMON_KEYWORDS}
         self._dispatcher = Relay(
             self._callbacks, args=args, state=state, **objects, **self._options
         )
         return self._dispatcher
+
+    def _check_alone(self, state: Any) -> None:
+        if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
+            raise ConfigurationError(
+                "a Trainer takes one AsyncCallbacks; put all callbacks into one list"
+            )
 
 
 def _rank_file(args: Any) -> str:
@@ -287,8 +292,15 @@ def _checked(callback: Any) -> Any:
 
 
 def _hook(event: Event) -> Callable[..., Any]:
+    is_prepared = event in _PREPARED
+
     def forward(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        return self._forward(event, args, state, control, kwargs)
+        dispatcher = self._dispatcher
+        if dispatcher is None or is_prepared:
+            return self._forward(event, args, state, control, kwargs)
+        if dispatcher.passes(event, state):
+            return control
+        return dispatcher.relay(event, args, state, control, kwargs)
 
     forward.__name__ = event
     forward.__qualname__ = f"{AsyncCallbacks.__name__}.{event}"

@@ -54,7 +54,7 @@ class Loop:
         if not alone:
             dist.barrier()  # as a step's gradients do
         self.step += 1
-        taken = self.requests.take(self.step)
+        taken = None if self.requests.pass_by() else self.requests.take(self.step)
         if taken is not None:
             self.applied.append((self.step, to_weights(taken)))
         return taken

@@ -79,6 +79,7 @@ LAYERS: list[set[str]] = [
         "_record_writer",
         "_save_notes",
         "_steering",
+        "_stepping",
         "_tracker_runs",
         "_histograms",
         "_model_files",

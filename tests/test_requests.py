@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from ranks import run_ranks
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from asynccb._agreement import Agreement
 from asynccb._control import Decision
@@ -27,6 +29,27 @@ def test_a_request_is_taken_once_at_the_next_boundary() -> None:
     assert requests.take(2) == SAVE
     assert requests.take(3) is None
     requests.close()
+
+
+def test_a_boundary_is_passed_by_until_something_is_asked_for() -> None:
+    requests = Requests(Agreement())
+    assert requests.pass_by()
+    requests.post(SAVE)
+    assert not requests.pass_by()
+    assert requests.take(2) == SAVE
+    assert requests.pass_by()
+    requests.close()
+
+
+def test_ranks_that_have_come_since_are_noticed_where_a_training_begins() -> None:
+    requests = Requests(Agreement())
+    assert requests.pass_by()
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        requests.begin()
+        assert not requests.pass_by()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_requests_between_two_boundaries_become_one() -> None:
