@@ -9,6 +9,12 @@ processor and device was the slower. The time of single steps is taken twice:
   full: compare them, with and without logging, but do not take them for the time of a step;
 * on the device, from one step's end to the next, by CUDA events in blocks of their own, since
   recording one costs the host some microseconds.
+
+Where the processor limits a training, a virtual machine's speed changes within seconds by several
+times what logging costs. Its blocks are woven: short turns of steps with and without logging follow
+each other, and all turns of a kind make a block. What a logger does in the background then falls on
+both kinds alike; unwoven blocks show it, where the cores that others use for it are not the
+training's.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import multiprocessing
 import sys
 import time
@@ -25,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -61,6 +68,15 @@ class Block:
         """Steps a second."""
         return len(self.host) / self.seconds
 
+    @classmethod
+    def joined(cls, turns: Sequence[Block]) -> Block:
+        """Return several as one."""
+        return cls(
+            sum(turn.seconds for turn in turns),
+            [*chain.from_iterable(turn.host for turn in turns)],
+            [*chain.from_iterable(turn.device for turn in turns)],
+        )
+
 
 def run_block(
     work: Workload,
@@ -70,6 +86,7 @@ def run_block(
     *,
     on_device: bool = False,
     longest: float = LONGEST_BLOCK,
+    collect: bool = True,
 ) -> Block:
     """
     Run steps from number `first` on and log each, unless `log` is None.
@@ -77,7 +94,8 @@ def run_block(
     The block ends early after `longest` seconds.
     """
     marks = [_make_event() for _ in range(count)] if on_device else []
-    gc.collect()
+    if collect:
+        gc.collect()
     work.synchronize()
     host = []
     begin = last = _clock()
@@ -97,6 +115,33 @@ def run_block(
     seconds = _clock() - begin
     gaps = [a.elapsed_time(b) / 1000 for a, b in pairwise(marks[: len(host)])]
     return Block(seconds, host, gaps)
+
+
+def weave(
+    work: Workload, log: Log | None, first: int, count: int, turn: int, *, on_device: bool = False
+) -> tuple[Block, Block]:
+    """
+    Run `count` steps without logging and as many with it, in turns; which begins changes.
+
+    `first` is the number of the first step that is logged. No turn ends early: ranks must run the
+    same steps.
+    """
+    turns: dict[bool, list[Block]] = {False: [], True: []}
+    gc.collect()
+    for begun in range(0, count, turn):
+        steps = min(turn, count - begun)
+        for logged in (False, True) if begun // turn % 2 else (True, False):
+            block = run_block(
+                work,
+                log if logged else None,
+                first + begun,
+                steps,
+                on_device=on_device,
+                longest=math.inf,
+                collect=False,
+            )
+            turns[logged].append(block)
+    return Block.joined(turns[False]), Block.joined(turns[True])
 
 
 def _make_event() -> Any:
@@ -181,6 +226,12 @@ def make_gpu_parser(about: str | None, bench: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_turn(parser: argparse.ArgumentParser, turns: Mapping[str, int]) -> None:
+    """Add the option that says how blocks are woven; `turns` are its defaults, by workload."""
+    about = f"steps of a turn, by default {turns}; those of a block: blocks are not woven"
+    parser.add_argument("--turn", type=int, help=about)
+
+
 def parse_quick(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, quick: Mapping[str, Any]
 ) -> argparse.Namespace:
@@ -190,6 +241,9 @@ def parse_quick(
     options = parser.parse_args(arguments)
     if options.scale <= 0:
         parser.error(f"--scale is above 0, not {options.scale}")
+    turn = getattr(options, "turn", None)
+    if turn is not None and turn < 1:
+        parser.error(f"--turn is above 0, not {turn}")
     return options
 
 

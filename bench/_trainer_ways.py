@@ -2,8 +2,8 @@
 The ways to log from a `transformers.Trainer` that `huggingface.py` compares, and its training.
 
 TensorBoard and MLflow get every step; `MLFLOW_EXPERIMENT_NAME` says in which experiment. Each block
-of steps is a `train()` of a new Trainer: `callbacks()` gives what it is to have, and `settle()`
-waits until all of it has arrived.
+of steps, or each woven pair, is a `train()` of a new Trainer: `callbacks()` gives what it is
+to have, and `settle()` waits until all of it has arrived.
 """
 
 from __future__ import annotations
@@ -147,39 +147,75 @@ SIZES: Final = {"cpu": Size(64, 2, 32, 4), "cuda": Size(256, 4, 128, 8)}
 """About 10 ms a step on a core, and on an H100 a step that Python's calls bound."""
 
 
-class Timer(transformers.TrainerCallback):
-    """Take the time from the end of the lead-in to that of the last step."""
+class Turns(transformers.TrainerCallback):
+    """
+    Hand events on to callbacks, and time the turns of steps.
 
-    def __init__(self, lead_in: int, device: str) -> None:
+    If `woven`, every other turn has no callbacks; the first one of each pair changes. The lead-in,
+    which is not timed, has them, and what is no step.
+    """
+
+    def __init__(
+        self, callbacks: list[Any], lead_in: int, turn: int, device: str, *, woven: bool
+    ) -> None:
+        self._callbacks = callbacks
+        self._with = (1, 2) if woven else (0, 1, 2, 3)
         self._lead_in = lead_in
+        self._turn = turn
         self._device = device
-        self._begin = 0.0
-        self.seconds = 0.0
+        self._on = True
+        self._begin: float | None = None
+        self.seconds = {False: 0.0, True: 0.0}
+        """Those of all turns, without the callbacks and with them."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin with the first step after the lead-in, before any other callback sees it."""
-        if state.global_step == self._lead_in:
-            self._wait()
+        """Begin a turn where it is time for one."""
+        passed = state.global_step - self._lead_in
+        if passed >= 0 and passed % self._turn == 0:
+            self._end()
+            self._on = passed // self._turn % 4 in self._with
             self._begin = _clock()
+        self._hand_on("on_step_begin", args, state, control, kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End before any other callback ends its run; the last log is part of the time."""
-        self._wait()
-        self.seconds = _clock() - self._begin
+        """End the last turn before the callbacks end their runs."""
+        self._end()
+        self._on = True
+        self._hand_on("on_train_end", args, state, control, kwargs)
 
-    def _wait(self) -> None:
+    def _end(self) -> None:
         if self._device == "cuda":
             torch.cuda.synchronize()
+        if self._begin is not None:
+            self.seconds[self._on] += _clock() - self._begin
+
+    def _hand_on(self, event: str, args: Any, state: Any, control: Any, given: Any) -> None:
+        if self._on:
+            for callback in self._callbacks:
+                getattr(callback, event)(args, state, control, **given)
+
+
+def _handing_on(event: str) -> Callable[..., None]:
+    def hand_on(self: Turns, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._hand_on(event, args, state, control, kwargs)
+
+    return hand_on
+
+
+for _event in asynccb.Event:
+    if _event not in vars(Turns):
+        setattr(Turns, _event, _handing_on(_event))
 
 
 class Training:
     """A small GPT-2 that logs every step."""
 
-    def __init__(self, device: str, lead_in: int, steps: int, folder: Path) -> None:
+    def __init__(self, device: str, lead_in: int, steps: int, turn: int, folder: Path) -> None:
         if device == "cpu":
             torch.set_num_threads(1)
         size = SIZES[device]
         self._device, self._lead_in, self._steps, self._folder = device, lead_in, steps, folder
+        self._turn = turn
         self._batch = size.batch
         self._data = Tokens(64 * size.batch, size.length, 512)
         self._model = transformers.GPT2LMHeadModel(
@@ -195,13 +231,21 @@ class Training:
         )
         self._model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
 
-    def speed(self, callbacks: list[Any]) -> float:
-        """Train with the callbacks, and return the steps/s after the lead-in."""
+    def speeds(self, callbacks: list[Any]) -> tuple[float, float]:
+        """Train; return the steps/s after the lead-in without the callbacks and with them."""
+        if self._turn < self._steps:
+            seconds = self._train(callbacks, 2 * self._steps, woven=True)
+            return self._steps / seconds[False], self._steps / seconds[True]
+        alone = self._train([], self._steps, woven=False)
+        beside = self._train(callbacks, self._steps, woven=False)
+        return self._steps / alone[True], self._steps / beside[True]
+
+    def _train(self, callbacks: list[Any], steps: int, *, woven: bool) -> dict[bool, float]:
         gc.collect()
-        timer = Timer(self._lead_in, self._device)
+        turns = Turns(callbacks, self._lead_in, self._turn, self._device, woven=woven)
         arguments = transformers.TrainingArguments(
             str(self._folder),
-            max_steps=self._lead_in + self._steps,
+            max_steps=self._lead_in + steps,
             per_device_train_batch_size=self._batch,
             logging_steps=1,
             save_strategy="no",
@@ -211,8 +255,8 @@ class Training:
             dataloader_pin_memory=self._device == "cuda",
         )
         trainer = transformers.Trainer(
-            self._model, arguments, train_dataset=self._data, callbacks=[timer, *callbacks]
+            self._model, arguments, train_dataset=self._data, callbacks=[turns]
         )
         trainer.remove_callback(transformers.PrinterCallback)  # it would print every step
         trainer.train()
-        return self._steps / timer.seconds
+        return turns.seconds

@@ -2,8 +2,9 @@
 Show what logging every step costs a training on several GPUs, with DDP over NCCL.
 
 Like `gpu_step.py`, for asynccb alone: each rank runs the same callbacks, as a user's script does;
-the four trackers are the first rank's. All ranks alternate blocks of steps with and without
-logging, in changing order, in step with one another. Servers run on loopback.
+the four trackers are the first rank's. All ranks alternate steps with and without logging, in short
+turns (`_gpu_measure.py` says why) or in blocks (`--turn`), in step with one another. Servers run on
+loopback.
 
 How to read the table: `ratio` is steps a second with logging over those without, in the same pair,
 on the first rank; the median over the pairs, in brackets the least and the greatest. `none` logs
@@ -32,12 +33,14 @@ from _gpu_loggers import Ready, Servers, open_logger
 from _gpu_measure import (
     Block,
     Results,
+    add_turn,
     describe_gpu,
     find_device,
     make_gpu_parser,
     parse_quick,
     run_block,
     servers_for,
+    weave,
 )
 from _gpu_work import Workload, make_workload
 from _measure import print_table
@@ -46,6 +49,8 @@ from gpu_step import COLUMNS, Pair, show, summarize
 LOGGERS: Final = ("none", "asynccb")
 BLOCKS: Final = {"eager": 300, "gpt": 150}
 """Steps of a block."""
+TURNS: Final = {"eager": 20, "gpt": 10}
+"""Steps of a turn."""
 QUICK: Final = {"pairs": 6, "workloads": ["eager"], "scalars": [5]}
 
 
@@ -57,6 +62,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scalars", nargs="+", type=int, default=[5, 20], help="of each step")
     parser.add_argument("--pairs", type=int, default=16, help="pairs of blocks for each logger")
     parser.add_argument("--steps", type=int, help=f"of a block; by default {BLOCKS}")
+    add_turn(parser, TURNS)
     options = parse_quick(parser, arguments, QUICK)
     if options.ranks < 2 or options.pairs < 1:
         parser.error("--ranks is 2 or more, --pairs 1 or more")
@@ -77,6 +83,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     "workload": workload,
                     "scalars": scalars,
                     "steps": options.steps or BLOCKS[workload],
+                    "turn": options.turn or TURNS[workload],
                     "pairs": options.pairs,
                     "scale": options.scale,
                     "device": options.device,
@@ -90,7 +97,7 @@ def _run_ranks(count: int, work: dict[str, Any], result: Path) -> list[dict[str,
     command += [f"--nproc_per_node={count}", __file__, "--rank", json.dumps(work), str(result)]
     subprocess.run(command, check=True)
     rows: list[dict[str, Any]] = pickle.loads(result.read_bytes())
-    about = {"ranks": count} | {key: work[key] for key in ("workload", "scalars", "steps")}
+    about = {"ranks": count} | {key: work[key] for key in ("workload", "scalars", "steps", "turn")}
     return [about | row for row in rows]
 
 
@@ -107,7 +114,8 @@ def be_a_rank(work: dict[str, Any], result: Path) -> None:
     for logger in LOGGERS:
         folder = servers.folder / f"{servers.folder.name}-{logger}-{dist.get_rank()}"
         with open_logger(logger, servers, folder) as ready:
-            pairs = list(_run_pairs(training, ready, work["steps"], work["pairs"]))
+            run = _run_pairs if work["turn"] >= work["steps"] else _weave_pairs
+            pairs = list(run(training, ready, work))
         trackers = {"trackers": 4} if logger == "asynccb" else {}
         rows.append({"logger": logger, **trackers, **summarize(pairs, [])})
     if dist.get_rank() == 0:
@@ -115,9 +123,27 @@ def be_a_rank(work: dict[str, Any], result: Path) -> None:
     dist.destroy_process_group()
 
 
-def _run_pairs(training: Workload, ready: Ready, steps: int, count: int) -> Iterator[Pair]:
+def _weave_pairs(training: Workload, ready: Ready, work: dict[str, Any]) -> Iterator[Pair]:
+    """Yield pairs of woven blocks."""
+    steps, begun = work["steps"], 1
+    for _ in range(work["pairs"]):
+        run_block(training, ready.log, begun, steps // 3, longest=math.inf)
+        blocks = weave(training, ready.log, begun + steps // 3, steps, work["turn"])
+        begun += steps // 3 + steps
+        yield Pair(*blocks, _settle(ready))
+
+
+def _settle(ready: Ready) -> float:
+    begin = time.perf_counter()
+    ready.settle()
+    behind = time.perf_counter() - begin
+    dist.barrier()
+    return behind
+
+
+def _run_pairs(training: Workload, ready: Ready, work: dict[str, Any]) -> Iterator[Pair]:
     """Yield pairs of blocks; every rank runs the same steps, or they would wait for ever."""
-    begun = 1
+    steps, begun = work["steps"], 1
 
     def run(log: Any, length: int) -> Block:
         nonlocal begun
@@ -125,17 +151,14 @@ def _run_pairs(training: Workload, ready: Ready, steps: int, count: int) -> Iter
         begun += length if log is not None else 0
         return block
 
-    for number in range(count):
+    for number in range(work["pairs"]):
         blocks, behind = {}, 0.0
         for logged in (False, True) if number % 2 else (True, False):
             log = ready.log if logged else None
             run(log, steps // 3)
             blocks[logged] = run(log, steps)
             if logged:
-                begin = time.perf_counter()
-                ready.settle()
-                behind = time.perf_counter() - begin
-            dist.barrier()
+                behind = _settle(ready)
         yield Pair(blocks[False], blocks[True], behind)
 
 

@@ -6,12 +6,12 @@ once by asynccb; each peer sends them to its one tracker. Trainings: an eager ML
 processor limits, the same one as a CUDA graph, and a small GPT. MLflow's server and the sinks run
 on loopback; where MLflow is not installed a second TensorBoard directory takes its place.
 
-A logger's process alternates blocks of steps with and without logging, in changing order; a figure
-is the median over the pairs, in brackets the least and the greatest. Logged steps that are not
-measured go before, so that what happens in the background happens while it is measured. What a
-logger has not sent when the block ends is waited for outside it, in the peers' favour: `behind` is
-how long that took. So is `--fetch stack`, one wait for the device a log; `item` waits once a
-scalar, as loops are mostly written.
+A logger's process alternates blocks of steps with and without logging, in changing order, or weaves
+them in short turns (`_gpu_measure.py` says why); a figure is the median over the pairs, in brackets
+the least and the greatest. Logged steps that are not measured go before, so that what happens in
+the background happens while it is measured. What a logger has not sent when the block ends is
+waited for outside it, in the peers' favour: `behind` is how long that took. So is `--fetch stack`,
+one wait for the device a log; `item` waits once a scalar, as loops are mostly written.
 
 How to read the table: `ratio` is steps a second with logging over those without, in the same pair.
 `none` logs nothing and shows how exact the method is. `host p99` and `gpu p99` are the 99th
@@ -39,18 +39,22 @@ from _gpu_measure import (
     Block,
     Processes,
     Results,
+    add_turn,
     describe_gpu,
     find_device,
     make_gpu_parser,
     parse_quick,
     run_block,
     servers_for,
+    weave,
 )
 from _gpu_work import MOST_SCALARS, WORKLOADS, Workload, make_workload
 from _measure import Figure, percentile, print_table
 
 BLOCKS: Final = {"eager": 300, "graph": 1500, "gpt": 200}
 """Steps of a block."""
+TURNS: Final = {"eager": 20, "graph": 1500, "gpt": 10}
+"""Steps of a turn: those that the processor limits are woven."""
 QUICK: Final = {"rounds": 1, "pairs": 3, "device_pairs": 1, "scalars": [5]}
 
 _clock = time.perf_counter
@@ -62,6 +66,7 @@ class Cell(NamedTuple):
     workload: str
     scalars: int
     steps: int
+    turn: int
     scale: float
     device: str
     pairs: int
@@ -88,7 +93,7 @@ def take_turn(cell: Cell, logger: str, servers: Servers, folder: Path) -> Outcom
     """Measure one logger in one cell; runs in the logger's own process."""
     work = make_workload(cell.workload, cell.scalars, cell.scale, torch.device(cell.device))
     with open_logger(logger, servers, folder) as ready:
-        pairs = _Pairs(work, ready, cell.steps)
+        pairs = _Pairs(work, ready, cell.steps, cell.turn)
         timed = [pairs.run() for _ in range(cell.pairs)]
         on_device = [pairs.run(on_device=True) for _ in range(cell.device_pairs)]
     return Outcome(timed, on_device)
@@ -97,14 +102,17 @@ def take_turn(cell: Cell, logger: str, servers: Servers, folder: Path) -> Outcom
 class _Pairs:
     """Run one pair of blocks after another, in changing order."""
 
-    def __init__(self, work: Workload, ready: Ready, steps: int) -> None:
+    def __init__(self, work: Workload, ready: Ready, steps: int, turn: int) -> None:
         self._work = work
         self._ready = ready
         self._steps = steps
+        self._turn = turn
         self._next = 1
         self._logged_first = False
 
     def run(self, *, on_device: bool = False) -> Pair:
+        if self._turn < self._steps:
+            return self._run_woven(on_device)
         first, self._logged_first = self._logged_first, not self._logged_first
         if first:
             logged, behind = self._run_logged(on_device)
@@ -114,12 +122,21 @@ class _Pairs:
             logged, behind = self._run_logged(on_device)
         return Pair(without, logged, behind)
 
+    def _run_woven(self, on_device: bool) -> Pair:
+        self._log(self._steps // 3)
+        log = self._ready.log
+        blocks = weave(self._work, log, self._next, self._steps, self._turn, on_device=on_device)
+        self._next += self._steps
+        return Pair(*blocks, self._settle())
+
     def _run_logged(self, on_device: bool) -> tuple[Block, float]:
         self._log(self._steps // 3)
-        block = self._log(self._steps, on_device)
+        return self._log(self._steps, on_device), self._settle()
+
+    def _settle(self) -> float:
         begin = _clock()
         self._ready.settle()
-        return block, _clock() - begin
+        return _clock() - begin
 
     def _log(self, steps: int, on_device: bool = False) -> Block:
         block = run_block(self._work, self._ready.log, self._next, steps, on_device=on_device)
@@ -141,6 +158,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 workload,
                 scalars,
                 options.steps or BLOCKS[workload],
+                options.turn or TURNS[workload],
                 options.scale,
                 options.device,
                 options.pairs,
@@ -165,7 +183,8 @@ def _row(
 ) -> dict[str, Any]:
     about = {"workload": cell.workload, "scalars": cell.scalars, "logger": logger}
     trackers = {"trackers": 4} if logger == "asynccb" else {}
-    return {**about, **trackers, "steps": cell.steps, **_result(lack, outcomes)}
+    sizes = {"steps": cell.steps, "turn": min(cell.turn, cell.steps)}
+    return {**about, **trackers, **sizes, **_result(lack, outcomes)}
 
 
 def _result(lack: str | None, outcomes: Sequence[Future[Outcome]]) -> dict[str, Any]:
@@ -230,6 +249,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=6, help="pairs of blocks in a turn")
     parser.add_argument("--device-pairs", type=int, default=2, help="more, timed on the device")
     parser.add_argument("--steps", type=int, help=f"of a block; by default {BLOCKS}")
+    add_turn(parser, TURNS)
     options = parse_quick(parser, arguments, QUICK)
     if min(options.rounds, options.pairs) < 1 or options.device_pairs < 0:
         parser.error("--rounds and --pairs are above 0, --device-pairs not below")

@@ -9,10 +9,13 @@ and logs to TensorBoard and to a real MLflow server on loopback:
 * `offload`: the TensorBoard and MLflow callbacks of transformers, each on a thread by `offload`;
 * `transformers`: the same two as the Trainer has them, on the training thread.
 
-Each contender has a process of its own. In it, blocks of steps with `report_to="none"` and with the
-contender alternate, and each pair gives a ratio of steps/s; before the next block everything logged
-so far is delivered. The first steps of a block, while processes and connections start, are not
-counted. On the CPU PyTorch has one thread.
+Each contender has a process of its own, and each pair of blocks of steps, without callbacks and
+with the contender's, gives a ratio of steps/s; before the next pair everything logged so far is
+delivered. The first steps, while processes and connections start, are not counted. Blocks are woven
+in short turns, since a virtual machine's speed changes within seconds by more than logging costs:
+what happens in the background then falls on both kinds alike, as it may where the cores that it
+takes are not the training's. With `--turn` as long as a block each is a training of its own, and
+the background counts. On the CPU PyTorch has one thread.
 
 How to read the table: the median over the pairs of all rounds, in brackets the least and the
 greatest pair; a ratio within the brackets of `nothing` is no difference. `points` is how many
@@ -66,6 +69,7 @@ class Blocks:
     device: str
     pairs: int
     steps: int
+    turn: int
     lead_in: int
 
     def __call__(self, name: str, number: int) -> Turn:
@@ -74,8 +78,10 @@ class Blocks:
         from _trainer_ways import SENT, WAYS, Training
 
         place = self.place.below(f"{name}-{number}")
-        os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment = f"trainer-{place.folder.name}"
-        training = Training(self.device, self.lead_in, self.steps, place.folder / "out")
+        experiment = f"{place.folder.parent.name}-{place.folder.name}"  # of this run alone
+        os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
+        sizes = (self.lead_in, self.steps, self.turn)
+        training = Training(self.device, *sizes, place.folder / "out")
         pairs: list[tuple[float, float]] = []
         with WAYS[name](place) as way:
             self._pair(training, way)  # what happens for the first time happens here
@@ -85,10 +91,9 @@ class Blocks:
         return Turn(pairs, count_losses(place.server, experiment, expected) if name in SENT else 0)
 
     def _pair(self, training: Any, way: Any) -> tuple[float, float]:
-        alone = training.speed([])
-        beside = training.speed(way.callbacks())
+        speeds: tuple[float, float] = training.speeds(way.callbacks())
         way.settle()
-        return alone, beside
+        return speeds
 
 
 def count_losses(server: str, experiment: str, expected: int) -> int:
@@ -127,10 +132,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of blocks a turn")
     parser.add_argument("--steps", type=int, default=300, help="steps measured a block")
+    parser.add_argument("--turn", type=int, default=20, help="steps of a turn")
     parser.add_argument("--lead-in", type=int, default=100, help="logged steps before them")
     options = parser.parse_args(arguments)
-    if min(options.rounds, options.pairs, options.steps, options.lead_in) < 1:
-        parser.error("--rounds, --pairs, --steps and --lead-in are above 0")
+    sizes = (options.rounds, options.pairs, options.steps, options.turn, options.lead_in)
+    if min(sizes) < 1:
+        parser.error("--rounds, --pairs, --steps, --turn and --lead-in are above 0")
+    if options.turn < options.steps and options.steps % options.turn:
+        parser.error(f"--steps is a multiple of --turn, not {options.steps} and {options.turn}")
     return options
 
 
@@ -142,7 +151,7 @@ def main() -> None:
         import torch
 
         about["machine"]["device"] = torch.cuda.get_device_name()
-    names = ("device", "rounds", "pairs", "steps", "lead_in")
+    names = ("device", "rounds", "pairs", "steps", "turn", "lead_in")
     settings = {each: getattr(options, each) for each in names}
     write = partial(write_result, options.json, "huggingface", about, settings)
     with tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name:
@@ -153,6 +162,7 @@ def main() -> None:
                 options.device,
                 options.pairs,
                 options.steps,
+                options.turn,
                 options.lead_in,
             )
             turns = take_turns(options.contenders, options.rounds, blocks)

@@ -62,6 +62,7 @@ def test_a_bench_without_a_gpu_says_so_at_once(bench: str, monkeypatch: pytest.M
     [
         ("gpu_step", ["--rounds", "0"], "--rounds"),
         ("gpu_step", ["--steps", "2"], "--steps"),
+        ("gpu_step", ["--turn", "0"], "--turn"),
         ("gpu_ranks", ["--ranks", "1"], "--ranks"),
         ("gpu_step", ["--scalars", "5", "65"], "65"),
         ("gpu_step", ["--scale", "0"], "--scale"),
@@ -87,9 +88,13 @@ def test_quick_changes_the_defaults_but_not_what_was_asked_for() -> None:
     assert (options.rounds, options.pairs, options.scalars) == (1, 7, [5])
 
 
-def test_a_step_bench_on_the_processor_says_for_each_logger_what_came_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", ["2", "3"], ids=["woven", "in blocks"])
+def test_a_step_bench_on_the_processor_says_for_each_logger_what_came_of_it(
+    turn: str, tmp_path: Path
+) -> None:
     path = tmp_path / "gpu_step.json"
     sizes = ("--quick", "--pairs", "2", "--steps", "3", "--scale", "0.1", "--device", "cpu")
+    sizes += ("--turn", turn)
     loggers = ("--loggers", "none", "SummaryWriter", "--workloads", "eager", "graph")
 
     done = run_bench("gpu_step", *sizes, *loggers, "--json", str(path))
@@ -98,7 +103,7 @@ def test_a_step_bench_on_the_processor_says_for_each_logger_what_came_of_it(tmp_
     rows = {(row["workload"], row["logger"]): row for row in json.loads(path.read_text())["rows"]}
     for logger in ("none", "SummaryWriter"):
         measured = rows["eager", logger]
-        assert measured["pairs"] == 2
+        assert (measured["pairs"], measured["turn"]) == (2, int(turn))
         assert measured["ratio"]["least"] <= measured["ratio"]["median"]
         assert measured["host_p99_microseconds"]["least"] > 0
         assert "needs a CUDA device" in rows["graph", logger]["failed"]

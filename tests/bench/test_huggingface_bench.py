@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from servers.mlflow_server import RealMLflow
 from test_benches import assert_described, assert_figures, run_bench, table
 
 
+@pytest.mark.parametrize("turn", ["2", "4"], ids=["woven", "in blocks"])
 def test_huggingface_prints_and_writes_each_contender(
-    tmp_path: Path, mlflow_server: RealMLflow
+    turn: str, tmp_path: Path, mlflow_server: RealMLflow
 ) -> None:
     path = tmp_path / "huggingface.json"
-    sizes = ("--rounds", "1", "--pairs", "1", "--steps", "4", "--lead-in", "2")
+    sizes = ("--rounds", "1", "--pairs", "1", "--steps", "4", "--lead-in", "2", "--turn", turn)
     server = ("--mlflow", mlflow_server.uri)
     contenders = ["nothing", "asynccb"]
 
