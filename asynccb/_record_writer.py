@@ -25,8 +25,8 @@ from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
 
 _LOG: Final = EVENTS.index(Event.LOG)
-_LONGEST: Final = 1 << 20
-"""Bytes that the names of such a log may take."""
+_SHORT: Final = 1 << 20
+"""Bytes of logs from which on they may be too many for the ring."""
 _HISTORY_PART: Final = 1000
 """Entries of the log history in one record, which must fit into the ring."""
 
@@ -103,7 +103,7 @@ class RecordWriter:
         if form is None or staging.device is None or self._wants_history:
             return False
         tensors = form.take(logs)
-        if tensors is None or len(form.tail) > _LONGEST:
+        if tensors is None:
             return False
         log = staging.device.stage(form, tensors, now=True)
         if log is None:
@@ -114,11 +114,13 @@ class RecordWriter:
         body = staging.packer.join(log.position, form.tail, others)
         changes = self._changes.changes(state)
         head = number, now, step, state.epoch or 0.0, flags
-        if changes is None:
+        # A loop may set the step to anything, and log any text.
+        if changes is None and type(step) is int and step >= 0 and len(body) < _SHORT:
             self._outlet.put_staged(number, encode_log(*head, LOGS_EXTENSION, body))
         else:
             staging.referenced = True
-            self._outlet.put((*head, msgspec.msgpack.Ext(LOGS_EXTENSION, body), changes))
+            packed = msgspec.msgpack.Ext(LOGS_EXTENSION, body)
+            self._outlet.put((*head, packed) if changes is None else (*head, packed, changes))
         return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:

@@ -34,7 +34,7 @@ class Requests:
         self._posted.append(flags)
 
     def begin(self) -> None:
-        """Notice, at a training's first boundary, whether there are other ranks by now."""
+        """Begin a training: whether there are other ranks is asked at its first boundary."""
         self._alone = None
 
     def pass_by(self) -> bool:
