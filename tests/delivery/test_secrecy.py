@@ -88,7 +88,8 @@ def test_no_excerpt_holds_the_beginning_of_a_long_credential(before: str, secret
     secret = "".join(secret.split()) or "x"
     reply = Reply(400, {}, f"{before}{secret}".encode("utf-8", "replace"), "GET", (secret,))
     assert secret not in reply.excerpt
-    if before.isalnum() and before.isascii() and len(before) < 50 and len(secret) > 20:
+    apart = f"{before}{secret}".index(secret) == len(before)  # or its beginning is in `before`
+    if apart and before.isalnum() and before.isascii() and len(before) < 50 and len(secret) > 20:
         assert reply.excerpt == f"{before}***"
 
 
