@@ -65,9 +65,8 @@ class Form:
         self.names = tuple(names)
         self.tail = pack_tail(names, self.layout)
         """The log's form in a record, but for its position and its other values."""
-        self._others = tuple(name for name in names if name not in tensors)
-        self.has_others = bool(self._others)
-        """Whether values of a log are no tensors."""
+        self.other_names = tuple(name for name in names if name not in tensors)
+        """Names of the values that are no tensors."""
         self._looks = list(map(_look, taken))
         self.recurs = not rows and set(map(type, taken)) == _ONLY_TENSORS
         """Whether `take` can tell logs of this form."""
@@ -79,7 +78,7 @@ class Form:
 
     def others(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of a log that are no tensors."""
-        return {name: values[name] for name in self._others}
+        return {name: values[name] for name in self.other_names}
 
     def take(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...] | None:
         """Do as `pick` for a log with these names; return None where it has not this form."""
@@ -91,7 +90,7 @@ class Form:
                 return None
         except AttributeError:  # one of them is no tensor
             return None
-        for name in self._others:
+        for name in self.other_names:
             value = values[name]
             if type(value) not in _PLAIN and not (type(value) is int and abs(value) < _LARGE):
                 return None

@@ -26,8 +26,6 @@ from asynccb._slots import COUNT, Kind, Slots, StagedLog
 
 logger = logging.getLogger("asynccb")
 
-INTERVAL: Final = 50_000_000
-"""Nanoseconds between two looks at what has landed, for the log history."""
 _ALIKE: Final = 64
 """Most logs that are read together."""
 _PAUSE: Final = 0.0001
@@ -43,9 +41,7 @@ class DeviceStaging:
         self._slots = slots
         self._consumed = consumed
         self._overflow = overflow
-        self._memory = slots.memory
         self._pinned = PinnedSlots(slots.memory)
-        self._mirrors = self._pinned.mirrors
         self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
         """0-d tensors of the slots, by device and whether they hold floats."""
         self._pending: deque[StagedLog] = deque()
@@ -54,8 +50,6 @@ class DeviceStaging:
         self._next = 0
         self._settled = 0
         self._free = COUNT
-        self.due = 0
-        """When `tick` is to be called next, in nanoseconds."""
         self.dropped = 0
         """Values for which there was no slot."""
         self.blocked = 0.0
@@ -85,8 +79,8 @@ class DeviceStaging:
                 return None
             position = found
         place = position % COUNT
-        self._memory[place * 8 : (place + count) * 8] = form.empty
-        if self._mirrors:
+        self._slots.memory[place * 8 : (place + count) * 8] = form.empty
+        if self._pinned.mirrors:
             self._pinned.clear(place, count)
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
@@ -99,11 +93,6 @@ class DeviceStaging:
         log = StagedLog(position, form.layout, self._arrive, self.settle)
         self._pending.append(log)
         return log
-
-    def tick(self, now: int) -> None:
-        """Take in what has landed."""
-        self.due = now + INTERVAL
-        self.settle()
 
     def settle(self) -> None:
         """Take in what has landed; looks at memory only, and may be called by any thread."""
@@ -194,7 +183,7 @@ class DeviceStaging:
     def _take_in(self, logs: list[StagedLog]) -> bool:
         """Read the values of logs that are alike; return False if the first has not landed."""
         first, count = logs[0].position, logs[0].layout.count
-        if self._mirrors:
+        if self._pinned.mirrors:
             self._pinned.mirror(first % COUNT, count * len(logs))
         while not self._slots.landed(first, count * len(logs)):
             if len(logs) == 1:

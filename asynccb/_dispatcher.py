@@ -37,7 +37,7 @@ from asynccb._stepping import Stepping
 from asynccb.arguments import TrainingArguments
 
 _LOOK_NS: Final = 50_000_000
-"""Nanoseconds between two looks at what has come meanwhile."""
+"""Nanoseconds between two looks at what has come meanwhile, from devices for the history too."""
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
@@ -207,8 +207,8 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         if now >= publisher.next_poll:
             publisher.poll(now)
         device = self._staging.device
-        if device is not None and now >= device.due:
-            device.tick(now)
+        if device is not None:
+            device.settle()
             take_in(self.state)
         if publisher.late:
             self._start_late_lanes()

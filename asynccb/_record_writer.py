@@ -108,7 +108,7 @@ class RecordWriter:
         log = staging.device.stage(form, tensors, now=True)
         if log is None:
             return False
-        others = form.others(logs) if form.has_others else None
+        others = form.others(logs) if form.other_names else None
         step, flags = state.global_step, pack_flags(control) | HISTORY_BIT
         append_late(state, (log, form.names, others, step))
         body = staging.packer.join(log.position, form.tail, others)

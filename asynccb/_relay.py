@@ -39,6 +39,7 @@ class Relay(CallbackDispatcher):
 
     def passes(self, event: Event, state: Any) -> bool:
         """Tell whether nothing is to be done at an event, which then need not be relayed."""
+        # What `_emit` begins with; a call for both would be one more on the training thread.
         route = self._routes[event]
         return route is None or (
             route.is_quiet and not self._faults and self._decisions.pass_by(state)

@@ -159,7 +159,7 @@ class Turns(transformers.TrainerCallback):
         self, callbacks: list[Any], lead_in: int, turn: int, device: str, *, woven: bool
     ) -> None:
         self._callbacks = callbacks
-        self._with = (1, 2) if woven else (0, 1, 2, 3)
+        self._woven = woven
         self._lead_in = lead_in
         self._turn = turn
         self._device = device
@@ -173,7 +173,7 @@ class Turns(transformers.TrainerCallback):
         passed = state.global_step - self._lead_in
         if passed >= 0 and passed % self._turn == 0:
             self._end()
-            self._on = passed // self._turn % 4 in self._with
+            self._on = not self._woven or passed // self._turn % 4 in (1, 2)
             self._begin = _clock()
         self._hand_on("on_step_begin", args, state, control, kwargs)
 
