@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from asynccb._exceptions import ConfigurationError
-from asynccb._slots import COUNT, EMPTY_SLOT, Kind, Layout, Part
-from asynccb._staged_logs import pack_tail
+from asynccb._slots import COUNT, Kind, Layout, Part
+from asynccb._staged_logs import pack_layout
 
 LARGEST: Final = COUNT // 2
 """Slots that one log may take."""
@@ -53,8 +53,6 @@ class Form:
             raise ConfigurationError(
                 f"one log holds {self.layout.count} values of the device; at most {LARGEST} go"
             )
-        self.empty = EMPTY_SLOT * self.layout.count
-        """What the slots hold until the values land."""
         self.groups = _groups([tensors[key] for key in numbers])
         self.rows = len(rows)
         """How many of the tensors, the last ones, are rows."""
@@ -63,8 +61,11 @@ class Form:
         """Whether a tensor is part of a graph that the copy must not become a part of."""
         self._pick = itemgetter(*self.layout.keys)
         self.names = tuple(names)
-        self.tail = pack_tail(names, self.layout)
-        """The log's form in a record, but for its position and its other values."""
+        self.packed = pack_layout(names, self.layout)
+        """The layout, with all names in order, as records have it."""
+        self.number: int | None = None
+        """That of `packed` in the table that the companion reads, 0 without one; None before it was
+        asked for."""
         self.other_names = tuple(name for name in names if name not in tensors)
         """Names of the values that are no tensors."""
         self._looks = list(map(_look, taken))

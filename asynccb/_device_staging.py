@@ -49,7 +49,9 @@ class DeviceStaging:
         self._thread = threading.get_ident()
         self._next = 0
         self._settled = 0
-        self._free = COUNT
+        self._free = 0
+        """Position below which slots are empty, or in use."""
+        self._empty_read()
         self.dropped = 0
         """Values for which there was no slot."""
         self.blocked = 0.0
@@ -79,9 +81,6 @@ class DeviceStaging:
                 return None
             position = found
         place = position % COUNT
-        self._slots.memory[place * 8 : (place + count) * 8] = form.empty
-        if self._pinned.mirrors:
-            self._pinned.clear(place, count)
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
         for device, floating, first, last in form.groups:
@@ -141,14 +140,21 @@ class DeviceStaging:
             position += COUNT - position % COUNT
         end = position + count
         if end > self._free:
-            self.settle()
-            self._free = self._oldest() + COUNT
+            self._empty_read()
         return position if end <= self._free or self._wait(end) else None
 
-    def _oldest(self) -> int:
-        """Return the position below which slots may be used again."""
+    def _empty_read(self) -> None:
+        """Empty the slots that both processes have read since the last time."""
+        # Many at once, once a lap: for each log it would be one more thing to do on its way.
+        self.settle()
         settled = self._settled if self._pending else self._next
-        return min(settled, self._consumed())
+        free = min(settled, self._consumed()) + COUNT
+        while self._free < free:
+            place = self._free % COUNT
+            count = min(free - self._free, COUNT - place)
+            self._slots.clear(place, count)
+            self._pinned.clear(place, count)
+            self._free += count
 
     def _wait(self, end: int) -> bool:
         """Wait until the slots below `end` are free; return False where the policy is to drop."""
@@ -160,9 +166,9 @@ class DeviceStaging:
         if self._overflow != "block":
             return False
         begin = time.monotonic()
-        while end - self._oldest() > COUNT:
+        while end > self._free:
             time.sleep(_PAUSE)
-            self.settle()
+            self._empty_read()
         self.blocked += time.monotonic() - begin
         return True
 

@@ -37,12 +37,16 @@ class Outlet:
         """Take the policy, and how many records `"drop_oldest"` keeps beside a full ring."""
         self._companion = companion
         self._write = companion.ring.write
+        self.write_brief = companion.ring.write_brief
+        """The ring's; not while something is `kept`, which goes before."""
+        self.number_form = companion.ring.number_form
         self._encode = msgspec.msgpack.Encoder(enc_hook=staging.plain_object).encode
         self._staging = staging
         self._plain = staging.plain
         self._overflow = overflow
         self._capacity = capacity
-        self._kept: deque[tuple[int, bytes, bool]] = deque()
+        self.kept: deque[tuple[int, bytes, bool]] = deque()
+        """Records that `"drop_oldest"` keeps until there is room."""
         self._complained = False
         self.dropped = 0
         self.blocked = 0.0
@@ -59,16 +63,11 @@ class Outlet:
             staged = self._staging.referenced
             if staged:
                 self._staging.referenced = False
-            if not self._kept and self._write(payload, staged=staged):
+            if not self.kept and self._write(payload, staged=staged):
                 return True
         except (ValueError, OverflowError, TypeError) as error:
             return self._put_anew(record, error)
         return self._put_slowly(record, payload, staged)
-
-    def put_staged(self, kind: int, payload: bytes) -> None:
-        """Write a record of some bytes that is encoded and has values on their way, as `put`."""
-        if self._kept or not self._write(payload, staged=True):
-            self._put_slowly((kind,), payload, True)
 
     def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
@@ -81,16 +80,16 @@ class Outlet:
 
     def settle(self) -> None:
         """Write what `"drop_oldest"` has kept, waiting for room."""
-        while self._kept:
-            _, payload, staged = self._kept.popleft()
+        while self.kept:
+            _, payload, staged = self.kept.popleft()
             self._wait(payload, staged)
 
     def _put_slowly(self, record: tuple[Any, ...], payload: bytes, staged: bool) -> bool:
         policy, kind = self._overflow, record[0]
         asks = len(record) > _WITHOUT_TICKET
-        while self._kept and self._write(self._kept[0][1], staged=self._kept[0][2]):
-            self._kept.popleft()
-        if not self._kept and self._write(payload, staged=staged):
+        while self.kept and self._write(self.kept[0][1], staged=self.kept[0][2]):
+            self.kept.popleft()
+        if not self.kept and self._write(payload, staged=staged):
             return True
         if policy == "drop_oldest" and not asks:
             self._keep(kind, payload, staged)
@@ -107,11 +106,11 @@ class Outlet:
         return False
 
     def _keep(self, kind: int, payload: bytes, staged: bool) -> None:
-        self._kept.append((kind, payload, staged))
-        if len(self._kept) > self._capacity:
-            for place, (kept, _, _) in enumerate(self._kept):
+        self.kept.append((kind, payload, staged))
+        if len(self.kept) > self._capacity:
+            for place, (kept, _, _) in enumerate(self.kept):
                 if kept not in NEVER_DROPPED:
-                    del self._kept[place]
+                    del self.kept[place]
                     self._drop("the ring is full: the companion is behind")
                     return
 

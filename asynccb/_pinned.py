@@ -61,7 +61,7 @@ class PinnedSlots:
             own = (ctypes.c_char * SIZE).from_address(self._tensor.data_ptr())
             self._bytes = memoryview(own).cast("B")
         self.mirrors = not self._registered
-        """Whether `clear` and `mirror` have anything to do."""
+        """Whether the devices write to other memory than the shared slots."""
         self._devices: dict[int, DeviceSlots] = {}
 
     def on(self, device: int) -> DeviceSlots:

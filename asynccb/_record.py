@@ -8,7 +8,6 @@ numbers are only ever appended, because journals outlive the program that wrote 
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Any, Final
 
 import msgspec
@@ -46,38 +45,6 @@ AGAIN_BIT: Final = 1 << 9
 """Set in `flags` where the event comes again in a resumed run, to those only who decide on it."""
 ADDED_BIT: Final = 1 << 10
 """Set in `flags` of logs that a callback of the companion has added, for trackers alone."""
-
-
-_LOG_HEAD: Final = Struct(">BBBQBQBdBHBIB")
-
-
-def encode_log(
-    kind: int, time: int, step: int, epoch: float, flags: int, extension: int, body: bytes
-) -> bytes:
-    """
-    Encode a record whose logs are an extension, and that has nothing after them.
-
-    For `kind` below 128. An encoder, and the objects that it takes, cost several microseconds more
-    where a training's step has left the caches cold.
-    """
-    return (
-        _LOG_HEAD.pack(
-            0x96,  # an array of 6
-            kind,
-            0xCF,  # 64 bits
-            time,
-            0xCF,
-            step,
-            0xCB,  # a float of 64 bits
-            epoch,
-            0xCD,  # 16 bits
-            flags,
-            0xC9,  # an extension with a length of 32 bits
-            len(body),
-            extension,
-        )
-        + body
-    )
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):

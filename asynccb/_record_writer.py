@@ -12,21 +12,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from asynccb._control import pack_flags
 from asynccb._events import EVENTS, Event
 from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
-from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, encode_log
+from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
 from asynccb._run import RunStatus
-from asynccb._staged_logs import LOGS_EXTENSION
 from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
 
 _LOG: Final = EVENTS.index(Event.LOG)
-_SHORT: Final = 1 << 20
-"""Bytes of logs from which on they may be too many for the ring."""
 _HISTORY_PART: Final = 1000
 """Entries of the log history in one record, which must fit into the ring."""
 
@@ -109,18 +104,20 @@ class RecordWriter:
         if log is None:
             return False
         others = form.others(logs) if form.other_names else None
-        step, flags = state.global_step, pack_flags(control) | HISTORY_BIT
+        step, epoch, flags = state.global_step, state.epoch or 0.0, pack_flags(control)
+        flags |= HISTORY_BIT
         append_late(state, (log, form.names, others, step))
-        body = staging.packer.join(log.position, form.tail, others)
-        changes = self._changes.changes(state)
-        head = number, now, step, state.epoch or 0.0, flags
-        # A loop may set the step to anything, and log any text.
-        if changes is None and type(step) is int and step >= 0 and len(body) < _SHORT:
-            self._outlet.put_staged(number, encode_log(*head, LOGS_EXTENSION, body))
-        else:
-            staging.referenced = True
-            packed = msgspec.msgpack.Ext(LOGS_EXTENSION, body)
-            self._outlet.put((*head, packed) if changes is None else (*head, packed, changes))
+        changes, outlet = self._changes.changes(state), self._outlet
+        if form.number is None:
+            form.number = outlet.number_form(form.packed)
+        if form.number and changes is None and not outlet.kept:
+            plain = b"" if others is None else staging.packer.encode(others)
+            if outlet.write_brief(form.number, now, step, epoch, log.position, flags, plain):
+                return True
+        staging.referenced = True
+        packed = staging.packer.join(log.position, form.packed, others)
+        head = number, now, step, epoch, flags, packed
+        outlet.put(head if changes is None else (*head, changes))
         return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:

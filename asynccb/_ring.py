@@ -5,12 +5,16 @@ Promises: `write` never waits and makes no system call; a record is visible to t
 not at all; what was written survives the writer's death; the reader takes nothing out until it says
 so, so that a reader that dies loses nothing either.
 
-Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the slots that
-devices write to (`_slots.py`). A frame is
+Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the forms of logs
+(`_form_table.py`), then the slots that devices write to (`_slots.py`). A frame is
 `<IIQ`: payload length, CRC-32, record id; then the payload, padded to 8 bytes. Frames do not wrap:
 a length of `_SKIP` sends the reader back to the start. The journal holds the same frames, so
 draining is one copy. The CRC makes a frame whose bytes have not all arrived yet (a machine that
 reorders stores) look unfinished, never wrong.
+
+A log whose values are on their way may have a brief frame, which costs the training thread a third
+of another: the number of its form in place of the CRC, and `BRIEF` as payload, from which the
+reader makes the record. Without a CRC it is for machines that show stores in their order.
 """
 
 from __future__ import annotations
@@ -18,16 +22,22 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import platform
+import struct
 from collections.abc import Callable
 from struct import Struct
 from typing import Final, TypeAlias
 from zlib import crc32
 
 from asynccb._exceptions import JournalError
+from asynccb._form_table import TABLE_SIZE, FormTable
 from asynccb._slots import COUNT, SIZE, Slots
 
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
+BRIEF: Final = Struct("<QqdQI")
+"""Payload of a brief frame, as in a `Record`: time, step, epoch, position of the first slot, flags;
+the values that are not staged follow as a MessagePack map, if there are any."""
 
 _MAGIC: Final = 0x31_42_43_43_4E_59_53_41
 _PAGE: Final = 4096
@@ -36,6 +46,11 @@ _SKIP_WORD: Final = Struct("<I")
 _WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ = range(5)
 _STAGED: Final = 1 << 31
 """Set in the length of a frame some of whose values are on their way through the slots."""
+_BRIEF: Final = 1 << 30
+"""Set in the length of a brief frame, as `_STAGED` is."""
+_LENGTH: Final = _BRIEF - 1
+_BRIEF_FRAME: Final = Struct(HEADER.format + BRIEF.format[1:])
+_IN_ORDER: Final = platform.machine() in ("x86_64", "AMD64")
 
 
 def frame_size(length: int) -> int:
@@ -54,8 +69,9 @@ def frame(payload: bytes, record: int) -> bytes:
     return (header + payload).ljust(frame_size(len(payload)), b"\0")
 
 
-Resolve: TypeAlias = Callable[[bytes], tuple[bytes, int] | None]
-"""Puts landed values into a payload; returns it and the end of its slots, None if it is early."""
+Resolve: TypeAlias = Callable[[bytes, int], tuple[bytes, int] | None]
+"""Puts landed values into a payload, given the number of its form where it is brief, else 0;
+returns the whole record and the end of its slots, None if it is early."""
 
 
 class _Ring:
@@ -65,13 +81,16 @@ class _Ring:
         self.fd = fd
         self._map = mmap.mmap(fd, size, flags)
         self._words = memoryview(self._map)[:_PAGE].cast("Q")
-        self.capacity = size - _PAGE - SIZE
-        self.slots = Slots(memoryview(self._map)[_PAGE + self.capacity :])
+        self.capacity = size - _PAGE - TABLE_SIZE - SIZE
+        rest = memoryview(self._map)[_PAGE + self.capacity :]
+        self.forms = FormTable(rest[:TABLE_SIZE])
+        self.slots = Slots(rest[TABLE_SIZE:])
 
     def close(self) -> None:
         """Unmap the memory and close the descriptor."""
         if self.fd >= 0:
             self._words.release()
+            self.forms.release()
             self.slots.release()
             # A device's view of the slots keeps the mapping, in a forked child above all.
             with contextlib.suppress(BufferError):
@@ -96,9 +115,10 @@ class RingWriter(_Ring):
             raise ValueError(f"a ring's capacity is a multiple of {_PAGE} bytes, not {capacity}")
         fd = os.memfd_create("asynccb-ring", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, _PAGE + capacity + SIZE)
+            size = _PAGE + capacity + TABLE_SIZE + SIZE
+            os.ftruncate(fd, size)
             # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
-            super().__init__(fd, _PAGE + capacity + SIZE, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            super().__init__(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except (OSError, ValueError):  # no memory for it
             os.close(fd)
             raise
@@ -157,6 +177,47 @@ class RingWriter(_Ring):
         self._head = self._words[_WORD_HEAD] = head + total
         return True
 
+    def number_form(self, form: bytes) -> int:
+        """Return a number for the form of brief frames; 0 where no frame of it can be brief."""
+        return self.forms.add(form) if _IN_ORDER else 0
+
+    def write_brief(
+        self,
+        form: int,
+        time: int,
+        step: int,
+        epoch: float,
+        position: int,
+        flags: int,
+        others: bytes = b"",
+    ) -> bool:
+        """
+        Append a log of a numbered form as a brief frame: what `BRIEF` says, and the other values.
+
+        Returns False, with nothing written, where `write` has to do it: at the end of the ring,
+        where it looks full, or where a field is no number that the frame can hold.
+        """
+        length = BRIEF.size + len(others)
+        total = (length + 23) & ~7
+        head = self._head
+        place = head % self.capacity
+        if place + total > self.capacity or head + total - self._tail > self.capacity:
+            return False
+        record = self._next
+        start = _PAGE + place
+        size = length | (_BRIEF | _STAGED)
+        try:
+            _BRIEF_FRAME.pack_into(
+                self._map, start, size, form, record, time, step, epoch, position, flags
+            )
+        except struct.error:
+            return False
+        if others:
+            self._map[start + _BRIEF_FRAME.size : start + 16 + length] = others
+        self._next = record + 1
+        self._head = self._words[_WORD_HEAD] = head + total
+        return True
+
 
 class RingReader(_Ring):
     """Read records and release them; for one thread of one process."""
@@ -192,14 +253,15 @@ class RingReader(_Ring):
                 self._seen += self.capacity - place
                 continue
             size, crc, record = HEADER.unpack_from(self._data, place)
-            length = size & ~_STAGED
+            length = size & _LENGTH
             end = place + frame_size(length)
             payload = self._data[place + 16 : place + 16 + length]
-            if end > self.capacity or checksum(payload, record) != crc:
+            form = crc if size & _BRIEF else 0
+            if end > self.capacity or not (form or checksum(payload, record) == crc):
                 break  # not all of its bytes have arrived; the next call finds them
             if size == length:
                 parts.append(bytes(self._data[place:end]))
-            elif resolve is not None and (resolved := resolve(bytes(payload))) is not None:
+            elif resolve is not None and (resolved := resolve(bytes(payload), form)) is not None:
                 parts.append(frame(resolved[0], record))
                 self._slots_read = resolved[1]
             else:

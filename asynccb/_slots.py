@@ -25,7 +25,7 @@ EXTENSION: Final = 1
 """MessagePack extension type of a value that is still on its way."""
 
 _REFERENCE: Final = Struct("<QBxH")
-EMPTY_SLOT: Final = EMPTY.to_bytes(8, "little")
+_EMPTY_SLOT: Final = EMPTY.to_bytes(8, "little")
 
 
 class Kind(IntEnum):
@@ -62,7 +62,7 @@ class Slots:
     def clear(self, position: int, count: int) -> None:
         """Empty the slots from a position on; they must not run over the end."""
         begin = position % COUNT * 8
-        self.memory[begin : begin + count * 8] = EMPTY_SLOT * count
+        self.memory[begin : begin + count * 8] = _EMPTY_SLOT * count
 
     def landed(self, position: int, count: int) -> bool:
         """Tell whether all of these values have landed."""

@@ -25,7 +25,6 @@ from asynccb._slots import Layout, Slots, Staged, StagedLog
 LOGS_EXTENSION: Final = 2
 """MessagePack extension type of logs with values on their way."""
 _HEAD: Final = Struct("<QI")
-_LENGTH: Final = Struct("<I")
 _NO_OTHERS: Final = msgspec.msgpack.encode({})
 _KEPT: Final = 256
 """Layouts that are remembered."""
@@ -82,37 +81,39 @@ class LogPacker:
 
     def __init__(self, encode: Callable[[Any], bytes]) -> None:
         """Take what encodes the other values."""
-        self._encode = encode
-        self._tails: dict[LayoutKey, bytes] = {}
+        self.encode = encode
+        self._layouts: dict[LayoutKey, bytes] = {}
 
     def pack(self, logs: StagedLogs) -> msgspec.msgpack.Ext:
         """Return the form of logs that are whole."""
         log = logs.log
         key = (log.layout, tuple(logs))
-        tail = self._tails.get(key)
-        if tail is None:
-            if len(self._tails) >= _KEPT:
-                self._tails.clear()
-            tail = self._tails[key] = pack_tail(logs, log.layout)
+        layout = self._layouts.get(key)
+        if layout is None:
+            if len(self._layouts) >= _KEPT:
+                self._layouts.clear()
+            layout = self._layouts[key] = pack_layout(logs, log.layout)
         others = None
         if len(logs) > len(log.layout.parts):
             others = {key: value for key, value in logs.items() if type(value) is not Staged}
-        return msgspec.msgpack.Ext(LOGS_EXTENSION, self.join(log.position, tail, others))
+        return self.join(log.position, layout, others)
 
-    def join(self, position: int, tail: bytes, others: Mapping[str, Any] | None) -> bytes:
-        """Return the body of the form of logs from its parts."""
-        plain = _NO_OTHERS if others is None else self._encode(others)
-        return position.to_bytes(8, "little") + tail + plain
+    def join(
+        self, position: int, layout: bytes, others: Mapping[str, Any] | None
+    ) -> msgspec.msgpack.Ext:
+        """Return the form of logs from its parts."""
+        plain = _NO_OTHERS if others is None else self.encode(others)
+        body = _HEAD.pack(position, len(layout)) + layout + plain
+        return msgspec.msgpack.Ext(LOGS_EXTENSION, body)
 
 
-def pack_tail(names: Iterable[str], layout: Layout) -> bytes:
-    """Return what follows the position in the form of logs with these names, in their order."""
+def pack_layout(names: Iterable[str], layout: Layout) -> bytes:
+    """Return the layout of logs with these names, in their order."""
     staged = {
         key: [key, int(part.kind), part.length, offset]
         for key, part, offset in zip(layout.keys, layout.parts, layout.offsets, strict=True)
     }
-    rows = msgspec.msgpack.encode([staged.get(name, [name]) for name in names])
-    return _LENGTH.pack(len(rows)) + rows
+    return msgspec.msgpack.encode([staged.get(name, [name]) for name in names])
 
 
 class LogUnpacker:
@@ -132,9 +133,19 @@ class LogUnpacker:
         `look_up(position, kind, length)` is called for a value that is not there, if any is not.
         """
         position, size = _HEAD.unpack_from(body)
-        start = _HEAD.size
-        rows, count = self._read_layout(bytes(body[start : start + size]))
-        others = msgspec.msgpack.decode(body[start + size :])
+        end = _HEAD.size + size
+        layout, others = bytes(body[_HEAD.size : end]), msgspec.msgpack.decode(body[end:])
+        return self.join(position, layout, others, look_up)
+
+    def join(
+        self,
+        position: int,
+        layout: bytes,
+        others: Mapping[str, Any],
+        look_up: Callable[[int, int, int], Any],
+    ) -> tuple[dict[str, Any], int]:
+        """Do as `unpack` with the parts of a form."""
+        rows, count = self._read_layout(layout)
         read = self._slots.read if self._slots.landed(position, count) else look_up
         logs = {
             row[0]: others[row[0]] if len(row) == 1 else read(position + row[3], row[1], row[2])

@@ -60,7 +60,7 @@ class TestFullDisk:
         writer, reader = ring
         journal = JournalWriter(tmp_path)
         await journal.open()
-        intake = Intake(reader, Arrivals(reader.slots), journal)
+        intake = Intake(reader, Arrivals(reader.slots, reader.forms), journal)
         with files_no_larger_than(100):
             for step in range(20):
                 assert writer.write(record(LOG, step))
@@ -85,7 +85,7 @@ class TestFullDisk:
         writer, reader = ring
         journal = JournalWriter(tmp_path)
         await journal.open()
-        intake = Intake(reader, Arrivals(reader.slots), journal)
+        intake = Intake(reader, Arrivals(reader.slots, reader.forms), journal)
         lane = JournalReader(tmp_path, 0, intake.tail)
         for step in range(10):
             assert writer.write(record(LOG, step))
@@ -118,7 +118,7 @@ class TestFullDisk:
         journal = JournalWriter(tmp_path)
         await journal.open()
         limit = 500_000
-        intake = Intake(reader, Arrivals(reader.slots), journal, tail=Tail(limit))
+        intake = Intake(reader, Arrivals(reader.slots, reader.forms), journal, tail=Tail(limit))
         total = 2000
         with files_no_larger_than(100):
             for step in range(total):
@@ -147,7 +147,11 @@ class TestFullDisk:
         tail = Tail(500_000)
         lane = JournalReader(tmp_path, 0, tail)
         intake = Intake(
-            reader, Arrivals(reader.slots), journal, tail=tail, passed=lambda: lane.position
+            reader,
+            Arrivals(reader.slots, reader.forms),
+            journal,
+            tail=tail,
+            passed=lambda: lane.position,
         )
         with files_no_larger_than(100):
             for step in range(3000):
@@ -167,7 +171,7 @@ class TestFullDisk:
         writer, reader = ring
         journal = JournalWriter(tmp_path / "journal", segment_size=1)
         await journal.open()
-        intake = Intake(reader, Arrivals(reader.slots), journal)
+        intake = Intake(reader, Arrivals(reader.slots, reader.forms), journal)
         assert writer.write(record(LOG, 0))
         await written(intake)
         (tmp_path / "journal").rename(tmp_path / "away")

@@ -38,6 +38,7 @@ LAYERS: list[set[str]] = [
         "_tickets",
         "_waiting",
         "_staged_logs",
+        "_form_table",
         "_ring",
         "_mailbox",
         "_stall",

@@ -74,7 +74,7 @@ FLOAT, INTEGER, BOOLEAN = Part(Kind.FLOAT, 0), Part(Kind.INTEGER, 0), Part(Kind.
 
 def test_a_record_waits_in_the_ring_until_its_values_have_landed() -> None:
     with both_ends() as (writer, reader):
-        arrivals = Arrivals(reader.slots)
+        arrivals = Arrivals(reader.slots, reader.forms)
         writer.slots.clear(0, 2)
         writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
         writer.write(msgspec.msgpack.encode((13, 5, 8, 0.5, 0, {"later": 1})))
@@ -94,7 +94,7 @@ def test_the_slots_of_a_record_are_given_back_with_its_room_in_the_ring() -> Non
         writer.slots.clear(10, 1)
         writer.write(record(staged(10, FLOAT), "loss"), staged=True)
         land(writer, 10, "d", 1.0)
-        reader.read(Arrivals(reader.slots))
+        reader.read(Arrivals(reader.slots, reader.forms))
         assert writer.slots_read == 0
 
         reader.release()
@@ -145,7 +145,7 @@ def test_values_whose_slots_were_used_again_are_left_out_and_counted_never_mixed
     with both_ends() as (writer, reader):
         writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
         land(writer, 0, "d", 7.0, 8.0)  # of another log, a lap later
-        arrivals = Arrivals(reader.slots)
+        arrivals = Arrivals(reader.slots, reader.forms)
         arrivals.forget()
         assert logs(reader.read(arrivals)[0]) == [{"host": 1.5}]
         assert arrivals.lost == 2
@@ -153,7 +153,7 @@ def test_values_whose_slots_were_used_again_are_left_out_and_counted_never_mixed
 
 def test_values_that_a_dead_training_left_on_the_device_are_left_out_and_counted() -> None:
     with both_ends() as (writer, reader):
-        arrivals = Arrivals(reader.slots)
+        arrivals = Arrivals(reader.slots, reader.forms)
         writer.slots.clear(0, 2)
         writer.write(record(staged(0, FLOAT, FLOAT), "loss", "norm"), staged=True)
         land(writer, 0, "d", 0.5)
@@ -170,9 +170,11 @@ def test_a_reader_that_died_before_the_release_leaves_the_values_to_the_next_one
         writer.slots.clear(0, 1)
         writer.write(record(staged(0, FLOAT), "loss"), staged=True)
         land(writer, 0, "d", 0.5)
-        reader.read(Arrivals(reader.slots))
+        reader.read(Arrivals(reader.slots, reader.forms))
         after = RingReader(os.dup(writer.fd))
-        assert logs(after.read(Arrivals(after.slots))[0]) == [{"host": 1.5, "loss": 0.5}]
+        assert logs(after.read(Arrivals(after.slots, after.forms))[0]) == [
+            {"host": 1.5, "loss": 0.5}
+        ]
         after.close()
 
 

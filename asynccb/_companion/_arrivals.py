@@ -8,14 +8,19 @@ died with values still on the device, the record goes without them and they are 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
+from asynccb._events import EVENTS, Event
+from asynccb._form_table import FormTable
+from asynccb._ring import BRIEF
 from asynccb._slots import EXTENSION, Slots, parse_reference
 from asynccb._staged_logs import LOGS_EXTENSION, LogUnpacker
 
 logger = logging.getLogger("asynccb")
+
+_LOG: Final = EVENTS.index(Event.LOG)
 
 
 class _EarlyError(Exception):
@@ -38,9 +43,10 @@ class _NoSlots(Slots):
 class Arrivals:
     """Resolve payloads against the slots; `RingReader.read` calls this."""
 
-    def __init__(self, slots: Slots) -> None:
-        """Take the slots that devices write to."""
+    def __init__(self, slots: Slots, forms: FormTable) -> None:
+        """Take the slots that devices write to, and the forms of brief records."""
         self._slots = slots
+        self._forms = forms
         self._logs = LogUnpacker(slots)
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._expand).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -56,13 +62,26 @@ class Arrivals:
         self._logs = LogUnpacker(self._slots)
         self.over = True
 
-    def __call__(self, payload: bytes) -> tuple[bytes, int] | None:
-        """Return the payload with its numbers, and the position after them; None if it is early."""
+    def __call__(self, payload: bytes, form: int) -> tuple[bytes, int] | None:
+        """
+        Return the record with its numbers, and the position after them; None if it is early.
+
+        `form` is the number of a brief payload's form, or 0.
+        """
         try:
-            record = self._decode(payload)
+            record = self._unfold(payload, form) if form else self._decode(payload)
         except _EarlyError:
             return None
         return self._encode([self._without_lost(part) for part in record]), self._end
+
+    def _unfold(self, payload: bytes, form: int) -> list[Any]:
+        """Return the record that a brief payload stands for."""
+        time, step, epoch, position, flags = BRIEF.unpack_from(payload)
+        others = self._decode(payload[BRIEF.size :]) if len(payload) > BRIEF.size else {}
+        layout = self._forms.find(form)
+        logs, end = self._logs.join(position, layout, others, self._look_up)
+        self._end = max(self._end, end)
+        return [_LOG, time, step, epoch, flags, logs]
 
     def _expand(self, code: int, body: memoryview) -> Any:
         if code == LOGS_EXTENSION:

@@ -64,7 +64,7 @@ class Service:
     def __init__(self, ring: RingReader, conversation: Conversation, hello: Hello) -> None:
         """Take the ring, the socket, and the first message that came through it."""
         self._ring = ring
-        self._arrivals = Arrivals(ring.slots)
+        self._arrivals = Arrivals(ring.slots, ring.forms)
         if hello.overwritten:
             self._arrivals.forget()
         self._conversation = conversation

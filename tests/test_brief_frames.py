@@ -1,0 +1,194 @@
+"""Logs that the training writes in brief, and of which the companion makes records."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asynccb._companion._arrivals import Arrivals
+from asynccb._ring import BRIEF, HEADER, RingReader, RingWriter, frame_size
+from asynccb._slots import COUNT, Kind, Layout, Part
+from asynccb._staged_logs import pack_layout
+from asynccb.delivery.journal import split_frames
+
+SMALL = 4096
+ON_LOG = 13
+FLOATS = Layout({"loss": Part(Kind.FLOAT, 0), "norm": Part(Kind.FLOAT, 0)})
+FORM = pack_layout(["loss", "host", "norm"], FLOATS)
+OTHERS = msgspec.msgpack.encode({"host": "a"})
+
+
+class Ends:
+    """Both ends of a small ring."""
+
+    def __init__(self) -> None:
+        self.writer = RingWriter(SMALL)
+        self.open()
+
+    def open(self) -> None:
+        self.reader = RingReader(os.dup(self.writer.fd))
+        self.arrivals = Arrivals(self.reader.slots, self.reader.forms)
+
+    def land(self, position: int, *values: float) -> None:
+        place = position % COUNT * 8
+        self.writer.slots.memory[place : place + 8 * len(values)] = struct.pack(
+            f"{len(values)}d", *values
+        )
+
+    def read(self) -> list[tuple[int, list[Any]]]:
+        """Return ids and records that the reader finds, as the journal gets them."""
+        frames, _, _ = self.reader.read(self.arrivals)
+        found = []
+        for number, start, _ in split_frames(frames):
+            length = HEADER.unpack_from(frames, start - HEADER.size)[0]
+            found.append((number, msgspec.msgpack.decode(frames[start : start + length])))
+        return found
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    both = Ends()
+    yield both
+    both.close()
+
+
+def test_a_brief_log_becomes_the_record_that_it_stands_for_when_its_values_have_landed(
+    ends: Ends,
+) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.slots.clear(8, 2)
+    assert ends.writer.write_brief(form, 5, 7, 0.5, 8, 3, OTHERS)
+    assert ends.read() == []
+
+    ends.land(8, 0.25, -1.0)
+
+    ((number, record),) = ends.read()
+    assert (number, record) == (0, [ON_LOG, 5, 7, 0.5, 3, {"loss": 0.25, "host": "a", "norm": -1}])
+    assert list(record[5]) == ["loss", "host", "norm"]
+    ends.reader.release()
+    assert ends.writer.slots_read == 10
+    assert ends.writer.used == 0
+
+
+def test_a_companion_that_is_started_later_makes_the_same_record(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.land(0, 1.0, 2.0)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, OTHERS)
+    first = ends.read()
+    ends.reader.close()
+
+    ends.open()
+
+    assert ends.read() == first != []
+
+
+def test_values_that_a_dead_training_left_on_the_device_are_left_out_of_a_brief_log(
+    ends: Ends,
+) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.slots.clear(0, 2)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, OTHERS)
+    ends.land(0, 0.5)
+
+    ends.arrivals.over = True
+
+    assert ends.read() == [(0, [ON_LOG, 5, 7, 0.0, 0, {"loss": 0.5, "host": "a"}])]
+    assert ends.arrivals.lost == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"step": 2.5},
+        {"step": None},
+        {"step": 1 << 63},
+        {"epoch": "first"},
+        {"time": -1},
+        {"flags": 1 << 32},
+    ],
+)
+def test_a_field_that_no_frame_can_hold_is_left_to_the_encoder(
+    ends: Ends, fields: dict[str, Any]
+) -> None:
+    whole = {"time": 5, "step": 7, "epoch": 0.5, "position": 0, "flags": 0}
+    form = ends.writer.forms.add(FORM)
+    assert not ends.writer.write_brief(form, **{**whole, **fields})
+    assert (ends.writer.written, ends.writer.used) == (0, 0)
+    assert ends.read() == []
+
+
+def test_a_negative_step_is_a_step(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.land(0, 1.0, 2.0)
+    assert ends.writer.write_brief(form, 5, -7, 0.0, 0, 0, OTHERS)
+    assert ends.read()[0][1][2] == -7
+
+
+def test_other_values_that_are_larger_than_the_ring_are_left_to_the_encoder(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    assert not ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, b"x" * SMALL)
+    assert ends.writer.used == 0
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("brief"), st.integers(0, 300)),
+        st.tuples(st.just("whole"), st.integers(0, 600)),
+        st.sampled_from([("read", 0), ("release", 0), ("open again", 0)]),
+    ),
+    max_size=80,
+)
+
+
+@given(operations)
+@settings(deadline=None, max_examples=200)
+def test_brief_and_whole_records_are_read_once_and_in_the_order_they_were_written(
+    steps: list[tuple[str, int]],
+) -> None:
+    ends = Ends()
+    form = ends.writer.forms.add(FORM)
+    written: list[list[Any]] = []
+    seen = released = 0
+    for kind, size in steps:
+        number = len(written)
+        record = [ON_LOG, 5, number, 0.0, 0]
+        if kind == "brief":
+            others = {"host": "x" * size}
+            ends.land(2 * number, float(number), 0.5)
+            plain = msgspec.msgpack.encode(others)
+            if ends.writer.write_brief(form, 5, number, 0.0, 2 * number, 0, plain):
+                written.append([*record, {"loss": float(number), **others, "norm": 0.5}])
+        elif kind == "whole":
+            record.append({"text": "x" * size})
+            if ends.writer.write(msgspec.msgpack.encode(record)):
+                written.append(record)
+        elif kind == "release":
+            ends.reader.release()
+            released = seen
+        elif kind == "open again":
+            ends.reader.close()
+            ends.open()
+            seen = released
+        else:
+            assert ends.read() == list(enumerate(written))[seen:]
+            seen = len(written)
+    assert ends.read() == list(enumerate(written))[seen:]
+    assert ends.writer.written == len(written)
+    ends.close()
+
+
+def test_a_brief_log_takes_as_much_of_the_ring_as_its_fields(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0)
+    assert ends.writer.used == frame_size(BRIEF.size) == 56
