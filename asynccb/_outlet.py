@@ -72,7 +72,7 @@ class Outlet:
     def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
-        payload = self._encode(plain)
+        payload = self._staging.encode(plain)
         staged, self._staging.referenced = self._staging.referenced, False
         if len(payload) > self._companion.ring.largest:
             return self._drop(f"a record of {len(payload)} bytes is too large ({error})")

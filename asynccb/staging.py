@@ -53,14 +53,16 @@ class Staging:
         self._overflow = overflow
         self.referenced = False
         """Whether the encoder has met a value on its way; who has seen it sets it back."""
-        self.packer = LogPacker(msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode)
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode
+        self.packer = LogPacker(self.encode)
         self.device: DeviceStaging | None = None
         """What stages values of CUDA devices; made with the first one."""
         self.forms: dict[tuple[str, ...], Form] = {}
         """The forms of logs with tensors of devices that recur, by their names."""
         self._odd: set[tuple[str, type]] = set()
         self.odd = 0
-        """Values that were no number, text, list or dict and went on as text."""
+        """Values that were no number, text, list or dict and went on as text, and records with text
+        that went on with escapes."""
 
     def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -110,6 +112,14 @@ class Staging:
         if on_host and hasattr(value, "tolist") and hasattr(value, "ndim") and _is_short(value):
             return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
+
+    def encode(self, values: Any) -> bytes:
+        """Encode plain values; text that is no Unicode, as some file names, gets escapes."""
+        try:
+            return self._encode(values)
+        except UnicodeEncodeError:
+            self.odd += 1
+            return self._encode(_escaped(values))
 
     def for_record(self, logs: Any) -> Any:
         """Return logs as a record holds them; only those with values on their way are changed."""
@@ -207,6 +217,15 @@ def _is_short(array: Any) -> bool:
         return True
     size = array.numel() if hasattr(array, "numel") else array.size
     return bool((array.ndim == 1 and size <= LONGEST) or size == 1)
+
+
+def _escaped(value: Any) -> Any:
+    """Return plain values with lone surrogates, in text at any depth, written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _numbers(array: Any) -> Any:

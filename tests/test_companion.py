@@ -183,6 +183,18 @@ class TestWhatArrives:
             "3": "three",
         }
 
+    def test_text_that_is_no_unicode_arrives_with_escapes_and_is_counted(
+        self, directory: Path, output: Path
+    ) -> None:
+        name = b"caf\xe9.txt".decode("utf-8", "surrogateescape")  # as `os.listdir` returns it
+        with running(LogWitness(output), directory=directory) as run:
+            run.step(logs={"file": name, name: [1, {"inner": name}], "loss": 0.5})
+            assert run.flush(20)
+            assert run.statistics().odd == 1
+        (line,) = read_lines(output)
+        escaped = "caf\\udce9.txt"
+        assert line["logs"] == {"file": escaped, escaped: [1, {"inner": escaped}], "loss": 0.5}
+
     def test_numbers_that_are_not_finite_arrive_as_they_are(
         self, directory: Path, output: Path
     ) -> None:
