@@ -36,8 +36,8 @@ from asynccb._steering import Steering
 from asynccb._stepping import Stepping
 from asynccb.arguments import TrainingArguments
 
-_LOOK_NS: Final = 50_000_000
-"""Nanoseconds between two looks at what has come meanwhile, from devices for the history too."""
+_LOOK_NS: Final = 100_000_000
+"""Nanoseconds between two looks at what has come meanwhile, from the companion and from devices."""
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
@@ -203,14 +203,10 @@ class CallbackDispatcher(Membership, Stepping, Steering):
     def _look_around(self, now: int) -> None:
         """Take in what has come meanwhile, where it is time to look."""
         self._next_look = now + _LOOK_NS
-        publisher = self._publisher
-        if now >= publisher.next_poll:
-            publisher.poll(now)
-        device = self._staging.device
-        if device is not None:
-            device.settle()
-            take_in(self.state)
-        if publisher.late:
+        self._publisher.poll(at_event=True)
+        if self._staging.device is not None:
+            self._staging.device.settle()
+        if self._publisher.late:
             self._start_late_lanes()
 
     def _mark_training(self, begins: bool) -> None:
@@ -242,6 +238,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         self._forget_exit()
         self._decisions.close()
         close_publisher(self._publisher, self.statistics, timeout, status)
+        take_in(self.state)  # or its entries would keep what has staged them
 
     def statistics(self) -> Statistics:
         """Return what was counted so far; the companion's counts are up to half a second old."""

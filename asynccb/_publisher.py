@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from asynccb._callback import Overflow
 from asynccb._companion._parent import Companion
@@ -43,9 +43,6 @@ from asynccb.staging import Staging
 
 logger = logging.getLogger("asynccb")
 
-_POLL_NS: Final = 100_000_000
-"""Nanoseconds between two looks at what the companion has said."""
-
 
 class Publisher:
     """Own the lanes of one dispatcher."""
@@ -66,8 +63,6 @@ class Publisher:
         self._overflow = overflow
         self._capacity = capacity
         self._settings = read_settings(os.environ)
-        self.next_poll = 0
-        """When `poll` is to be called next, in nanoseconds."""
         self._started = time.time_ns()
         self.runs = TrackerRuns(self.directory, self.key, self._started)
         self._members: dict[str, Member] = {}
@@ -143,14 +138,13 @@ class Publisher:
         if refusal is not None:
             raise refusal
 
-    def poll(self, now: int = 0) -> None:
-        """Hear what the companion has said; at an event, which gives the time, tell it more."""
-        self.next_poll = now + _POLL_NS
-        if now:
+    def poll(self, *, at_event: bool = False) -> None:
+        """Hear what the companion has said, and at an event tell it more."""
+        if at_event:
             self.sides.drain()
         if self.companion is not None:
             self.companion.poll()
-            if now:
+            if at_event:
                 self.offers.write()
 
     def _find_slots(self) -> Slots:
