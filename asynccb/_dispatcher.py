@@ -152,10 +152,29 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         if route.is_quiet and not self._faults and self._decisions.pass_by(self.state):
             return self.control  # type: ignore[no-any-return]
         begin = _clock()
-        if route.frames_training:
-            self._mark_training(event == Event.TRAIN_BEGIN)
         for flag in route.resets:
             setattr(self.control, flag, False)
+        records = self._publisher.records
+        if route.is_direct and records is not None:  # most logs of most runs
+            records.write(route.number, begin, self.state, self.control, history, extra, 0)
+        else:
+            self._serve(route, event, extra, history, begin)
+        if begin >= self._next_look:
+            self._look_around(begin)
+        self._events += route.is_heard
+        self._busy += _clock() - begin
+        if route.applies:
+            self._decisions.apply(route, self.state, self.control)
+        if self._faults:
+            raise_oldest(self._faults)
+        return self.control  # type: ignore[no-any-return]
+
+    def _serve(
+        self, route: Route, event: str, extra: dict[str, Any], history: int, now: int
+    ) -> None:
+        """Run the inline hooks, then put the event into the mailboxes."""
+        if route.frames_training:
+            self._mark_training(event == Event.TRAIN_BEGIN)
         try:
             if route.inline:
                 keywords = {**self._objects, **extra}
@@ -170,14 +189,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
                 )
         finally:
             # Also where a hook has raised: what was logged up to a crash is what matters then.
-            self._publish(route, extra, history, begin)
-        self._events += route.is_heard
-        self._busy += _clock() - begin
-        if route.applies:
-            self._decisions.apply(route, self.state, self.control)
-        if self._faults:
-            raise_oldest(self._faults)
-        return self.control  # type: ignore[no-any-return]
+            self._publish(route, extra, history, now)
 
     def _publish(self, route: Route, extra: dict[str, Any], history: int, now: int) -> None:
         publisher = self._publisher
@@ -197,8 +209,6 @@ class CallbackDispatcher(Membership, Stepping, Steering):
             publisher.post(
                 route, now, self.state, self.control, self.args, self._objects, copies, ticket
             )
-        if now >= self._next_look:
-            self._look_around(now)
 
     def _look_around(self, now: int) -> None:
         """Take in what has come meanwhile, where it is time to look."""

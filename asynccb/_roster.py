@@ -93,7 +93,7 @@ class Route:
     """Whether it is no more than a boundary."""
 
     is_direct: bool
-    """Whether only the companion listens, and nobody decides."""
+    """Whether it only goes to the companion."""
 
     @property
     def is_empty(self) -> bool:
@@ -217,6 +217,7 @@ class Roster:
         lanes = tuple(member.lane for member in listening if member.lane is not None)
         companion = any(member.in_companion for member in listening)
         is_boundary = event == Event.STEP_END
+        frames_training = event in (Event.TRAIN_BEGIN, Event.TRAIN_END)
         is_heard = bool(inline or lanes or companion or deciders)
         resets = self.resets.get(event, ())
         return Route(
@@ -225,13 +226,13 @@ class Roster:
             inline,
             lanes,
             companion,
-            event in (Event.TRAIN_BEGIN, Event.TRAIN_END),
+            frames_training,
             deciders,
             is_boundary,
             is_boundary or any(decider.terms.lag == 0 for decider in deciders),
             is_heard,
             is_boundary and not (is_heard or resets),
-            companion and not (inline or lanes or deciders),
+            companion and not (inline or lanes or deciders or is_boundary or frames_training),
         )
 
 
