@@ -8,13 +8,14 @@ so, so that a reader that dies loses nothing either.
 Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the forms of logs
 (`_form_table.py`), then the slots that devices write to (`_slots.py`). A frame is
 `<IIQ`: payload length, CRC-32, record id; then the payload, padded to 8 bytes. Frames do not wrap:
-a length of `_SKIP` sends the reader back to the start. The journal holds the same frames, so
-draining is one copy. The CRC makes a frame whose bytes have not all arrived yet (a machine that
-reorders stores) look unfinished, never wrong.
+a length of `_SKIP` sends the reader back to the start. The journal holds such frames.
 
-A log whose values are on their way may have a brief frame, which costs the training thread a third
-of another: the number of its form in place of the CRC, and `BRIEF` as payload, from which the
-reader makes the record. Without a CRC it is for machines that show stores in their order.
+On a machine that reorders stores a ring is checked: the CRC makes a frame whose bytes have not all
+arrived yet look unfinished, never wrong. Elsewhere the writer leaves it 0, which saves it some
+microseconds, and the reader works it out for the journal.
+
+There a log whose values are on their way may also have a brief frame: the number of its form in
+place of the CRC, and `BRIEF` as payload, of which the reader makes the record.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import contextlib
 import mmap
 import os
 import platform
-import struct
 from collections.abc import Callable
 from struct import Struct
 from typing import Final, TypeAlias
@@ -35,22 +35,22 @@ from asynccb._slots import COUNT, SIZE, Slots
 
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
-BRIEF: Final = Struct("<QqdQI")
-"""Payload of a brief frame, as in a `Record`: time, step, epoch, position of the first slot, flags;
-the values that are not staged follow as a MessagePack map, if there are any."""
+BRIEF: Final = Struct("<QQQQd")
+"""Payload of a brief frame: time, step, flags, position of the first slot, epoch; the values that
+are not staged follow as a MessagePack map, if there are any."""
 
 _MAGIC: Final = 0x31_42_43_43_4E_59_53_41
 _PAGE: Final = 4096
 _SKIP: Final = 0xFFFFFFFF
-_SKIP_WORD: Final = Struct("<I")
-_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ = range(5)
+_SKIPPED: Final = _SKIP.to_bytes(4, "little")
+_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ, _WORD_CHECKED = range(6)
 _STAGED: Final = 1 << 31
 """Set in the length of a frame some of whose values are on their way through the slots."""
 _BRIEF: Final = 1 << 30
 """Set in the length of a brief frame, as `_STAGED` is."""
 _LENGTH: Final = _BRIEF - 1
-_BRIEF_FRAME: Final = Struct(HEADER.format + BRIEF.format[1:])
-_IN_ORDER: Final = platform.machine() in ("x86_64", "AMD64")
+_REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
+"""Whether another core may see this machine's stores in another order."""
 
 
 def frame_size(length: int) -> int:
@@ -90,6 +90,7 @@ class _Ring:
         """Unmap the memory and close the descriptor."""
         if self.fd >= 0:
             self._words.release()
+            self._release()
             self.forms.release()
             self.slots.release()
             # A device's view of the slots keeps the mapping, in a forked child above all.
@@ -97,6 +98,9 @@ class _Ring:
                 self._map.close()
             os.close(self.fd)
             self.fd = -1
+
+    def _release(self) -> None:
+        """Let go of what one end has of the memory."""
 
     @property
     def used(self) -> int:
@@ -107,8 +111,13 @@ class _Ring:
 class RingWriter(_Ring):
     """Write records; for one thread of one process."""
 
-    def __init__(self, capacity: int = 8 << 20) -> None:
-        """Make a ring of `capacity` bytes, a multiple of 4096; OSError where there is no memfd."""
+    def __init__(self, capacity: int = 8 << 20, *, checked: bool = _REORDERS) -> None:
+        """
+        Make a ring of `capacity` bytes, a multiple of 4096.
+
+        `checked` is False only where stores are seen in their order. Raises OSError where there is
+        no memfd.
+        """
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no memfd")
         if capacity % _PAGE or capacity < _PAGE:
@@ -122,11 +131,20 @@ class RingWriter(_Ring):
         except (OSError, ValueError):  # no memory for it
             os.close(fd)
             raise
+        frames = memoryview(self._map)[_PAGE : _PAGE + capacity]
+        # Single words: to pack them into bytes takes several times as long where caches are cold.
+        self._frames, self._floats = frames.cast("Q"), frames.cast("d")
+        self._checked = checked
+        self._words[_WORD_CHECKED] = checked
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
         self._tail = 0
         self._next = 0
+
+    def _release(self) -> None:
+        self._frames.release()
+        self._floats.release()
 
     @property
     def largest(self) -> int:
@@ -164,14 +182,16 @@ class RingWriter(_Ring):
             if head + skip + total - self._tail > capacity:
                 return False
         if skip:  # at least 8 bytes, which a whole header may not fit
-            _SKIP_WORD.pack_into(self._map, _PAGE + place, _SKIP)
+            self._frames[place >> 3] = _SKIP
             head += skip
             place = 0
         record = self._next
-        start = _PAGE + place
-        crc = crc32(payload, record & 0xFFFFFFFF)
-        header = HEADER.pack(length | _STAGED if staged else length, crc, record)
-        self._map[start : start + 16 + length] = header + payload
+        word = place >> 3
+        size = length | _STAGED if staged else length
+        self._frames[word] = size | checksum(payload, record) << 32 if self._checked else size
+        self._frames[word + 1] = record
+        start = _PAGE + place + 16
+        self._map[start : start + length] = payload
         self._next = record + 1
         # The head goes last: what lies before it is complete.
         self._head = self._words[_WORD_HEAD] = head + total
@@ -179,7 +199,7 @@ class RingWriter(_Ring):
 
     def number_form(self, form: bytes) -> int:
         """Return a number for the form of brief frames; 0 where no frame of it can be brief."""
-        return self.forms.add(form) if _IN_ORDER else 0
+        return 0 if self._checked else self.forms.add(form)
 
     def write_brief(
         self,
@@ -195,7 +215,7 @@ class RingWriter(_Ring):
         Append a log of a numbered form as a brief frame: what `BRIEF` says, and the other values.
 
         Returns False, with nothing written, where `write` has to do it: at the end of the ring,
-        where it looks full, or where a field is no number that the frame can hold.
+        where it looks full, or for a step or an epoch that the frame cannot hold.
         """
         length = BRIEF.size + len(others)
         total = (length + 23) & ~7
@@ -204,16 +224,21 @@ class RingWriter(_Ring):
         if place + total > self.capacity or head + total - self._tail > self.capacity:
             return False
         record = self._next
-        start = _PAGE + place
-        size = length | (_BRIEF | _STAGED)
+        word = place >> 3
+        words = self._frames
+        words[word] = length | (_BRIEF | _STAGED) | form << 32
+        words[word + 1] = record
         try:
-            _BRIEF_FRAME.pack_into(
-                self._map, start, size, form, record, time, step, epoch, position, flags
-            )
-        except struct.error:
+            words[word + 2] = time
+            words[word + 3] = step
+            self._floats[word + 6] = epoch
+        except (TypeError, ValueError):
             return False
+        words[word + 4] = flags
+        words[word + 5] = position
         if others:
-            self._map[start + _BRIEF_FRAME.size : start + 16 + length] = others
+            start = _PAGE + place + 16
+            self._map[start + BRIEF.size : start + length] = others
         self._next = record + 1
         self._head = self._words[_WORD_HEAD] = head + total
         return True
@@ -228,14 +253,12 @@ class RingReader(_Ring):
         if self._words[_WORD_MAGIC] != _MAGIC or self._words[_WORD_CAPACITY] != self.capacity:
             raise JournalError(f"descriptor {fd} holds no asynccb ring")
         self._data = memoryview(self._map)[_PAGE : _PAGE + self.capacity]
+        self._checked = bool(self._words[_WORD_CHECKED])
         self._slots_read = self._words[_WORD_SLOTS_READ]
         self._seen = self._words[_WORD_TAIL]
 
-    def close(self) -> None:
-        """Unmap the memory and close the descriptor."""
-        if self.fd >= 0:
-            self._data.release()
-        super().close()
+    def _release(self) -> None:
+        self._data.release()
 
     def read(self, resolve: Resolve | None = None) -> tuple[bytes, int, int]:
         """
@@ -249,19 +272,22 @@ class RingReader(_Ring):
         first = last = -1
         while self._seen < head:
             place = self._seen % self.capacity
-            if _SKIP_WORD.unpack_from(self._data, place)[0] == _SKIP:
+            if self._data[place : place + 4] == _SKIPPED:
                 self._seen += self.capacity - place
                 continue
             size, crc, record = HEADER.unpack_from(self._data, place)
             length = size & _LENGTH
             end = place + frame_size(length)
-            payload = self._data[place + 16 : place + 16 + length]
-            form = crc if size & _BRIEF else 0
-            if end > self.capacity or not (form or checksum(payload, record) == crc):
+            if end > self.capacity:
+                break
+            payload = bytes(self._data[place + 16 : place + 16 + length])
+            if self._checked and checksum(payload, record) != crc:
                 break  # not all of its bytes have arrived; the next call finds them
             if size == length:
-                parts.append(bytes(self._data[place:end]))
-            elif resolve is not None and (resolved := resolve(bytes(payload), form)) is not None:
+                parts.append(frame(payload, record))
+            elif resolve is None:
+                break
+            elif (resolved := resolve(payload, crc if size & _BRIEF else 0)) is not None:
                 parts.append(frame(resolved[0], record))
                 self._slots_read = resolved[1]
             else:

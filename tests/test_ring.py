@@ -22,8 +22,8 @@ SMALL = 4096
 
 
 @contextmanager
-def small_ring() -> Iterator[tuple[RingWriter, RingReader]]:
-    writer = RingWriter(SMALL)
+def small_ring(*, checked: bool = False) -> Iterator[tuple[RingWriter, RingReader]]:
+    writer = RingWriter(SMALL, checked=checked)
     reader = RingReader(os.dup(writer.fd))
     try:
         yield writer, reader
@@ -46,12 +46,12 @@ operations = st.lists(
 )
 
 
-@given(operations)
+@given(operations, st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_what_was_written_is_read_once_and_in_order_whatever_is_done_in_between(
-    steps: list[int | str],
+    steps: list[int | str], checked: bool
 ) -> None:
-    with small_ring() as (writer, reader):
+    with small_ring(checked=checked) as (writer, reader):
         written: list[tuple[int, bytes]] = []
         seen = released = 0
         for step in steps:
@@ -143,7 +143,7 @@ def test_a_reader_that_died_before_it_released_leaves_its_records_to_the_next_on
 
 
 def test_a_record_whose_bytes_have_not_all_arrived_is_returned_when_they_have() -> None:
-    with small_ring() as (writer, reader), mmap.mmap(writer.fd, 0) as memory:
+    with small_ring(checked=True) as (writer, reader), mmap.mmap(writer.fd, 0) as memory:
         for payload in (b"before", b"arriving", b"behind"):
             writer.write(payload)
         place = memory.find(b"arriving")
@@ -157,7 +157,7 @@ def test_a_record_whose_bytes_have_not_all_arrived_is_returned_when_they_have() 
 
 
 def test_releasing_gives_back_nothing_behind_a_record_that_has_not_arrived() -> None:
-    with small_ring() as (writer, reader), mmap.mmap(writer.fd, 0) as memory:
+    with small_ring(checked=True) as (writer, reader), mmap.mmap(writer.fd, 0) as memory:
         writer.write(b"before")
         writer.write(b"arriving")
         memory[memory.find(b"arriving")] = 0
@@ -166,8 +166,9 @@ def test_releasing_gives_back_nothing_behind_a_record_that_has_not_arrived() -> 
         assert writer.used == frame_size(len(b"arriving"))
 
 
-def test_another_process_reads_every_record_while_they_are_written() -> None:
-    writer = RingWriter(SMALL)
+@pytest.mark.parametrize("checked", [False, True])
+def test_another_process_reads_every_record_while_they_are_written(checked: bool) -> None:
+    writer = RingWriter(SMALL, checked=checked)
     records = [b"%d " % number * (number % 40) for number in range(3000)]
     with launch("read_ring", writer.fd, len(records), pass_fds=[writer.fd]) as reader:
         for record in records:

@@ -76,7 +76,7 @@ class Arrivals:
 
     def _unfold(self, payload: bytes, form: int) -> list[Any]:
         """Return the record that a brief payload stands for."""
-        time, step, epoch, position, flags = BRIEF.unpack_from(payload)
+        time, step, flags, position, epoch = BRIEF.unpack_from(payload)
         others = self._decode(payload[BRIEF.size :]) if len(payload) > BRIEF.size else {}
         layout = self._forms.find(form)
         logs, end = self._logs.join(position, layout, others, self._look_up)
