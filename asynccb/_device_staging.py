@@ -80,6 +80,8 @@ class DeviceStaging:
                 self.dropped += 0 if now else count
                 return None
             position = found
+        # Also where a copy raises: what it has written must not be taken for a later log's.
+        self._next = position + count
         place = position % COUNT
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
@@ -88,7 +90,6 @@ class DeviceStaging:
             torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
         if form.rows:
             self._put_rows(place, form, tensors)
-        self._next = position + count
         log = StagedLog(position, form.layout, self._arrive, self.settle)
         self._pending.append(log)
         return log

@@ -21,7 +21,7 @@ from asynccb._decisions import Decisions
 from asynccb._events import Event, parse_event
 from asynccb._exceptions import ClosedError, ForkedError
 from asynccb._faults import raise_oldest
-from asynccb._given import Given, check_limits, first_state
+from asynccb._given import Given, check_limits, check_mapping, first_state
 from asynccb._inline import run_inline
 from asynccb._late_history import take_in
 from asynccb._lifetime import FORKED, at_exit, in_forked_children, status_of
@@ -133,10 +133,14 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         Emit an event and return the control as the inline hooks left it.
 
         `extra` reaches the hooks as keywords: `logs` at `on_log`, `metrics` at `on_evaluate` and
-        `on_predict`. Clears the event's flags first. Raises `UnknownEventError`, what an inline
-        hook raises, and `CallbackError` for an earlier failure of a callback with `on_error =
-        "raise"`.
+        `on_predict`. Clears the event's flags first. Raises `UnknownEventError`, `DefinitionError`
+        for logs or metrics that are no mapping, what an inline hook raises, and `CallbackError` for
+        an earlier failure of a callback with `on_error = "raise"`.
         """
+        for name in ("logs", "metrics"):
+            values = extra.get(name)
+            if type(values) is not dict and values is not None:
+                check_mapping(name, values)
         return self._emit(event, extra, 0)
 
     def _emit(self, event: str, extra: dict[str, Any], history: int) -> TrainerControl:
@@ -248,7 +252,8 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         self._forget_exit()
         self._decisions.close()
         close_publisher(self._publisher, self.statistics, timeout, status)
-        take_in(self.state)  # or its entries would keep what has staged them
+        if isinstance(self.state, TrainerState):
+            take_in(self.state)  # or its entries would keep what has staged them
 
     def statistics(self) -> Statistics:
         """Return what was counted so far; the companion's counts are up to half a second old."""

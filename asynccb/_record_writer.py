@@ -7,6 +7,7 @@ changed; a log of a few scalars costs little more than the scalars.
 
 from __future__ import annotations
 
+import operator
 import secrets
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from asynccb._control import pack_flags
 from asynccb._events import EVENTS, Event
+from asynccb._exceptions import ConfigurationError
 from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
 from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
@@ -70,12 +72,16 @@ class RecordWriter:
         Write an event's record; return False where it was dropped.
 
         `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `ticket` is 0 where no decision is waited for.
+        Raises `ConfigurationError` where the state's step or epoch is no number.
         """
         put = self._outlet.put
         if self._wants_history:
             self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
-        head = number, now, state.global_step, state.epoch or 0.0, pack_flags(control) | history
+        step, epoch = state.global_step, state.epoch or 0.0
+        if type(step) is not int or type(epoch) is not float:
+            step, epoch = _whole(step), _real(epoch)
+        head = number, now, step, epoch, pack_flags(control) | history
         if "logs" in extra and len(extra) == 1 and not ticket:  # nearly always
             logs = self._staging.for_record(extra["logs"])
             return put((*head, logs) if changes is None else (*head, logs, changes))
@@ -116,7 +122,7 @@ class RecordWriter:
                 return True
         staging.referenced = True
         packed = staging.packer.join(log.position, form.packed, others)
-        head = number, now, step, epoch, flags, packed
+        head = number, now, _whole(step), _real(epoch), flags, packed
         outlet.put(head if changes is None else (*head, changes))
         return True
 
@@ -146,3 +152,23 @@ class RecordWriter:
     def _tell(self, kind: int, extra: dict[str, Any], now: int | None = None) -> None:
         when = time.time_ns() if now is None else now
         self._outlet.put((kind, when, 0, 0.0, 0, None, None, None, extra))
+
+
+def _whole(step: Any) -> int:
+    """Return a step as an integer, which a loop may have as one of NumPy."""
+    try:
+        return operator.index(step) + 0  # True is 1
+    except TypeError:
+        raise ConfigurationError(
+            f"state.global_step is {step!r}, and trackers need an integer; set it to one"
+        ) from None
+
+
+def _real(epoch: Any) -> float:
+    """Return an epoch as a float."""
+    try:
+        return float(epoch)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"state.epoch is {epoch!r}, and trackers need a number; set it to one"
+        ) from None

@@ -232,6 +232,7 @@ SLOW_FIELDS: Final = tuple(
 )
 """Fields that a record carries only when they have changed; the step and epoch are in each."""
 
+_PLACES: Final = range(len(SLOW_FIELDS))
 _read_slow_fields = operator.attrgetter(*SLOW_FIELDS)
 
 
@@ -256,4 +257,5 @@ class ChangeTracker:
             return dict(zip(SLOW_FIELDS, now, strict=True))
         # With transformers a field changes at every log; one that was set to an equal value is sent
         # in vain, which costs less than to compare all.
-        return dict(compress(zip(SLOW_FIELDS, now, strict=True), map(is_not, now, last)))
+        changed = compress(_PLACES, map(is_not, now, last))
+        return {SLOW_FIELDS[place]: now[place] for place in changed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import time
 import types
@@ -31,7 +32,7 @@ from running import running
 from waiting import eventually
 
 import asynccb
-from asynccb import CallbackDispatcher, CallbackError, TrainerState
+from asynccb import CallbackDispatcher, CallbackError, ConfigurationError, TrainerState
 from asynccb._control import FLAGS
 from asynccb._events import EVENTS
 from asynccb._state import STATE_FIELDS
@@ -182,6 +183,40 @@ class TestWhatArrives:
             "object": "<class 'set'>",
             "3": "three",
         }
+
+    @pytest.mark.parametrize(
+        ("field", "value", "need"),
+        [
+            ("global_step", 2.5, "an integer"),
+            ("global_step", "2", "an integer"),
+            ("epoch", "first", "a number"),
+            ("epoch", [1], "a number"),
+        ],
+    )
+    def test_a_step_or_epoch_that_is_no_number_is_refused_and_harms_no_later_log(
+        self, directory: Path, output: Path, field: str, value: Any, need: str
+    ) -> None:
+        with running(LogWitness(output), directory=directory) as run:
+            before = getattr(run.state, field)
+            setattr(run.state, field, value)
+            complaint = f"state.{field} is {value!r}, and trackers need {need}; set it to one"
+            with pytest.raises(ConfigurationError, match=re.escape(complaint)):
+                run.log({"loss": 0.5})
+            setattr(run.state, field, before)
+            run.log({"loss": 0.25})
+            assert run.flush(20)
+        assert [line["logs"] for line in read_lines(output)] == [{"loss": 0.25}]
+
+    def test_a_step_of_numpy_and_an_epoch_that_is_an_integer_arrive_as_numbers(
+        self, directory: Path, output: Path
+    ) -> None:
+        import numpy as np
+
+        with running(LogWitness(output), directory=directory) as run:
+            run.state.global_step, run.state.epoch = np.int64(3), 2  # type: ignore[assignment]
+            run.log({"loss": 0.5})
+            assert run.flush(20)
+        assert [line["step"] for line in read_lines(output)] == [3]
 
     def test_text_that_is_no_unicode_arrives_with_escapes_and_is_counted(
         self, directory: Path, output: Path

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from running import Inline, running
+from running import Everything, Inline, running
 
 from asynccb import (
     CallbackDispatcher,
@@ -110,3 +110,17 @@ class TestEvents:
                 run.step(logs=logs)
             assert run.state.log_history == []
             assert run.state.global_step == 0
+
+    @pytest.mark.parametrize(("event", "name"), [("on_log", "logs"), ("on_evaluate", "metrics")])
+    def test_what_is_emitted_with_values_that_are_no_mapping_is_refused(
+        self, event: str, name: str
+    ) -> None:
+        heard = Everything()
+        with running(heard) as run:
+            with pytest.raises(
+                DefinitionError, match=re.escape(f"{name} is [1.0]; it takes a map")
+            ):
+                run.emit(event, **{name: [1.0]})
+            run.emit(event, **{name: None})
+            assert run.flush(20)
+        assert len(heard.seen) == 1
