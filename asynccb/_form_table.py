@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Final
 
 TABLE_SIZE: Final = 1 << 16
-"""Bytes of the table: some 150 forms of 20 scalars."""
+"""Bytes of the table: some 230 forms of 20 scalars."""
 
 _LENGTH: Final = Struct("<I")
 

@@ -22,7 +22,8 @@ class Statistics:
     blocked: float
     """Seconds for which the training thread waited for room in the ring."""
     odd: int
-    """Logged values that were no number, text, or short list of numbers."""
+    """Logged values that were no number, text, or short list of numbers, and records with text that
+    is no Unicode."""
     callbacks: dict[str, LaneCounts]
     """Counts of the callbacks that have async hooks."""
 
