@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from callbacks_for_tests import LogWitness, read_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import running
 
 from asynccb._companion._arrivals import Arrivals
 from asynccb._ring import BRIEF, HEADER, RingReader, RingWriter, frame_size
@@ -184,6 +188,32 @@ def test_brief_and_whole_records_are_read_once_and_in_the_order_they_were_writte
     assert ends.read() == list(enumerate(written))[seen:]
     assert ends.writer.written == len(written)
     ends.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_brief_logs_reach_the_hooks_of_a_companion_also_of_one_that_was_started_later(
+    tmp_path: Path, killed: bool
+) -> None:
+    witness = LogWitness(tmp_path / "output")
+    with running(witness, directory=tmp_path / "runs") as run:
+        run.step(logs={"plain": 1.0})
+        companion = run._publisher.companion
+        assert companion is not None
+        ring = companion.ring
+        form = ring.number_form(FORM)
+        if not form:
+            pytest.skip("this machine reorders stores, so that its rings have no brief frames")
+        for step in range(2, 302):
+            place = 2 * step * 8
+            ring.slots.memory[place : place + 16] = struct.pack("2d", step, 0.5)
+            others = msgspec.msgpack.encode({"host": step})
+            assert ring.write_brief(form, 5, step, 0.5, 2 * step, 0, others)
+            if killed and step == 150:
+                os.kill(companion.pid, signal.SIGKILL)
+        assert run.flush(30)
+    found = {line["step"]: line["logs"] for line in read_lines(witness.path)}
+    expected = {step: {"loss": step, "host": step, "norm": 0.5} for step in range(2, 302)}
+    assert found == {1: {"plain": 1.0}, **expected}
 
 
 def test_a_brief_log_takes_as_much_of_the_ring_as_its_fields(ends: Ends) -> None:
