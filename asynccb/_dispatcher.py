@@ -137,10 +137,11 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         for logs or metrics that are no mapping, what an inline hook raises, and `CallbackError` for
         an earlier failure of a callback with `on_error = "raise"`.
         """
-        for name in ("logs", "metrics"):
-            values = extra.get(name)
-            if type(values) is not dict and values is not None:
-                check_mapping(name, values)
+        if extra:
+            for name in ("logs", "metrics"):
+                values = extra.get(name)
+                if type(values) is not dict and values is not None:
+                    check_mapping(name, values)
         return self._emit(event, extra, 0)
 
     def _emit(self, event: str, extra: dict[str, Any], history: int) -> TrainerControl:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,8 @@ class Outlet:
         self._capacity = capacity
         self.kept: deque[tuple[int, bytes, bool]] = deque()
         """Records that `"drop_oldest"` keeps until there is room."""
+        self.on_drop: Callable[[], None] = lambda: None
+        """Called for each record that is dropped."""
         self._complained = False
         self.dropped = 0
         self.blocked = 0.0
@@ -124,6 +126,7 @@ class Outlet:
 
     def _drop(self, why: str) -> bool:
         self.dropped += 1
+        self.on_drop()
         self._complain(f"events for the trackers are dropped: {why}")
         return False
 

@@ -33,6 +33,7 @@ class RecordWriter:
 
     def __init__(self, outlet: Outlet, staging: Staging) -> None:
         self._outlet = outlet
+        outlet.on_drop = self._forget
         self._staging = staging
         self._changes = ChangeTracker()
         self._training = secrets.token_hex(16)
@@ -46,7 +47,7 @@ class RecordWriter:
 
     def describe(self, run: dict[str, Any]) -> None:
         """Tell what the run is like, from here on; the next event carries the whole state."""
-        self._changes = ChangeTracker()
+        self._forget()
         self._tell(RUN, {**run, "training": self._training})
 
     def leave(self, lane: str) -> None:
@@ -75,12 +76,12 @@ class RecordWriter:
         Raises `ConfigurationError` where the state's step or epoch is no number.
         """
         put = self._outlet.put
-        if self._wants_history:
-            self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
-        changes = self._changes.changes(state)
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
             step, epoch = _whole(step), _real(epoch)
+        if self._wants_history:
+            self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
+        changes = self._changes.changes(state)
         head = number, now, step, epoch, pack_flags(control) | history
         if "logs" in extra and len(extra) == 1 and not ticket:  # nearly always
             logs = self._staging.for_record(extra["logs"])
@@ -91,14 +92,17 @@ class RecordWriter:
         return put((*record, ticket) if ticket else record)
 
     def write_log(
-        self, number: int, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
+        self, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
     ) -> bool:
         """
         Write the record of a log, and append it to the history, straight from a device's tensors.
 
         That is for a log like an earlier one that nobody in this process listens to, and makes no
-        stand-ins. Returns False, with nothing done, where it cannot be.
+        stand-ins. Returns False, with nothing done, where it cannot be. Raises as `write` does.
         """
+        step, epoch = state.global_step, state.epoch or 0.0
+        if type(step) is not int or type(epoch) is not float:
+            step, epoch = _whole(step), _real(epoch)
         staging = self._staging
         form = staging.forms.get(tuple(logs))
         if form is None or staging.device is None or self._wants_history:
@@ -110,8 +114,7 @@ class RecordWriter:
         if log is None:
             return False
         others = form.others(logs) if form.other_names else None
-        step, epoch, flags = state.global_step, state.epoch or 0.0, pack_flags(control)
-        flags |= HISTORY_BIT
+        flags = pack_flags(control) | HISTORY_BIT
         append_late(state, (log, form.names, others, step))
         changes, outlet = self._changes.changes(state), self._outlet
         if form.number is None:
@@ -122,7 +125,7 @@ class RecordWriter:
                 return True
         staging.referenced = True
         packed = staging.packer.join(log.position, form.packed, others)
-        head = number, now, _whole(step), _real(epoch), flags, packed
+        head = _LOG, now, step, epoch, flags, packed
         outlet.put(head if changes is None else (*head, changes))
         return True
 
@@ -136,6 +139,10 @@ class RecordWriter:
         """Write what a callback of the companion adds to the run, as a log for trackers alone."""
         head = (_LOG, time.time_ns(), state.global_step, state.epoch or 0.0, ADDED_BIT)
         self._outlet.put((*head, dict(metrics)))
+
+    def _forget(self) -> None:
+        """Send the whole state with the next event: what a dropped one changed is not known."""
+        self._changes = ChangeTracker()
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""

@@ -17,7 +17,6 @@ from asynccb._events import Event
 from asynccb._lifetime import at_exit
 from asynccb._record import HISTORY_BIT
 
-_LOG: Final = Event.LOG  # the look into the class costs more than the comparison
 _OWN: Final[tuple[str, ...]] = ("logs", "metrics")
 """Keywords of single events; all others are those of every one."""
 
@@ -66,15 +65,13 @@ class Relay(CallbackDispatcher):
         `on_save`.
         """
         self.args, self.state, self.control = args, state, control
+        extra = {name: given.pop(name) for name in _OWN if name in given}
+        self._objects.update(given)
         try:
-            if event is _LOG:
-                logs = given.pop("logs")
-                self._objects.update(given)
-                history = HISTORY_BIT if _is_last(logs, state) else 0
-                returned: Any = self._emit(event, {"logs": logs}, history)
+            if event == Event.LOG:
+                history = HISTORY_BIT if _is_last(extra["logs"], state) else 0
+                returned: Any = self._emit(event, extra, history)
             else:
-                extra = {name: given.pop(name) for name in _OWN if name in given}
-                self._objects.update(given)
                 returned = self._send(event, extra, again, checkpoint)
         finally:
             if not self._training:  # the loop may be gone before this is

@@ -215,7 +215,7 @@ class RingWriter(_Ring):
         Append a log of a numbered form as a brief frame: what `BRIEF` says, and the other values.
 
         Returns False, with nothing written, where `write` has to do it: at the end of the ring,
-        where it looks full, or for a step or an epoch that the frame cannot hold.
+        where it looks full, or for a step that is below 0 or has more than 64 bits.
         """
         length = BRIEF.size + len(others)
         total = (length + 23) & ~7
@@ -232,7 +232,7 @@ class RingWriter(_Ring):
             words[word + 2] = time
             words[word + 3] = step
             self._floats[word + 6] = epoch
-        except (TypeError, ValueError):
+        except ValueError:
             return False
         words[word + 4] = flags
         words[word + 5] = position

@@ -95,7 +95,7 @@ class Stepping:
         control = self.control
         for flag in route.resets:
             setattr(control, flag, False)
-        if not records.write_log(route.number, begin, state, control, logs):
+        if not records.write_log(begin, state, control, logs):
             self._log_plainly(logs)
             return
         if begin >= self._next_look:

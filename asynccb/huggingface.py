@@ -294,13 +294,11 @@ def _checked(callback: Any) -> Any:
 def _hook(event: Event) -> Callable[..., Any]:
     is_prepared = event in _PREPARED
 
-    is_log = event == Event.LOG  # someone listens, nearly always
-
     def forward(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         dispatcher = self._dispatcher
         if dispatcher is None or is_prepared:
             return self._forward(event, args, state, control, kwargs)
-        if not is_log and dispatcher.passes(event, state):
+        if dispatcher.passes(event, state):
             return control
         return dispatcher.relay(event, args, state, control, kwargs)
 

@@ -111,22 +111,10 @@ def test_values_that_a_dead_training_left_on_the_device_are_left_out_of_a_brief_
     assert ends.arrivals.lost == 1
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"step": 2.5},
-        {"step": None},
-        {"step": -7},
-        {"step": 1 << 64},
-        {"epoch": "first"},
-    ],
-)
-def test_a_field_that_no_frame_can_hold_is_left_to_the_encoder(
-    ends: Ends, fields: dict[str, Any]
-) -> None:
-    whole = {"time": 5, "step": 7, "epoch": 0.5, "position": 0, "flags": 0}
+@pytest.mark.parametrize("step", [-7, 1 << 64])
+def test_a_step_that_no_brief_frame_can_hold_is_left_to_the_encoder(ends: Ends, step: int) -> None:
     form = ends.writer.forms.add(FORM)
-    assert not ends.writer.write_brief(form, **{**whole, **fields})
+    assert not ends.writer.write_brief(form, 5, step, 0.5, 0, 0)
     assert (ends.writer.written, ends.writer.used) == (0, 0)
     assert ends.read() == []
 

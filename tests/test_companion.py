@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import types
@@ -32,7 +34,13 @@ from running import running
 from waiting import eventually
 
 import asynccb
-from asynccb import CallbackDispatcher, CallbackError, ConfigurationError, TrainerState
+from asynccb import (
+    CallbackDispatcher,
+    CallbackError,
+    ConfigurationError,
+    MailboxFullError,
+    TrainerState,
+)
 from asynccb._control import FLAGS
 from asynccb._events import EVENTS
 from asynccb._state import STATE_FIELDS
@@ -183,6 +191,28 @@ class TestWhatArrives:
             "object": "<class 'set'>",
             "3": "three",
         }
+
+    @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "raise"])
+    def test_what_a_dropped_event_changed_in_the_state_is_known_with_the_next_one(
+        self, directory: Path, output: Path, overflow: Any
+    ) -> None:
+        with running(AllEvents(output), directory=directory, overflow=overflow, capacity=5) as run:
+            run.step(logs={"first": 1.0})
+            assert run.flush(20)
+            companion = run._publisher.companion
+            assert companion is not None
+            os.kill(companion.pid, signal.SIGSTOP)
+            for number in range(40):
+                if number == 25:
+                    run.state.best_metric = 77.0
+                with contextlib.suppress(MailboxFullError):
+                    run.log({"text": "x" * 400_000})
+            assert run.statistics().dropped > 10
+            os.kill(companion.pid, signal.SIGCONT)
+            assert run.flush(20)
+            run.log({"last": 1.0})
+            assert run.flush(20)
+        assert read_lines(output)[-1]["state"]["best_metric"] == 77.0
 
     @pytest.mark.parametrize(
         ("field", "value", "need"),
