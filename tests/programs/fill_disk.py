@@ -1,5 +1,6 @@
 """Log while the disk that holds the journal gets full, and perhaps is freed again."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,18 @@ def fill() -> None:
                 continue
 
 
+class Said(logging.StreamHandler):  # type: ignore[type-arg]
+    """Print what is said, and keep it."""
+
+    text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text += record.getMessage()
+        super().emit(record)
+
+
+said = Said()
+logging.getLogger("asynccb").addHandler(said)
 up = Path(f"{tracked}.up")
 up.touch()
 tracker = AwayTracker(tracked)
@@ -48,6 +61,9 @@ with asynccb.CallbackDispatcher([tracker], directory=disk / "runs") as run:
         up.touch()
         log_until(steps + 500)
         print(run.flush(60))
+        while "can be written again" not in said.text:  # the disk is tried twice a second
+            run.flush(1)
+            time.sleep(0.01)
     dropped = run.statistics().callbacks["AwayTracker"].dropped
     run.close(3.0)
 print(steps, dropped)
