@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ def known() -> list[str]:
 @contextlib.contextmanager
 def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
     """Start the process for some trackers, which has a folder for each, and end it."""
-    paths = os.pathsep.join(map(str, PATHS))
+    given = os.environ.get("PYTHONPATH")
+    paths = os.pathsep.join([*map(str, PATHS), *([given] if given else [])])
     with tempfile.TemporaryDirectory() as place, Listener(f"{place}/pipe", "AF_UNIX") as listener:
         asked = "\n".join([f"{place}/pipe", str(folder), *names])
         with (folder / "servers.log").open("wb") as log:
@@ -102,13 +104,13 @@ def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
 
 def _connected(listener: Listener, process: subprocess.Popen[bytes], log: Path) -> Connection:
     """Wait for the process, which may end instead."""
-    listener._listener._socket.settimeout(_START_SECONDS)  # type: ignore[attr-defined]
-    try:
-        pipe = listener.accept()
-    except OSError:
-        process.kill()
-        raise RuntimeError(f"the servers did not start:\n{log.read_text()[-3000:]}") from None
-    return pipe
+    listener._listener._socket.settimeout(1)  # type: ignore[attr-defined]
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(TimeoutError):
+            return listener.accept()
+    process.kill()
+    raise RuntimeError(f"the servers did not start:\n{log.read_text()[-3000:]}")
 
 
 def test_serve(request: Any) -> None:

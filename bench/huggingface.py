@@ -75,6 +75,8 @@ class Blocks:
     def __call__(self, name: str, number: int) -> Turn:
         """Train without and with the contender, in alternation."""
         warnings.simplefilter("ignore")  # of what transformers and MLflow import
+        # With several GPUs the Trainer trains on all of them by DataParallel, at half the speed.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         from _trainer_ways import SENT, WAYS, Training
 
         place = self.place.below(f"{name}-{number}")

@@ -44,7 +44,7 @@ from asynccb.trackers.base import Tracker
 NOTHING: Final = "nothing"
 ALL: Final = "all"
 GOAL: Final = 0.98
-_SHARED: Final = ("HOME", "PATH")
+_SHARED: Final = ("HOME", "PATH", "PYTHONPATH")
 """What trackers and servers find in the environment besides their own variables."""
 _PRECISION: Final = 1e-6
 """Some servers keep 32-bit floats."""
