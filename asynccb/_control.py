@@ -118,10 +118,10 @@ _PACKED: Final = {
 def pack_flags(control: TrainerControl) -> int:
     """Return the flags as bits, in the order of `FLAGS`."""
     flags = _read_flags(control)
-    packed = _PACKED.get(flags)
-    if packed is None:  # something that is true or false, but no bool
-        packed = _PACKED[tuple(map(bool, flags))]
-    return packed
+    try:
+        return _PACKED[flags]
+    except (KeyError, TypeError):  # something that is true or false, but no bool, be it an array
+        return _PACKED[tuple(map(bool, flags))]
 
 
 def is_control(returned: object) -> bool:

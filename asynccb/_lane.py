@@ -8,7 +8,6 @@ and logged once per cause; a tracker's server may be away for any time.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -20,6 +19,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import anyio
 
 from asynccb._callback import AsyncHook, read_options
+from asynccb._cancellation import is_to_end, take_back_cancellation
 from asynccb._control import (
     NO_OPINION,
     Decision,
@@ -31,6 +31,7 @@ from asynccb._control import (
 from asynccb._decides import terms_of
 from asynccb._events import Event
 from asynccb._exceptions import AccessError, HookReturnError, TransientError
+from asynccb._lane_counts import LaneCounts
 from asynccb._mailbox import Letter
 from asynccb._run import RunDescription, RunStatus
 from asynccb._slots import Staged
@@ -60,45 +61,6 @@ class Delivers(Protocol):
     def take_refusals(self) -> Iterable[Any]: ...
     async def finish(self, status: RunStatus) -> None: ...
     async def close(self) -> None: ...
-
-
-@dataclass
-class LaneCounts:
-    """Count what became of one callback's events."""
-
-    delivered: int = 0
-    """Hook calls that returned; for a tracker, those that its server has acknowledged."""
-    failed: int = 0
-    """Hook calls that raised, time-outs included."""
-    timed_out: int = 0
-    dropped: int = 0
-    """Events that an overflow policy, an ended lane or a deadline threw away."""
-    retried: int = 0
-    """Deliveries that were tried again."""
-    rejected: int = 0
-    """Records that a server will never take."""
-    stalled: int = 0
-    """Times that a hook was seen to block its event loop."""
-    pending: int = 0
-    """Events that are waiting; in the companion, records of the journal."""
-    blocked: float = 0.0
-    """Seconds for which the training thread waited for room."""
-    decided: int = 0
-    """Decisions with an opinion that were applied."""
-    waited: float = 0.0
-    """Seconds for which the training thread waited for decisions."""
-    late: int = 0
-    """Decisions that were not in at their limit."""
-    undue: int = 0
-    """Decisions with an opinion whose step has not come; after the end, never applied."""
-    disabled: bool = False
-    address: str | None = None
-    """Where to look at the run, for a tracker."""
-
-    @property
-    def is_troubled(self) -> bool:
-        """Whether something went wrong for good."""
-        return bool(self.failed or self.dropped or self.rejected or self.disabled)
 
 
 @dataclass(eq=False)
@@ -162,12 +124,17 @@ class Lane:
         if self.tracker is not None:
             self.tracker.time = letter.time
         begin = time.monotonic()
-        returned: Any = None
+        decision = NO_OPINION
+        odd: HookReturnError | None = None
 
         async def run() -> None:
-            nonlocal returned
-            returned = await hook(letter.args, letter.state, control, **keywords)
-            if not may_decide:
+            nonlocal decision, odd
+            returned: Any = await hook(letter.args, letter.state, control, **keywords)
+            if not (returned is None or is_control(returned)):
+                odd = _nonsense(self.name, letter.event, returned)
+            elif may_decide:
+                decision = Decision.of(letter.flags, returned or control)
+            else:
                 check_undecided(letter.flags, returned)
 
         timeout = self.options.timeout
@@ -175,12 +142,11 @@ class Lane:
             self._returned += 1
             if self.tracker is None:
                 self._count_delivered()
-            if returned is None or is_control(returned):
-                return Decision.of(letter.flags, returned or control)
-            self._complain(letter.event, _nonsense(self.name, letter.event, returned))
+            if odd is not None:
+                self._complain(letter.event, odd)
         elif timeout is not None and time.monotonic() - begin >= timeout:
             self.counts.timed_out += 1
-        return NO_OPINION
+        return decision
 
     async def hear(
         self, about: dict[str, Any], values: dict[Any, Any], step: int, when: int
@@ -262,27 +228,39 @@ class Lane:
         self, what: str, run: Callable[[], Awaitable[None]], timeout: float | None
     ) -> bool:
         """Tell whether `run` returned; what it raised has been counted and logged."""
-        late = False
+        error: BaseException | None = None
         try:
             if timeout is None:  # as ever for trackers, for whom a scope would cost 5 us an event
                 await run()
             else:
                 with anyio.move_on_after(timeout) as scope:
                     await run()
-                late = scope.cancelled_caught
-        except AccessError as error:
-            self._give_up(error)
-        except BaseException as error:
+                if scope.cancelled_caught:
+                    error = TimeoutError(f"it took more than {timeout} s and was cancelled")
+        except BaseException as raised:
             # A hook may raise anything, SystemExit and a cancellation of its own included.
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_to_end():
                 raise
+            error = raised
+        await take_back_cancellation()
+        if isinstance(error, AccessError):
+            self._give_up(error)
+        elif error is not None:
             self._failed(what, error)
-        else:
-            if not late:
-                return True
-            self._failed(what, TimeoutError(f"it took more than {timeout} s and was cancelled"))
-        return False
+        return error is None
+
+    async def _survive(self, serve: Callable[[], Awaitable[None]]) -> bool:
+        """Serve this lane; tell whether that came to its end. If it fails, the lane ends alone."""
+        try:
+            await serve()
+        except BaseException as error:
+            if is_to_end():
+                raise
+            self.counts.failed += 1
+            self.counts.disabled = True
+            logger.error("%s is not served any more, after this error", self.name, exc_info=error)
+            return False
+        return True
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.counts.failed += 1

@@ -42,7 +42,12 @@ def run_unstoppably(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, N
     while not running.done():
         # A task that a hook has spawned may raise these, and asyncio lets them end the loop.
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
-            loop.run_until_complete(running)
+            try:
+                loop.run_until_complete(running)
+            except RuntimeError:
+                if running.done():
+                    raise
+                # or a hook has stopped the loop
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
 

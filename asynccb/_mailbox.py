@@ -117,6 +117,13 @@ class Mailbox:
             self._room.set()
         return letter
 
+    def clear(self) -> int:
+        """Throw away what is left, and return how many letters that were."""
+        letters = 0
+        while self.take() is not None:
+            letters += 1
+        return letters
+
     def _is_full(self, weight: int, aside: int = 0) -> bool:
         return (
             len(self._letters) + aside >= self._capacity

@@ -25,7 +25,7 @@ from asynccb._control import Decision, pack_flags
 from asynccb._events import EVENTS
 from asynccb._exceptions import MailboxFullError
 from asynccb._faults import Faults
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 from asynccb._lane_making import lane_spec, pickled, thread_lane
 from asynccb._listening import Listening
 from asynccb._loop import LoopThread

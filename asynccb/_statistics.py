@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Final
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from asynccb._lane import Lane, LaneCounts
+from asynccb._lane import Lane
+from asynccb._lane_counts import LaneCounts
 from asynccb._mailbox import Mailbox
 from asynccb._run import RunDescription, RunStatus
 from asynccb._stall import LANE_PREFIX
@@ -82,22 +83,27 @@ class ThreadLane(Lane):
         """Serve until `end`; close the callback in every case."""
         self._loop = asyncio.get_running_loop()
         try:
-            if self.tracker is not None and self.description is not None:
-                self.tracker.describe(self.description)
-            if getattr(self.callback, "uploads", ()):
-                logger.warning("%s uploads no files where there is no companion process", self.name)
-            async with anyio.create_task_group() as group:
-                for _ in range(self.options.concurrency):
-                    group.start_soon(self._work, name=LANE_PREFIX + self.name)
-            if self._status is not None:
-                await self.flush()
-                await self.finish(self._status, time.time_ns())
-                self._due = math.inf
+            if not await self._survive(self._serve):
+                self.mailbox.stopped = True
+                self.counts.dropped += self.mailbox.clear()
         finally:
             self.done = True
             self.mailbox.stopped = True
             with anyio.CancelScope(shield=True):
                 await self.close()
+
+    async def _serve(self) -> None:
+        if self.tracker is not None and self.description is not None:
+            self.tracker.describe(self.description)
+        if getattr(self.callback, "uploads", ()):
+            logger.warning("%s uploads no files where there is no companion process", self.name)
+        async with anyio.create_task_group() as group:
+            for _ in range(self.options.concurrency):
+                group.start_soon(self._work, name=LANE_PREFIX + self.name)
+        if self._status is not None:
+            await self.flush()
+            await self.finish(self._status, time.time_ns())
+            self._due = math.inf
 
     async def _work(self) -> None:
         while True:

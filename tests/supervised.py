@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +11,18 @@ import warnings
 
 import anyio
 from callbacks_for_tests import FileTracker, InCompanion
+
+
+class CancelsItsTask(InCompanion):
+    """Cancel the task that calls its hook, a little late, as some timers do."""
+
+    async def on_log(self, args, state, control, **kwargs):
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        raise TimeoutError
 
 
 class ExitsInATask(InCompanion):

@@ -6,9 +6,11 @@ import asyncio
 from typing import Any
 
 import anyio
+import numpy
 import pytest
 from lanes import lane, letter
 
+import asynccb
 from asynccb import TrainerCallback
 from asynccb._control import TrainerControl
 from asynccb._events import Event
@@ -64,12 +66,40 @@ class TestErrors:
                 await anyio.sleep_forever()
 
         one = lane(Waits())
-        task = asyncio.create_task(one.call(letter()))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        async with anyio.create_task_group() as group:
+            group.start_soon(one.call, letter())
+            await asyncio.sleep(0)
+            group.cancel_scope.cancel()
+        assert group.cancel_scope.cancel_called
         assert one.counts.failed == 0
+
+    @pytest.mark.parametrize("returns", [True, False])
+    async def test_a_hook_that_cancels_its_own_task_does_not_end_the_lane(
+        self, *, returns: bool
+    ) -> None:
+        class Cancels(TrainerCallback):
+            async def on_log(self, args, state, control, **kwargs):
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                if not returns:
+                    await asyncio.sleep(0)
+
+        one = lane(Cancels())
+        for _ in range(3):
+            await one.call(letter())
+        await asyncio.sleep(0)  # where a cancellation that is left would be raised
+        assert (one.counts.delivered, one.counts.failed) == ((3, 0) if returns else (0, 3))
+
+    async def test_flags_that_are_neither_true_nor_false_fail_within_the_lane(self) -> None:
+        class Odd(TrainerCallback):
+            @asynccb.decides()
+            async def on_log(self, args, state, control, **kwargs):
+                control.should_save = numpy.array([True, False])
+
+        one = lane(Odd())
+        await one.call(letter())
+        assert one.counts.failed == 1
 
     async def test_a_cause_is_logged_once_with_its_traceback_and_counted_each_time(
         self, caplog: pytest.LogCaptureFixture

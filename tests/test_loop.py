@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
@@ -152,6 +153,35 @@ class TestErrors:
             eventually(lambda: exits.counts.failed == 2, 3.0)
             put(loop, notes, letter())
             eventually(lambda: notes.counts.delivered == 2)
+
+    def test_a_hook_that_stops_the_event_loop_ends_no_lane(self) -> None:
+        class Stops(TrainerCallback):
+            async def on_log(self, args, state, control, **kwargs):
+                asyncio.get_running_loop().stop()
+
+        stops, notes = thread_lane(Stops()), thread_lane(Notes())
+        with looping(stops, notes) as loop:
+            for lane in (stops, notes, notes):
+                put(loop, lane, letter())
+            eventually(lambda: notes.counts.delivered == 2, 3.0)
+
+    def test_a_scope_that_a_hook_leaves_open_ends_its_lane_alone(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class LeavesOpen(TrainerCallback):
+            async def on_log(self, args, state, control, **kwargs):
+                await anyio.create_task_group().__aenter__()
+
+        leaves, notes = thread_lane(LeavesOpen()), thread_lane(Notes())
+        with looping(leaves, notes) as loop:
+            put(loop, leaves, letter())
+            eventually(lambda: leaves.counts.delivered == 1)
+            loop.end_lane(leaves, "finished")
+            eventually(lambda: leaves.done)
+            put(loop, notes, letter())
+            eventually(lambda: notes.counts.delivered == 1)
+        assert leaves.counts.disabled
+        assert "LeavesOpen is not served any more" in caplog.text
 
     def test_a_task_of_a_hook_that_exits_ends_no_lane(self) -> None:
         class ExitsInATask(TrainerCallback):

@@ -16,10 +16,17 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from callbacks_for_tests import FileTracker, HangsAwaiting, HangsBlocking, LogWitness, read_lines
+from callbacks_for_tests import (
+    FileTracker,
+    HangsAwaiting,
+    HangsBlocking,
+    InCompanion,
+    LogWitness,
+    read_lines,
+)
 from launching import command, environment, launch
 from running import running
-from supervised import ExitsInATask, FailsAndWrites, SlowTracker
+from supervised import CancelsItsTask, ExitsInATask, FailsAndWrites, SlowTracker
 from waiting import PROMPT, eventually, is_gone, open_descriptors
 
 from asynccb import CallbackDispatcher
@@ -91,16 +98,17 @@ class TestBlocked:
         assert list(dict.fromkeys(steps(tmp_path / "tracked"))) == list(range(1, 101))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
-    def test_a_task_of_a_hook_that_exits_ends_nothing(
-        self, directory: Path, tmp_path: Path
+    @pytest.mark.parametrize("kind", [ExitsInATask, CancelsItsTask])
+    def test_what_a_hook_does_to_its_tasks_ends_nothing(
+        self, directory: Path, tmp_path: Path, kind: type[InCompanion]
     ) -> None:
         witness = LogWitness(tmp_path / "output")
-        with running(ExitsInATask(tmp_path / "exits"), witness, directory=directory) as run:
+        with running(kind(tmp_path / "exits"), witness, directory=directory) as run:
             pid = companion_of(run)
             for _ in range(10):
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            eventually(lambda: run.statistics().callbacks["ExitsInATask"].failed == 10)
+            eventually(lambda: run.statistics().callbacks[kind.__name__].failed == 10)
             assert companion_of(run) == pid
         assert steps(tmp_path / "output") == list(range(1, 11))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 
 
 def sum_counts(earlier: LaneCounts | None, counts: LaneCounts) -> LaneCounts:

@@ -123,6 +123,9 @@ class JournalLane(Lane):
     async def run(self, earlier: Earlier) -> None:
         """Deliver until the run's end; keep the callback's errors in."""
         self._resumption.earlier = earlier
+        self.done = not await self._survive(self._serve) or self.done
+
+    async def _serve(self) -> None:
         try:
             async with anyio.create_task_group() as beside:
                 if self._uploads is not None:
@@ -296,18 +299,9 @@ class JournalLane(Lane):
         if self._uploads is not None:
             self._uploads.begin(cursor, replica.run)
         if self._keep_history and cursor.position > self.first:
-            await self._reread(replica)
+            reader = JournalReader(self.directory / "journal", self.first)
+            await replica.reread(reader, cursor.position)
         return replica
-
-    async def _reread(self, replica: Replica) -> None:
-        """Build the log history again from the records before the cursor."""
-        reader = JournalReader(self.directory / "journal", self.first)
-        while records := await reader.read(self.cursor.position, GROUP):
-            for _, payload in records:
-                record = decode(payload)
-                if record.kind not in (*_ABOUT_RUN, TOLD):
-                    replica.apply(record)
-        await reader.close()
 
     async def _commit(self, *, force: bool) -> None:
         """Write the cursor down, if it is due and has moved."""

@@ -9,7 +9,7 @@ import msgspec
 
 from asynccb._companion._settings import JournalSettings
 from asynccb._control import Decision
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 
 _LENGTH: Final = Struct("<I")
 

@@ -41,7 +41,7 @@ from asynccb._companion._messages import (
 )
 from asynccb._companion._settings import JournalSettings
 from asynccb._control import Decision
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 from asynccb._ring import RingWriter
 
 logger = logging.getLogger("asynccb")

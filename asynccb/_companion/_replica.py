@@ -7,16 +7,20 @@ it never changes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from asynccb._events import EVENTS
 from asynccb._mailbox import Letter
-from asynccb._record import HISTORY, HISTORY_BIT, Record
+from asynccb._record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, Record
 from asynccb._run import PlainArguments, RunDescription
 from asynccb._state import HistoryView, StateSnapshot, TrainerState
+from asynccb.delivery.reader import JournalReader
 
+_GROUP: Final = 2000
+"""Records that are read together."""
+_NO_EVENTS: Final = (RUN, END, LEAVE, TOLD)
 _decoder = msgspec.msgpack.Decoder(Record)
 
 
@@ -55,6 +59,15 @@ class Replica:
         values["epoch"] = record.epoch
         if record.flags & HISTORY_BIT and self._keep_history:
             self._history.append({**_named(record.logs or {}), "step": record.step})
+
+    async def reread(self, journal: JournalReader, end: int) -> None:
+        """Build the log history again from the records below `end`."""
+        while records := await journal.read(end, _GROUP):
+            for _, payload in records:
+                record = decode(payload)
+                if record.kind not in _NO_EVENTS:
+                    self.apply(record)
+        await journal.close()
 
     def _take_history(self, part: dict[str, Any]) -> None:
         if self._keep_history:

@@ -27,7 +27,7 @@ from waiting import eventually
 
 import asynccb
 from asynccb._cli import main
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

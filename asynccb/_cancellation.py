@@ -1,0 +1,30 @@
+"""
+Whose a cancellation is: the lane's, or a hook's own.
+
+Promises: what a hook does to its task (a timer that cancels it too late, `task.cancel()`) ends
+neither the lane nor what else the task does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+
+import anyio
+
+
+def is_to_end() -> bool:
+    """Tell whether the lane is cancelled from outside; a hook may cancel its task, too."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+async def take_back_cancellation() -> None:
+    """Take back what a hook has left of a cancellation: as a timer of its own does, too late."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling() or is_to_end():
+        return
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)  # where one that was asked for, and has not come yet, is raised
+    while task.cancelling():
+        task.uncancel()
