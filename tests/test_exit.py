@@ -75,6 +75,16 @@ def test_one_deadline_is_over_everything_and_what_is_left_is_said(tmp_path: Path
     assert sync_command(tmp_path, "RecordingTracker") in error
 
 
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_hooks_that_need_a_thread_are_called_for_what_is_left_at_the_end(
+    tmp_path: Path, where: str
+) -> None:
+    with start("needs_threads", tmp_path / "steps", where) as program:
+        _, error = program.communicate(timeout=60)
+    assert (program.returncode, "failed" in error) == (0, False)
+    assert (tmp_path / "steps").read_text().split() == [str(step) for step in range(1, 11)]
+
+
 class TestInterruptedClose:
     def test_one_ctrl_c_ends_the_waiting_and_says_what_is_left(self, tmp_path: Path) -> None:
         program, _ = waiting(tmp_path)
