@@ -168,6 +168,10 @@ def _serve(calls: _Calls) -> None:
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(function())
+            except StopIteration as error:  # which no future takes, as no coroutine raises it
+                stopped = RuntimeError(f"the hook raised {error!r}")
+                stopped.__cause__ = error
+                future.set_exception(stopped)
             except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
                 future.set_exception(error)
         del call, future, function  # nothing is kept alive while it waits

@@ -166,6 +166,17 @@ def test_an_error_stays_in_it(tmp_path: Path) -> None:
         assert run.statistics().callbacks["Fails"].failed == 2
 
 
+def test_the_end_of_an_iterator_is_an_error_like_any_other(tmp_path: Path) -> None:
+    class RunsOut(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            next(iter(()))
+
+    with running(offload(RunsOut, decides=True), directory=tmp_path) as run:
+        stepped(run, 2)
+        assert run.flush(10.0)
+        assert run.statistics().callbacks["RunsOut"].failed == 2
+
+
 def test_after_a_timeout_another_thread_goes_on(tmp_path: Path) -> None:
     done = threading.Event()
     steps: list[int] = []
