@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from asynccb._control import Decision
+from asynccb._control import FLAGS, Decision
+from asynccb._events import EVENTS
 from asynccb._exceptions import ConfigurationError
 from asynccb._roster import Roster
 from asynccb._schedule import Outcome, Ticket
@@ -89,6 +90,12 @@ def load(state: object, roster: Roster) -> tuple[Saved, list[Ticket]]:
         raise ConfigurationError(
             f"this is no state of a dispatcher ({error}); give what state_dict() returned"
         ) from None
+    for each in saved.pending:
+        if each.event not in EVENTS or not set(each.flags) <= set(FLAGS):
+            raise ConfigurationError(
+                f"this is no state of a dispatcher (it holds {each}); give what state_dict() "
+                "returned"
+            )
     _warn_of_differences(saved, roster)
     return saved, [ticket for each in saved.pending for ticket in _tickets(each, roster)]
 

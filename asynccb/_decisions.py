@@ -8,7 +8,6 @@ nothing is due a boundary costs a few looks; whatever is not applied is counted.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,21 +18,20 @@ from msgspec.structs import replace
 
 from asynccb._agreement import Agreement
 from asynccb._control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
+from asynccb._decision_log import DecisionLog
 from asynccb._decision_state import Saved, load, save
-from asynccb._events import EVENTS, Event
+from asynccb._events import EVENTS
 from asynccb._exceptions import ClosedError
-from asynccb._lane import LaneCounts
+from asynccb._lane_counts import LaneCounts
 from asynccb._publisher import Publisher
 from asynccb._requests import Requests
 from asynccb._roster import Roster, Route
 from asynccb._save_notes import NOTHING, Note, SaveNotes, note_name, read_note
 from asynccb._schedule import Schedule, Ticket, fingerprint
 from asynccb._state import TrainerState
-from asynccb._trace import FORMAT, RANKS, REQUEST, TRACE_FILE, Entry, Header, Replay, Trace
+from asynccb._trace import RANKS, REQUEST, TRACE_FILE, Replay, Trace
 from asynccb._tracker_runs import SavedRuns
 from asynccb._waiting import Waiting
-
-logger = logging.getLogger("asynccb")
 
 _SAVE: Final = 1 << FLAGS.index("should_save")
 
@@ -53,8 +51,6 @@ class Decisions:
         """Take who answers, whose answers count, and a trace to go by; `owner` writes the own."""
         self._tickets = publisher.listening.tickets
         self._roster = roster
-        seed = getattr(args, "seed", None)
-        self._seed = seed if isinstance(seed, int) else None
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
         self.requests = Requests(self._agreement)
         self._closed = False
@@ -63,12 +59,11 @@ class Decisions:
         self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
         self._replay = None if replay is None else Replay(replay, owner=owner)
         self.trace = Trace(publisher.directory / TRACE_FILE, owner=owner)
-        self._header: Header | None = None
+        self._log = DecisionLog(self.trace, self._replay, roster, getattr(args, "seed", None))
         self._emission = 0
         self._training = 0
+        self._has_begun = False
         self._last = 0
-        self._decided: Counter[str] = Counter()
-        self._lost: set[str] = set()
         self._undue: Counter[str] = Counter()
         self._notes = SaveNotes()
         self._noted = NOTHING
@@ -84,16 +79,25 @@ class Decisions:
 
     # -- events ------------------------------------------------------------------------------------
 
+    def begin(self, step: int) -> None:
+        """Begin a training at a step; leave behind what one before it was asked for."""
+        self.requests.begin()
+        if self._has_begun and not self.paused:
+            self._begin_anew(step)
+        self._has_begun = True
+
     def open(self, route: Route, state: TrainerState) -> int:
         """Ask the callbacks that decide on an event; return the number that answers refer to."""
         if self.paused:
             return 0
         step = state.global_step
-        self._begin(state)
+        self._look_back(step)
+        self._log.identify(state.max_steps)
         self._emission += 1
         self._asked = []
         if self._look is not None:
             self._seen = pack_flags(self._look())
+        members = {member.name for member in self._roster.members}
         for decider in route.deciders:
             ticket = Ticket(
                 self._emission,
@@ -108,6 +112,8 @@ class Decisions:
                 self._replay.answer(ticket, self._training)
             elif answered := self._noted.answers.get(decider.name):
                 ticket.settle(Decision(**answered.flags), answered.outcome)
+            elif decider.name not in members:  # a hook of this event has removed it
+                ticket.lose()
             elif decider.asked:
                 self._tickets.add(ticket)
             else:  # the callback runs on another rank
@@ -152,33 +158,29 @@ class Decisions:
             if ticket.name == name:
                 ticket.lose()
 
-    def begin_anew(self, step: int) -> None:
-        """Leave behind what another training was asked for; this one begins at a step."""
+    def _begin_anew(self, step: int) -> None:
         self._training, self._last = self._training + 1, step
         self._undue, self._schedule = self.undue, Schedule()
 
-    def _begin(self, state: TrainerState) -> None:
-        """Notice a first event, and a training that begins after another one."""
-        if state.global_step < self._last:
-            self.begin_anew(state.global_step)
-        if self._header is None:
-            self._header = Header(FORMAT, self._roster.deciders, state.max_steps, self._seed)
-            if self._replay is not None:
-                self._replay.check(self._header)
+    def _look_back(self, step: int) -> None:
+        """Notice another training, of a loop that emits no `on_train_begin`."""
+        if step < self._last:
+            self._begin_anew(step)
 
     def _apply_boundary(self, state: TrainerState, control: Any) -> None:
         step = state.global_step
-        self._begin(state)
+        self._look_back(step)
         self._last = step
         if self._notes:
             self._notes.write()
-        due = self._schedule.take(step)
+        if due := self._schedule.take(step):
+            self._log.identify(state.max_steps)
         if self._replay is not None:
             self._replay.check_passed(self._training, step)
         decisions = [self._settle(due, step, 0)] if due else []
         for decided in decisions:
             self._note_stop(decided, step)
-        decisions += self._requested(step)
+        decisions += self._requested(state)
         if decisions:
             write_flags(control, decisions)
 
@@ -192,7 +194,7 @@ class Decisions:
         if self._notes:
             self._notes.write()
         for ticket in due:
-            self._note(ticket, step)
+            self._log.note(ticket, step, self._training)
         wishes = combine(ticket.decision for ticket in due)
         if self._replay is not None:
             of_ranks = self._replay.other(RANKS, self._training, emission, step)
@@ -200,71 +202,26 @@ class Decisions:
         named = [(ticket.emission, ticket.event, ticket.name) for ticket in due]
         agreed = self._agreement.agree(step, fingerprint(step, named), wishes)
         if agreed != wishes:
-            self._write_other(RANKS, agreed, step, emission)
+            self._log.note_other(RANKS, agreed, step, emission, self._training)
         return agreed
 
-    def _requested(self, step: int) -> list[Decision]:
+    def _requested(self, state: TrainerState) -> list[Decision]:
         """Return what was requested from outside, if anything was."""
+        step = state.global_step
         request = self.requests.take(step)
         replayed = None
         if self._replay is not None:
             replayed = self._replay.other(REQUEST, self._training, 0, step)
         if request is None and replayed is None:  # nearly always
             return []
-        requests = [each for each in (request, replayed) if each is not None]
-        for each in requests:
-            self._write_other(REQUEST, each, step, 0)
-        return requests
+        self._log.identify(state.max_steps)
+        requested = combine(each for each in (request, replayed) if each is not None)
+        self._log.note_other(REQUEST, requested, step, 0, self._training)
+        return [requested]
 
     def _note_stop(self, decided: Decision, step: int) -> None:
         if decided.should_training_stop is not None:
             self._stop = step if decided.should_training_stop else None
-
-    def _note(self, ticket: Ticket, step: int) -> None:
-        """Count and trace a decision that is applied, or will never be."""
-        opinions = ticket.decision.opinions
-        if ticket.outcome == "lost" and ticket.name not in self._lost:
-            self._lost.add(ticket.name)
-            logger.warning(
-                "%s does not decide any more: it was removed or disabled, or its lane has ended "
-                "(said once; the trace has each decision that is lost)",
-                ticket.name,
-            )
-        if not opinions and ticket.outcome == "decided":
-            return
-        self._decided[ticket.name] += ticket.outcome == "decided"
-        self._write(
-            Entry(
-                step,
-                ticket.event,
-                ticket.step,
-                ticket.name,
-                opinions,
-                ticket.outcome or "decided",
-                round(ticket.waited, 6),
-                ticket.emission,
-                self._training,
-            )
-        )
-
-    def _write_other(self, callback: str, decision: Decision, step: int, emission: int) -> None:
-        self._write(
-            Entry(
-                step,
-                Event.STEP_END,
-                step,
-                callback,
-                decision.opinions,
-                "decided",
-                0.0,
-                emission,
-                self._training,
-            )
-        )
-
-    def _write(self, entry: Entry) -> None:
-        assert self._header is not None
-        self.trace.write(self._header, entry)
 
     # -- the state ---------------------------------------------------------------------------------
 
@@ -287,7 +244,7 @@ class Decisions:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
         saved, tickets = load(state, self._roster)
         self._emission, self._training, self._last = saved.emission, saved.training, step
-        self._schedule = Schedule()
+        self._undue, self._schedule = self.undue, Schedule()
         self._schedule.add(tickets)
         self._stop = self.stopped = step if saved.stopped else None
         self._saved = saved.flags & ~_SAVE
@@ -305,7 +262,8 @@ class Decisions:
         With `again`, what was kept there already holds, and only the rest is decided anew, by those
         who see the control of then. Yields what was kept.
         """
-        file = checkpoint / note_name(self._agreement.rank, self._agreement.world)
+        name = note_name(self._agreement.rank, self._agreement.world)
+        file = checkpoint.absolute() / name  # the program may change its folder before answers come
         self._noted, self._look, self._seen = NOTHING, control, None
         if again:
             note = read_note(file)
@@ -333,7 +291,7 @@ class Decisions:
         return {
             name: dataclasses.replace(
                 lane,
-                decided=self._decided[name],
+                decided=self._log.decided[name],
                 waited=self._waiting.waited.get(name, 0.0),
                 late=self._waiting.late.get(name, 0),
                 undue=undue[name],

@@ -227,7 +227,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
     def _mark_training(self, begins: bool) -> None:
         self._training = begins
         if begins:
-            self._decisions.requests.begin()
+            self._decisions.begin(self.state.global_step)
             self._publisher.describe(self.args, self.model, begins=True)
 
     def settle(self) -> None:

@@ -97,10 +97,6 @@ class Relay(CallbackDispatcher):
             return self.emit_save(checkpoint)
         return self.emit(event, **extra)
 
-    def begin_anew(self, step: int) -> None:
-        """Leave behind the decisions of a training that an exception has ended."""
-        self._decisions.begin_anew(step)
-
 
 def _is_last(logs: Mapping[str, Any], state: Any) -> bool:
     """Tell whether the loop has put the logs into its history, with the step, as they are."""

@@ -96,7 +96,7 @@ class SaveNotes:
 
     def _replace(self, file: Path, data: bytes) -> None:
         # Beside the checkpoint, which others may be copying at this moment.
-        new = file.parent.with_name(f".{file.parent.name}.{file.name}.new")
+        new = file.parent.parent / f".{file.parent.name}.{file.name}.new"
         try:
             new.write_bytes(data + b"\n")
             os.replace(new, file)
@@ -114,13 +114,16 @@ class SaveNotes:
 def read_note(file: Path) -> Note:
     """Return what was decided on a checkpoint's `on_save`; `ConfigurationError` for nonsense."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Note)
+        note = msgspec.json.decode(file.read_bytes(), type=Note)
+        for flags in (note.flags, *(answer.flags for answer in note.answers.values())):
+            Decision(**flags)
     except FileNotFoundError:
         return NOTHING
-    except msgspec.DecodeError as error:
+    except (OSError, TypeError, UnicodeDecodeError, msgspec.DecodeError) as error:
         raise ConfigurationError(
             f"{file} is damaged ({error}); delete it, and what was decided is asked again"
         ) from None
+    return note
 
 
 def note_name(rank: int, world: int) -> str:

@@ -90,6 +90,17 @@ def test_something_else_than_a_state_is_refused(state: Any) -> None:
         run.load_state_dict(state)
 
 
+@pytest.mark.parametrize("nonsense", [{"event": "on_nonsense"}, {"flags": {"nonsense": True}}])
+def test_a_state_with_unknown_events_or_flags_is_refused(nonsense: dict[str, Any]) -> None:
+    with running(Decides(saves_at(1))) as run:
+        run.step(logs={"loss": 1.0})
+        state = run.state_dict()
+    (pending,) = state["pending"]
+    pending.update(nonsense)
+    with running() as run, pytest.raises(ConfigurationError, match="no state of a dispatcher"):
+        run.load_state_dict(state)
+
+
 def test_a_replay_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     with running(Decides(saves_at(1, 3, 5), 2), directory=tmp_path / "whole") as whole:
         expected = list(saves(whole, 10))

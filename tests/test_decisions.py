@@ -262,6 +262,18 @@ class TestThoseWhoDoNotAnswer:
             assert not run.step().should_save
             leaves.open.set()
 
+    def test_one_that_is_removed_during_the_event_is_not_heard_however_fast_it_is(self) -> None:
+        decides = Decides(saves_at(1))
+
+        class Removes(TrainerCallback):
+            def on_log(self, args, state, control, **kwargs):
+                run.remove_callback(decides)
+
+        with running(Removes(), decides) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            assert not run.step().should_save
+
     @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "drop_newest", "raise"])
     def test_no_overflow_policy_drops_an_event_that_a_decision_waits_for(
         self, overflow: Any
@@ -346,6 +358,15 @@ class TestLateness:
         assert run.statistics().callbacks["Decides"].undue == 1
         assert "1 decisions for steps that did not come" in capsys.readouterr().err
 
+    def test_a_training_that_begins_has_nothing_to_do_with_the_one_before(self) -> None:
+        with running(Decides(saves_at(1))) as run:
+            for _ in range(2):  # each of a single step, whose decision is due at the second
+                run.state.global_step = 0
+                run.emit("on_train_begin")
+                run.step(logs={"loss": 1.0})
+            assert not run.control.should_save
+        assert run.statistics().callbacks["Decides"].undue == 2
+
 
 class TestRequests:
     @pytest.mark.parametrize("flag", FLAGS)
@@ -354,6 +375,11 @@ class TestRequests:
             run.request(**{flag: True})
             assert getattr(run.control, flag) is False
             assert getattr(run.step(), flag) is True
+
+    def test_whatever_is_true_asks_for_a_flag(self) -> None:
+        with running() as run:
+            run.request(should_save="yes")  # type: ignore[arg-type]
+            assert run.step().should_save is True
 
     def test_a_request_comes_from_any_thread_and_from_a_signal(self) -> None:
         with running() as run:

@@ -107,6 +107,35 @@ class TestReplay:
         with running(replay=trace_of(run), directory=tmp_path) as again:
             assert list(saves(again, 3)) == [2]
 
+    def test_what_is_requested_beside_what_is_replayed_is_one_request_in_the_trace(
+        self, tmp_path: Path
+    ) -> None:
+        def flags(run: Any, asked: str | None) -> tuple[bool, bool]:
+            if asked is not None:
+                run.request(**{asked: True})
+            control = run.step()
+            return control.should_save, control.should_log
+
+        with running(directory=tmp_path) as run:
+            flags(run, "should_save")
+        with running(replay=trace_of(run), directory=tmp_path) as run:
+            assert flags(run, "should_log") == (True, True)
+        with running(replay=trace_of(run), directory=tmp_path) as run:
+            assert flags(run, None) == (True, True)
+
+    def test_a_callback_that_is_added_after_some_steps_decides_the_same(
+        self, tmp_path: Path
+    ) -> None:
+        def program(*, answers: Any, **options: Any) -> tuple[list[int], Path]:
+            with running(directory=tmp_path, **options) as run:
+                run.step()
+                run.add_callback(Decides(answers))
+                return list(saves(run, 4)), trace_of(run)
+
+        found, path = program(answers=saves_at(2))
+        assert found == [3]
+        assert program(answers=never, replay=path)[0] == found
+
     def test_hooks_that_do_not_decide_are_called_as_ever(self, tmp_path: Path) -> None:
         class Also(Decides):
             seen: list[int] = []  # noqa: RUF012

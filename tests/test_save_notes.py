@@ -189,6 +189,32 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("text", [b'{"flags": {"x": true}, "answers": {}, "seen": null}', b"\xff"])
+def test_a_file_with_nonsense_is_named(tmp_path: Path, text: bytes) -> None:
+    with saved(tmp_path, opened(1), steps=2):
+        pass
+    (tmp_path / "checkpoint" / FILE).write_bytes(text)
+    with pytest.raises(ConfigurationError, match=r"damaged"), resumed(tmp_path, opened(1)):
+        pass
+
+
+@pytest.mark.parametrize("name", [".", ""])
+def test_a_checkpoint_is_where_the_program_was_when_it_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    monkeypatch.chdir(tmp_path / "checkpoint")
+    decides = opened(1)
+    decides.open.clear()
+    with running(decides, directory=tmp_path / "run") as run:
+        run.step()
+        run.emit_save(name)
+        monkeypatch.chdir(tmp_path)
+        decides.open.set()
+        assert flags_at(run, 2) == [True, False]
+    assert (tmp_path / "checkpoint" / FILE).exists()
+
+
 @pytest.mark.parametrize("spoil", [Path.rmdir, lambda folder: (folder / FILE).mkdir()])
 def test_a_checkpoint_that_cannot_take_it_costs_nothing_but_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
