@@ -21,14 +21,14 @@ from asynccb._decisions import Decisions
 from asynccb._events import Event, parse_event
 from asynccb._exceptions import ClosedError, ForkedError
 from asynccb._faults import raise_oldest
-from asynccb._given import Given, check_limits, check_mapping, first_state
+from asynccb._given import Given, check_limits, check_mapping, check_timeout, first_state
 from asynccb._inline import run_inline
 from asynccb._late_history import take_in
 from asynccb._lifetime import FORKED, at_exit, in_forked_children, status_of
 from asynccb._membership import Membership
 from asynccb._publisher import Publisher
 from asynccb._requesting import Requesting
-from asynccb._roster import Refusing, Roster, Route
+from asynccb._roster import Refusing, Roster, Route, make_callback
 from asynccb._run import RunStatus
 from asynccb._state import TrainerState
 from asynccb._statistics import Statistics
@@ -47,8 +47,10 @@ class CallbackDispatcher(Membership, Stepping, Steering):
 
     Where several `def` hooks listen to an event they run first, inline and in order; then the event
     goes, as they left it, to the async hooks. As a context manager it emits `on_train_begin` and
-    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C). Not
-    for use from several threads at once, nor in a forked child (`ForkedError`).
+    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C). It
+    is to be closed: of one that is dropped instead, hooks on the thread may miss the last events,
+    and trackers call the run crashed. Not for use from several threads at once, nor in a forked
+    child (`ForkedError`).
     """
 
     model = Given()
@@ -90,6 +92,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         replayed; the latter also later, where it turns out to be of another run.
         """
         check_limits(callbacks, max_steps, capacity, overflow)
+        made = [make_callback(callback) for callback in callbacks]  # before any is served
         self.args: Any = TrainingArguments() if args is None else args
         self.state = first_state(self.args) if state is None else state
         if max_steps:
@@ -125,8 +128,12 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         self._routes: Mapping[str, Route | None] = self._roster.routes
         in_forked_children(self._after_fork)
         self._forget_exit = at_exit(self._close_at_exit)
-        for callback in callbacks:
-            self.add_callback(callback)
+        try:
+            for callback in made:
+                self.add_callback(callback)
+        except BaseException:
+            self.close(0.0, "failed")
+            raise
 
     def emit(self, event: str, **extra: Any) -> TrainerControl:
         """
@@ -164,6 +171,8 @@ class CallbackDispatcher(Membership, Stepping, Steering):
             records.write(route.number, begin, self.state, self.control, history, extra, 0)
         else:
             self._serve(route, event, extra, history, begin)
+            if self._closed:  # by a hook
+                return self.control  # type: ignore[no-any-return]
         if begin >= self._next_look:
             self._look_around(begin)
         self._events += route.is_heard
@@ -197,6 +206,8 @@ class CallbackDispatcher(Membership, Stepping, Steering):
             self._publish(route, extra, history, now)
 
     def _publish(self, route: Route, extra: dict[str, Any], history: int, now: int) -> None:
+        if self._closed:  # by a hook, or by a signal while one ran
+            return
         publisher = self._publisher
         ticket = self._decisions.open(route, self.state) if route.deciders else 0
         if route.companion:
@@ -245,8 +256,9 @@ class CallbackDispatcher(Membership, Stepping, Steering):
 
         All of it within `timeout` seconds, or until Ctrl-C; what is not delivered then stays in the
         journal, and the command that delivers it is printed. Later events raise `ClosedError`; a
-        second close does nothing.
+        second close does nothing. Raises `ConfigurationError` for a `timeout` that is no number.
         """
+        check_timeout(timeout)
         if self._closed:
             return
         self._refuse(ClosedError, "this dispatcher was closed; make a new one for another run")
@@ -271,7 +283,11 @@ class CallbackDispatcher(Membership, Stepping, Steering):
 
     def __enter__(self) -> Self:
         begin = self.emit_again if self._resumed else self.emit
-        begin(Event.TRAIN_BEGIN)
+        try:
+            begin(Event.TRAIN_BEGIN)
+        except BaseException as error:
+            self.close(status=status_of(error))
+            raise
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from asynccb._exceptions import ConfigurationError
 
@@ -36,11 +36,24 @@ def make_foreign(kind: type[T]) -> T:
     def same(cls: type[T], *args: Any, **kwargs: Any) -> T:
         return instance
 
+    def copy(self: T, memo: object = None) -> T:
+        return self
+
+    def refuse(self: T, protocol: object) -> NoReturn:
+        raise TypeError(f"{kind.__name__} belongs to this process and cannot be pickled")
+
     make: Callable[..., type[T]] = type
     own = make(
         kind.__name__,
         (kind, theirs.TrainerCallback, theirs.ExportableState),
-        {"__new__": same, "__module__": kind.__module__, "__doc__": kind.__doc__},
+        {
+            "__new__": same,
+            "__copy__": copy,
+            "__deepcopy__": copy,
+            "__reduce_ex__": refuse,
+            "__module__": kind.__module__,
+            "__doc__": kind.__doc__,
+        },
     )
     instance = object.__new__(own)
     return instance

@@ -47,6 +47,12 @@ def check_mapping(name: str, values: object) -> None:
         )
 
 
+def check_timeout(timeout: object) -> None:
+    """Refuse what is no number of seconds."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
+        raise ConfigurationError(f"timeout is {timeout!r}; it takes a number of seconds from 0 on")
+
+
 def first_state(args: Any) -> TrainerState:
     """Return the state of a run that has not begun, with the rank flags of the arguments."""
     return TrainerState(

@@ -33,7 +33,7 @@ class Requesting:
         nothing and for a callback that belongs to no run, `ClosedError` after the run's `close`.
         """
         given = (should_training_stop, should_epoch_stop, should_save, should_evaluate, should_log)
-        asked = [flag or None for flag in given]
+        asked = [True if flag else None for flag in given]
         if not any(asked):
             raise ConfigurationError(
                 f"nothing is requested; set at least one of {', '.join(FLAGS)} to True"
@@ -56,4 +56,4 @@ class Requesting:
     def connect(self, callback: Any) -> None:
         """Make this a callback's `request`, unless the callback has something else of that name."""
         if isinstance(getattr(callback, "request", None), Requesting):
-            callback.request = self
+            object.__setattr__(callback, "request", self)  # also where it is a frozen dataclass

@@ -101,6 +101,14 @@ class Route:
         return not (self.resets or self.is_heard or self.frames_training or self.is_boundary)
 
 
+def make_callback(callback: type | object) -> Any:
+    """Return a callback, made here from a class; raises what is raised for one that cannot work."""
+    instance = callback() if inspect.isclass(callback) else callback
+    find_hooks(instance)
+    read_options(instance)
+    return instance
+
+
 class Roster:
     """Hold the callbacks in order."""
 
@@ -116,7 +124,7 @@ class Roster:
 
     def prepare(self, callback: type | object) -> Member:
         """Check a callback, or make one from a class; it is not a member yet."""
-        instance = callback() if inspect.isclass(callback) else callback
+        instance = make_callback(callback)
         hooks = find_hooks(instance)
         if not isinstance(instance, TrainerCallback):  # it knows nothing of values on their way
             read = {event: with_numbers(hook) for event, hook in hooks.inline.items()}
@@ -149,7 +157,7 @@ class Roster:
             if inspect.isclass(callback):
                 if isinstance(member.callback, callback):
                     return member
-            elif member.callback == callback:
+            elif member.callback is callback:
                 return member
         return None
 

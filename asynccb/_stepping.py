@@ -70,11 +70,13 @@ class Stepping:
         last = 0 < self._max_steps <= step
         if last:
             control.should_training_stop = True
-        self._emit("on_step_end", {}, 0)
-        if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
-            self.control.should_training_stop = True
-        if logs is not None:
-            self._log(logs)
+        try:
+            self._emit("on_step_end", {}, 0)
+        finally:  # what a step has logged is not lost with an error of a callback
+            if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
+                self.control.should_training_stop = True
+            if logs is not None:
+                self._log(logs)
         if metrics is not None:
             self._log(metrics)
             self._emit("on_evaluate", {"metrics": metrics}, 0)

@@ -18,13 +18,14 @@ from typing import Any, Self
 
 import msgspec
 
-from asynccb._callback import COMMON_KEYWORDS, Overflow, find_hooks
+from asynccb._callback import COMMON_KEYWORDS, Overflow
 from asynccb._events import EVENTS, Event
 from asynccb._exceptions import ClosedError, ConfigurationError, DefinitionError
 from asynccb._foreign import make_foreign
 from asynccb._given import check_limits
 from asynccb._lifetime import status_of
 from asynccb._relay import Relay
+from asynccb._roster import make_callback
 from asynccb._run import RunStatus
 from asynccb._statistics import Statistics
 from asynccb._trainer import callback_states
@@ -240,9 +241,8 @@ class AsyncCallbacks:
         """Get ready for a training; tell whether it is one that was interrupted."""
         self._check_alone(state)
         self._begin_trial(state)
-        dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
-        if dispatcher.is_training:  # an exception has ended it, as where memory ran out
-            dispatcher.begin_anew(state.global_step)
+        if self._dispatcher is None:
+            self._make_dispatcher(args, state, given)
         self._checkpoint = None
         again = state.global_step > 0 and self._resume(args, state)
         self._resumes_epoch = again and state.epoch % 1 != 0
@@ -287,8 +287,7 @@ def _checked(callback: Any) -> Any:
     instance = callback() if inspect.isclass(callback) else callback
     if isinstance(instance, AsyncCallbacks):
         raise DefinitionError("AsyncCallbacks cannot hold another one; put both lists into one")
-    find_hooks(instance)
-    return instance
+    return make_callback(instance)
 
 
 def _hook(event: Event) -> Callable[..., Any]:

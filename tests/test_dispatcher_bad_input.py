@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Everything, Inline, running
+from running import Everything, Inline, Logs, running
 
 from asynccb import (
     CallbackDispatcher,
     ConfigurationError,
     DefinitionError,
+    TensorBoardCallback,
     TrainerCallback,
     UnknownEventError,
 )
@@ -45,8 +48,28 @@ class TestArguments:
         with pytest.raises(TypeError):
             CallbackDispatcher([], directory=directory)
 
+    @pytest.mark.parametrize("timeout", [None, "5", -1, True, float("nan"), float("inf")])
+    def test_a_close_without_a_number_of_seconds_is_refused_and_closes_nothing(
+        self, timeout: Any
+    ) -> None:
+        logs = Logs()
+        with running(logs) as run:
+            with pytest.raises(ConfigurationError, match=re.escape(f"timeout is {timeout!r}")):
+                run.close(timeout)
+            run.step(logs={"loss": 1.0})
+        assert logs.steps == [1]
+
 
 class TestCallbacks:
+    def test_where_one_cannot_work_none_is_served(self, tmp_path: Path) -> None:
+        before = threading.enumerate()
+        with pytest.raises(DefinitionError, match="is no callback"):
+            CallbackDispatcher(
+                [Logs(), TensorBoardCallback(), object()], directory=tmp_path / "runs"
+            )
+        assert threading.enumerate() == before
+        assert not (tmp_path / "runs").exists()
+
     @pytest.mark.parametrize("callback", [3, "Inline", object(), object, dict, print])
     def test_an_object_that_is_no_callback_is_refused(self, callback: Any) -> None:
         with pytest.raises(DefinitionError, match="is no callback: inherit from"):

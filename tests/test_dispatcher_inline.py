@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+from callbacks_for_tests import StepsOnly
 from running import Inline, Logs, running
 
 import asynccb
-from asynccb import CallbackDispatcher, Event, HookReturnError, TrainerCallback, TrainerControl
+from asynccb import (
+    CallbackDispatcher,
+    ClosedError,
+    Event,
+    HookReturnError,
+    TrainerCallback,
+    TrainerControl,
+)
 from asynccb._control import FLAGS
 from asynccb._events import EVENTS, RESETS
 
@@ -264,6 +274,26 @@ class TestCallbacks:
             assert run.pop_callback(second) is None
             assert run.callbacks == [first]
 
+    def test_popping_an_instance_tells_equal_ones_apart(self) -> None:
+        @dataclasses.dataclass
+        class Equal(TrainerCallback):
+            url: str = ""
+
+        one, other = Equal(), Equal()
+        with running(one, other) as run:
+            assert run.pop_callback(other) is other
+            assert run.callbacks[0] is one
+
+    def test_a_callback_that_cannot_be_written_to_can_ask_for_something(self) -> None:
+        @dataclasses.dataclass(frozen=True)
+        class Frozen(TrainerCallback):
+            url: str = ""
+
+        frozen = Frozen()
+        with running(frozen) as run:
+            frozen.request(should_save=True)
+            assert run.step().should_save
+
     def test_removing_a_class_that_is_not_there_is_silent(self) -> None:
         with running() as run:
             run.remove_callback(Inline)
@@ -293,6 +323,26 @@ class TestCallbacks:
 
 
 class TestStep:
+    def test_what_a_step_has_logged_is_kept_where_an_error_is_raised_at_it(self) -> None:
+        def fail(**kwargs: Any) -> None:
+            raise ZeroDivisionError
+
+        logs = Logs()
+        with running(On(Event.STEP_END, fail), logs) as run:
+            with pytest.raises(ZeroDivisionError):
+                run.step(logs={"loss": 1.0})
+            assert run.state.log_history == [{"loss": 1.0, "step": 1}]
+        assert logs.steps == [1]
+
+    def test_a_hook_that_closes_the_run_ends_it_with_that_event(self, tmp_path: Path) -> None:
+        inline, remote = Inline(), StepsOnly(str(tmp_path / "file"))
+        closes = On(Event.STEP_END, lambda **kwargs: run.close())
+        with running(closes, inline, remote, directory=tmp_path) as run:
+            run.step()
+            with pytest.raises(ClosedError):
+                run.step()
+        assert len(inline.seen) == 1
+
     def test_a_step_is_counted_before_its_hooks_run(self) -> None:
         seen: list[int] = []
         with running(On(Event.STEP_END, lambda state, **kw: seen.append(state.global_step))) as run:

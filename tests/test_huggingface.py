@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -379,6 +381,29 @@ def test_a_training_that_is_begun_again_after_running_out_of_memory_decides_anew
     lines = read_lines(tmp_path / "file")
     assert [line["step"] for line in lines[:-1]] == [1, 2, 1, 2, 3, 4, 5, 5]
     assert status_in(tmp_path / "file") == "finished"
+
+
+def test_a_training_of_one_step_leaves_nothing_for_the_next(
+    bridging: Bridging, tmp_path: Path
+) -> None:
+    class StopsShortOnes(asynccb.TrainerCallback):
+        @asynccb.decides(lag=1)
+        async def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.max_steps == 1
+
+    bridge = bridging(StopsShortOnes)
+    trainer = their_trainer(tmp_path, bridge, max_steps=1)
+    trainer.train()
+    trainer.args.max_steps = 5
+    trainer.train()
+    assert trainer.state.global_step == 5
+
+
+def test_a_copy_is_the_bridge_itself_and_a_pickle_is_refused(bridging: Bridging) -> None:
+    bridge = bridging(Everything())
+    assert copy.deepcopy(bridge) is copy.copy(bridge) is bridge
+    with pytest.raises(TypeError, match="AsyncCallbacks belongs to this process"):
+        pickle.dumps(bridge)
 
 
 def test_each_trial_of_a_search_has_its_own_run(bridging: Bridging, tmp_path: Path) -> None:
