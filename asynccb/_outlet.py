@@ -67,7 +67,7 @@ class Outlet:
                 self._staging.referenced = False
             if not self.kept and self._write(payload, staged=staged):
                 return True
-        except (ValueError, OverflowError, TypeError) as error:
+        except (ValueError, OverflowError, TypeError, RecursionError) as error:
             return self._put_anew(record, error)
         return self._put_slowly(record, payload, staged)
 

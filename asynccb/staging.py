@@ -8,6 +8,7 @@ for nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -87,7 +88,7 @@ class Staging:
             return values if isinstance(values, dict) else dict(values)
         tensors, rest = self._split(values)
         plain = {
-            str(key): value if str(key) in tensors else self._plain(str(key), value)
+            str(key): value if str(key) in tensors else self._safely_plain(str(key), value)
             for key, value in rest.items()
         }
         if not tensors:
@@ -109,8 +110,9 @@ class Staging:
             return msgspec.msgpack.Ext(EXTENSION, value.reference())
         device = getattr(value, "device", None)
         on_host = device is None or getattr(device, "type", "cpu") == "cpu"
-        if on_host and hasattr(value, "tolist") and hasattr(value, "ndim") and _is_short(value):
-            return _numbers(value)
+        if on_host and _is_array(value) and _is_short(value):
+            with contextlib.suppress(RuntimeError):  # of a dtype or device that is not read so
+                return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
 
     def encode(self, values: Any) -> bytes:
@@ -129,11 +131,7 @@ class Staging:
         return logs
 
     def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        """
-        Return the tensors that lie on a CUDA device, and all values.
-
-        Tensors of other devices are read, which waits: there is no ring for these.
-        """
+        """Return the tensors that lie on a CUDA device, and all values."""
         torch = sys.modules.get("torch")
         if torch is None:
             return {}, values
@@ -141,11 +139,9 @@ class Staging:
         rest: dict[str, Any] = {}
         for key, value in values.items():
             rest[key] = value
-            if isinstance(value, torch.Tensor) and not value.is_cpu and _is_short(value):
-                if value.is_cuda and (value.ndim == 0 or value.numel()):
-                    tensors[str(key)] = value
-                else:
-                    rest[key] = _numbers(value.cpu())
+            on_device = isinstance(value, torch.Tensor) and value.is_cuda and _is_short(value)
+            if on_device and value.numel():
+                tensors[str(key)] = value
         return tensors, rest
 
     def _find_form(self, tensors: dict[str, Any], values: Mapping[str, Any]) -> Form:
@@ -172,6 +168,13 @@ class Staging:
             return {key: value for key, value in values.items() if key not in form.layout.keys}
         return StagedLogs.of(values, log)
 
+    def _safely_plain(self, key: str, value: Any) -> Any:
+        """Return a value as numbers or text; where it cannot be read, its type as text."""
+        try:
+            return self._plain(key, value)
+        except Exception:  # noqa: BLE001 - its own code runs here; it is counted and said
+            return self._text(key, f"<{type(value).__name__}>", type(value))
+
     def _plain(self, key: str, value: Any) -> Any:
         kind = type(value)
         if kind is int and not _LEAST <= value <= _MOST:
@@ -182,7 +185,7 @@ class Staging:
             return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(key, item) for item in value]
-        if hasattr(value, "tolist") and hasattr(value, "ndim"):
+        if _is_array(value):  # of a device without slots, too: that is waited for
             return self._array(key, value)
         for base in (bool, int, float, str):
             if isinstance(value, base):
@@ -199,6 +202,7 @@ class Staging:
 
     def _text(self, key: str, value: object, kind: type | None = None) -> str:
         kind = kind or type(value)
+        text = str(value)  # which may raise
         self.odd += 1
         if (key, kind) not in self._odd and len(self._odd) < 1000:
             self._odd.add((key, kind))
@@ -208,7 +212,11 @@ class Staging:
                 key,
                 kind.__name__,
             )
-        return str(value)
+        return text
+
+
+def _is_array(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("tolist", "ndim", "reshape"))
 
 
 def _is_short(array: Any) -> bool:
@@ -231,4 +239,11 @@ def _escaped(value: Any) -> Any:
 def _numbers(array: Any) -> Any:
     """Read a short array: one number where it holds one, else a list."""
     values = array.reshape(-1).tolist()
+    if values and type(values[0]) not in _IN_RECORDS:
+        values = [_as_number(value) for value in values]
     return values[0] if len(values) == 1 else values
+
+
+def _as_number(value: Any) -> Any:
+    """Return what `tolist` gives of a dtype that Python has no type for (`longdouble`, say)."""
+    return float(value.real) if getattr(value, "imag", None) == 0 else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -39,6 +40,8 @@ def staging() -> Staging:
         (np.bool_(True), True),
         (np.array(0.5), 0.5),
         (np.array([1, 2]), [1, 2]),
+        (np.longdouble(0.5), 0.5),
+        (np.array([0.5, 2], np.longdouble), [0.5, 2.0]),
         ((1, torch.tensor(2)), [1, 2]),
         ({"deep": torch.tensor(2)}, {"deep": 2}),
     ],
@@ -102,6 +105,15 @@ def test_plain_values_under_keys_that_are_no_text_get_text_keys_too(staging: Sta
     assert staging.plain({1: 2.0}) == {"1": 2.0}  # type: ignore[dict-item]
 
 
+class Unreadable:
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+CIRCULAR: dict[str, Any] = {}
+CIRCULAR["itself"] = CIRCULAR
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -109,7 +121,12 @@ def test_plain_values_under_keys_that_are_no_text_get_text_keys_too(staging: Sta
         (np.zeros((2, 3)), "<ndarray of shape (2, 3)>"),
         (torch.zeros(LONGEST + 1), f"<Tensor of shape ({LONGEST + 1},)>"),
         (1 + 2j, "(1+2j)"),
+        (10**5000, "<int>"),
+        (torch.empty(1, device="meta"), "<Tensor>"),
+        (Unreadable(), "<Unreadable>"),
+        (CIRCULAR, "<dict>"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_metric_goes_on_as_text_and_is_counted(
     staging: Staging, caplog: pytest.LogCaptureFixture, value: object, text: str
