@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -30,13 +30,18 @@ from asynccb._run import RunStatus
 from asynccb._statistics import Statistics
 from asynccb._trainer import callback_states
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback as _Theirs
+else:
+    _Theirs = object  # each instance is made one of theirs when it is made
+
 _BETWEEN_TRIALS = 10.0
 """Seconds for what a trial of a search has left to deliver before the next one begins."""
 _PREPARED = frozenset({Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
 """Events that the bridge has something to do at, whoever listens."""
 
 
-class AsyncCallbacks:
+class AsyncCallbacks(_Theirs):
     """
     Serve callbacks in a `transformers.Trainer`, without its training waiting for them.
 

@@ -84,7 +84,10 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--steps", type=int, default=300, help="steps (default: 300)")
     parser.add_argument("--output", type=Path, default=Path("custom_loop"), help="where to write")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.steps < 1:
+        parser.error(f"--steps is {options.steps}; it takes a number above 0")
+    return options
 
 
 if __name__ == "__main__":

@@ -118,10 +118,15 @@ def main() -> None:
     """Train with the service, and again without it."""
     options = read_options()
     options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "decisions.jsonl").unlink(missing_ok=True)
     with service(options.allowed) as url:
         steps = train(RemoteStop(url), options)
+    trace = options.output / "decisions.jsonl"
+    if steps == options.steps and not trace.exists():  # nothing was decided
+        print(f"went to the end after {steps} steps: the service let them all pass")
+        return
     print(f"stopped after {steps} steps: the service said so of step {options.allowed}")
-    again = train(RemoteStop("http://127.0.0.1:9/"), options, options.output / "decisions.jsonl")
+    again = train(RemoteStop("http://127.0.0.1:9/"), options, trace)
     print(f"replayed without the service: stopped after {again} steps")
 
 
