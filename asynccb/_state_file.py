@@ -46,10 +46,11 @@ def save_state(state: TrainerState, path: str | os.PathLike[str]) -> None:
             ", ".join(sorted(odd)),
         )
     text = json.dumps(tree, indent=2, sort_keys=True, allow_nan=False)
-    _replace(Path(path), f"{text}\n".encode())
+    replace_file(Path(path), f"{text}\n".encode())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file: a reader sees the old one or the new one, also after a loss of power."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:

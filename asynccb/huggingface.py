@@ -27,6 +27,7 @@ from asynccb._lifetime import status_of
 from asynccb._relay import Relay
 from asynccb._roster import make_callback
 from asynccb._run import RunStatus
+from asynccb._state_file import replace_file
 from asynccb._statistics import Statistics
 from asynccb._trainer import callback_states
 
@@ -207,7 +208,7 @@ class AsyncCallbacks(_Theirs):
                 self._checkpoint = folder
                 dispatcher.resume_trace(folder)
                 if (own := folder / _rank_file(args)).is_file():
-                    decisions = msgspec.json.decode(own.read_bytes())
+                    decisions = _read(own)
                 break
         if decisions is not None:
             dispatcher.load_state_dict(decisions)
@@ -219,7 +220,7 @@ class AsyncCallbacks(_Theirs):
         if not args.should_save:
             folder.mkdir(parents=True, exist_ok=True)  # the rank that saves may be later
             body = msgspec.json.encode(self.dispatcher.state_dict())
-            (folder / _rank_file(args)).write_bytes(body)
+            replace_file(folder / _rank_file(args), body)
         elif folder.is_dir():
             self.dispatcher.save_trace(folder)
         else:
@@ -285,6 +286,16 @@ class AsyncCallbacks(_Theirs):
 
 def _rank_file(args: Any) -> str:
     return f"asynccb_decisions_{args.process_index}.json"
+
+
+def _read(file: Path) -> Any:
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{file} is damaged ({error}); resume from another checkpoint, or delete the file to go "
+            "on without the decisions that were pending"
+        ) from None
 
 
 def _checked(callback: Any) -> Any:

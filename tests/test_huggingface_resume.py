@@ -68,6 +68,14 @@ def steps_of_logs(trainer: transformers.Trainer) -> list[tuple[int, str]]:
     ]
 
 
+def test_damaged_decisions_of_a_rank_are_named(tmp_path: Path) -> None:
+    run(tmp_path / "whole", Wanders)
+    damaged = tmp_path / "whole" / "checkpoint-5" / "asynccb_decisions_0.json"
+    damaged.write_bytes(b'{"emission": 1')
+    with pytest.raises(asynccb.ConfigurationError, match=r"decisions_0\.json is damaged"):
+        run(tmp_path / "again", Wanders, resume=damaged.parent)
+
+
 @pytest.mark.parametrize("step", [5, 10, 15])
 def test_a_resumed_training_decides_as_the_uninterrupted_one(tmp_path: Path, step: int) -> None:
     whole, _ = run(tmp_path / "whole", Wanders)
