@@ -21,8 +21,9 @@ from asynccb._control import FLAGS, NO_OPINION, Decision, combine, pack_flags, w
 from asynccb._decision_log import DecisionLog
 from asynccb._decision_state import Saved, load, save
 from asynccb._events import EVENTS
-from asynccb._exceptions import ClosedError
+from asynccb._exceptions import ClosedError, ForkedError
 from asynccb._lane_counts import LaneCounts
+from asynccb._lifetime import FORKED
 from asynccb._publisher import Publisher
 from asynccb._requests import Requests
 from asynccb._roster import Roster, Route
@@ -53,7 +54,7 @@ class Decisions:
         self._roster = roster
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
         self.requests = Requests(self._agreement)
-        self._closed = False
+        self._refusal: Exception | None = None
         publisher.on_request = self.requests.post
         self._schedule = Schedule()
         self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
@@ -64,7 +65,8 @@ class Decisions:
         self._training = 0
         self._has_begun = False
         self._last = 0
-        self._undue: Counter[str] = Counter()
+        self._left: list[Ticket] = []
+        """What earlier trainings were asked for and did not come to."""
         self._notes = SaveNotes()
         self._noted = NOTHING
         self._asked: list[Ticket] = []  # by the last event that asks for decisions
@@ -143,8 +145,8 @@ class Decisions:
 
     def request(self, wishes: Decision) -> None:
         """Set flags at a boundary soon; from any thread or signal. `ClosedError` after `close`."""
-        if self._closed:
-            raise ClosedError("nothing can be requested any more: this dispatcher was closed")
+        if self._refusal is not None:
+            raise self._refusal
         self.requests.post(wishes)
 
     def agree(self, event: str, step: int, wishes: Decision) -> Decision:
@@ -160,7 +162,11 @@ class Decisions:
 
     def _begin_anew(self, step: int) -> None:
         self._training, self._last = self._training + 1, step
-        self._undue, self._schedule = self.undue, Schedule()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._left += self._schedule.tickets
+        self._schedule = Schedule()
 
     def _look_back(self, step: int) -> None:
         """Notice another training, of a loop that emits no `on_train_begin`."""
@@ -244,7 +250,7 @@ class Decisions:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
         saved, tickets = load(state, self._roster)
         self._emission, self._training, self._last = saved.emission, saved.training, step
-        self._undue, self._schedule = self.undue, Schedule()
+        self._leave()
         self._schedule.add(tickets)
         self._stop = self.stopped = step if saved.stopped else None
         self._saved = saved.flags & ~_SAVE
@@ -282,8 +288,8 @@ class Decisions:
     @property
     def undue(self) -> Counter[str]:
         """Decisions with an opinion whose step has not come, by callback."""
-        waiting = Counter(t.name for t in self._schedule.tickets if t.decision.opinions)
-        return self._undue + waiting
+        undue = (*self._left, *self._schedule.tickets)
+        return Counter(ticket.name for ticket in undue if ticket.decision.opinions)
 
     def count(self, counts: dict[str, LaneCounts]) -> dict[str, LaneCounts]:
         """Add to the lanes' counts what is counted here."""
@@ -299,9 +305,14 @@ class Decisions:
             for name, lane in counts.items()
         }
 
+    def abandon(self) -> None:
+        """Refuse requests in a forked child, where they would reach nobody."""
+        self._refusal = ForkedError(FORKED)
+
     def close(self) -> None:
         """Let go of the other ranks, and of the trace that was replayed."""
-        self._closed = True
+        closed = "nothing can be requested any more: this dispatcher was closed"
+        self._refusal = self._refusal or ClosedError(closed)
         self.requests.close()
         self._agreement.close()
         if self._replay is not None:

@@ -315,5 +315,6 @@ class CallbackDispatcher(Membership, Stepping, Steering):
 
     def _after_fork(self) -> None:
         self._refuse(ForkedError, FORKED)
+        self._decisions.abandon()
         self._publisher.abandon()
         self._forget_exit()

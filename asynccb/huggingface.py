@@ -293,8 +293,8 @@ def _read(file: Path) -> Any:
         return msgspec.json.decode(file.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{file} is damaged ({error}); resume from another checkpoint, or delete the file to go "
-            "on without the decisions that were pending"
+            f"{file} is damaged ({error}); resume from another checkpoint, or delete the file, and "
+            "with it the decisions that were pending"
         ) from None
 
 

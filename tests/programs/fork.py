@@ -26,7 +26,7 @@ for _ in range(100):
     run.step(logs={"loss": 1.0})
 child = os.fork()
 if child == 0:
-    for call in (run.step, lambda: run.emit("on_train_end"), lambda: run.emit("on_epoch_end")):
+    for call in (run.step, lambda: run.emit("on_train_end"), lambda: run.request(should_log=True)):
         try:
             call()
         except asynccb.ForkedError as error:
