@@ -270,6 +270,31 @@ class TestClean:
         assert f"{waiting}: kept, not delivered: 12 records for FileTracker" in out
         assert list(directory.iterdir()) == [waiting]
 
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("run.json", b'{"format": 9}', "has format 9; this version reads 1"),
+            ("run.json", b"{", "cannot be read"),
+            ("journal/00000000000000000000.segment", b"\x01" * 99, "is no segment of a journal"),
+        ],
+        ids=["newer", "damaged", "damaged segment"],
+    )
+    def test_what_cannot_be_read_is_kept_with_the_reason(
+        self,
+        directory: Path,
+        tmp_path: Path,
+        output: Output,
+        name: str,
+        content: bytes,
+        reason: str,
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (run / name).write_bytes(content)
+        status, out = output.of("clean", directory)
+        assert status == 0
+        assert f"{run}: kept, {run / name} {reason}" in out
+        assert (run / name).read_bytes() == content
+
     def test_undelivered_ones_go_when_that_is_said(
         self, directory: Path, tmp_path: Path, output: Output
     ) -> None:

@@ -35,7 +35,7 @@ def _rows(directory: Path, overview: Overview) -> list[tuple[str, ...]]:
     name = path.name if path == directory else str(path.relative_to(directory))
     status = f"{overview.ended}, waiting" if overview.is_waiting else overview.ended
     lanes = [(lane.name, _left(lane)) for lane in overview.lanes]
-    lanes = lanes or [("-", overview.trouble or "nothing")]
+    lanes = lanes or [("-", (not overview.is_live and overview.trouble) or "nothing")]
     first, *others = lanes
     rows: list[tuple[str, ...]] = [(name, status, size_text(overview.size), *first)]
     return rows + [("", "", "", *lane) for lane in others]

@@ -40,12 +40,17 @@ class Overview:
     """Bytes of its files."""
     lanes: list[Standing]
     trouble: str | None = None
-    """Why nothing of it can be delivered."""
+    """Why nothing of it can be delivered; a live run may be about to write what is missing."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a process serves it."""
+        return self.ended == "live"
 
     @property
     def is_waiting(self) -> bool:
         """Whether `asynccb sync` has something to deliver."""
-        return self.ended != "live" and any(lane.behind for lane in self.lanes)
+        return not self.is_live and any(lane.behind for lane in self.lanes)
 
 
 def find_runs(directory: Path) -> list[Path]:
@@ -67,7 +72,7 @@ def look_at(path: Path) -> Overview:
         last = last_record(path / "journal")
         cursors = folder.cursors()
     except JournalError as error:
-        return Overview(path, "live" if live else "crashed", size, [], None if live else str(error))
+        return Overview(path, "live" if live else "crashed", size, [], str(error))
     ended = "crashed"
     if last is not None and (record := decode(last[1])).kind == END:
         ended = (record.extra or {}).get("status", ended)

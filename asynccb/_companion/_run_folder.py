@@ -63,10 +63,15 @@ class StoredLane(msgspec.Struct, frozen=True):
     first: int
 
 
-class Description(msgspec.Struct, frozen=True):
-    """Hold what `run.json` says."""
+class _Versioned(msgspec.Struct, frozen=True):
+    """Hold what `run.json` says in every format."""
 
     format: int
+
+
+class Description(_Versioned, frozen=True):
+    """Hold what `run.json` says."""
+
     key: str
     lanes: list[StoredLane]
 
@@ -131,14 +136,15 @@ class RunFolder:
         """Read `run.json`; raise `JournalError` where there is none of this format."""
         path = self.path / "run.json"
         try:
-            found = msgspec.json.decode(path.read_bytes(), type=Description)
+            data = path.read_bytes()
+            found = msgspec.json.decode(data, type=_Versioned).format
+            if found != FORMAT:  # whatever else it holds
+                raise JournalError(f"{path} has format {found}; this version reads {FORMAT}")
+            return msgspec.json.decode(data, type=Description)
         except FileNotFoundError:
             raise JournalError(f"{self.path} holds no run: there is no run.json") from None
         except msgspec.DecodeError as error:
             raise JournalError(f"{path} cannot be read: {error}") from None
-        if found.format != FORMAT:
-            raise JournalError(f"{path} has format {found.format}; this version reads {FORMAT}")
-        return found
 
     def cursors(self) -> dict[str, Cursor]:
         """Read the cursors that there are, by the names of their lanes; leave damaged ones out."""
