@@ -13,8 +13,9 @@ from callbacks_for_tests import AwayTracker, FileTracker, LocalTracker, LogWitne
 from launching import environment
 from running import running
 from trackers_for_tests import Unborn
-from waiting import eventually
+from waiting import eventually, is_gone
 
+from asynccb import CallbackDispatcher
 from asynccb._cli import main
 
 
@@ -37,6 +38,19 @@ def make_run(directory: Path, *trackers: FileTracker, steps: int = 10) -> Path:
         run.close(60.0)  # however slow the machine
     (made,) = set(directory.iterdir()) - before
     return made
+
+
+def only(directory: Path) -> Path:
+    (run,) = directory.iterdir()
+    return run
+
+
+def kill_companion(run: CallbackDispatcher) -> None:
+    """Kill it; the training does not notice before it comes by."""
+    assert run._publisher.companion is not None
+    pid = run._publisher.companion.pid
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: is_gone(pid))
 
 
 def steps(path: Path) -> list[int]:
@@ -189,7 +203,28 @@ class TestSync:
             assert run.flush(20)
             status, out = output.of("sync", directory)
             assert status == 1
-            assert "left to the process that is delivering it" in out
+            assert out == (
+                f"left alone: {only(directory)} is being delivered by another process; wait for "
+                "that to end\n"
+            )
+
+    def test_a_training_whose_companion_has_died_keeps_its_run_to_itself(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            kill_companion(run)
+            status, out = output.of("sync", directory)
+            assert status == 1
+            assert f"{only(directory)} belongs to a training that is running" in out
+            assert " live " in output.of("ls", directory)[1]
+            assert "left alone, it is live" in output.of("clean", directory, "--undelivered")[1]
+            run.step(logs={"loss": 1.0})
+            run.close(60.0)
+        assert output.of("sync", directory)[0] == 0
+        assert steps(tmp_path / "tracked") == [1, 2]
+        assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     def test_a_run_that_cannot_be_read_keeps_none_of_the_others_back(
         self, directory: Path, tmp_path: Path, output: Output

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from callbacks_for_tests import read_lines
-from launching import output_of
+from launching import launch, output_of
+from waiting import eventually, is_gone
+
+from asynccb._cli import main
+from asynccb._companion._run_folder import is_live
 
 
 def test_children_forked_during_emission_end_and_leave_no_record(tmp_path: Path) -> None:
@@ -40,3 +45,16 @@ def test_a_child_that_a_hook_forks_ends_with_the_hook(tmp_path: Path) -> None:
         assert steps == list(range(1, 21)), name
         assert len({line["pid"] for line in lines if "step" in line}) == 1
         assert [line["child"] for line in lines if "child" in line] == steps
+
+
+def test_a_child_that_outlives_its_killed_parent_does_not_keep_the_run_from_being_delivered(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "runs"
+    with launch("fork_and_die", directory, stdin=subprocess.PIPE) as training:
+        assert training.stdout is not None
+        child = int(training.stdout.readline())
+        (run,) = directory.iterdir()
+        eventually(lambda: not is_live(run))
+        assert not is_gone(child)
+        assert main(["sync", str(directory)]) == 0

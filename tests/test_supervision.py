@@ -31,6 +31,7 @@ from waiting import PROMPT, eventually, is_gone, open_descriptors
 
 from asynccb import CallbackDispatcher
 from asynccb._companion._child import Child
+from asynccb._companion._locks import FileLock
 from asynccb._companion._messages import AddLane, Hello, LaneSpec
 from asynccb._companion._settings import JournalSettings
 from asynccb._companion._sync import sync_run
@@ -176,7 +177,8 @@ class TestOrphan:
         folder = tmp_path / "run"
         folder.mkdir()
         ring = RingWriter()
-        child = Child(ring.fd, folder / "companion.log")
+        lock = FileLock.on(folder / "companion.log")
+        child = Child(ring.fd, lock.descriptor, folder / "companion.log")
         paths = [os.path.abspath(path) for path in sys.path]
         child.send(Hello(str(folder), "00" * 16, paths, os.getpid(), 1.0, JournalSettings()))
         child.send(AddLane(LaneSpec("Hangs", pickle.dumps(hangs), "x:Y")))
@@ -187,6 +189,7 @@ class TestOrphan:
         child.leave(60.0)
         assert is_gone(child.pid)
         assert time.monotonic() - begin < PROMPT
+        lock.let_go()
         ring.close()
         assert b"crashed" in b"".join(path.read_bytes() for path in folder.glob("journal/*"))
 

@@ -32,7 +32,7 @@ def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
 async def _clean_run(run: Path, *, undelivered: bool, dry_run: bool) -> str:
     """Remove a run unless something speaks against it; return what was done."""
     folder = RunFolder(run)
-    await folder.lock()
+    await folder.lock(left_behind=True)
     try:
         overview = look_at(run)
         if not undelivered and (reason := _reason_to_keep(overview)):

@@ -49,8 +49,8 @@ def _sync_run(run: Path, tracker: str | None, deadline: float | None) -> int:
 
         try:
             synced = anyio.run(partial(sync_run, run, left, show, tracker))
-        except BusyError:
-            print(f"{run}: left to the process that is delivering it")
+        except BusyError as error:
+            print(f"left alone: {error}")
             return 1
         except (JournalError, OSError) as error:
             print(f"asynccb sync: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The companion's entry: `python -m asynccb._companion RING SOCKET`, two inherited descriptors."""
+"""The companion's entry: `python -m asynccb._companion RING SOCKET LOCK`, inherited descriptors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import anyio.abc
 import stamina.instrumentation
 
 from asynccb._companion._conversation import Conversation
+from asynccb._companion._locks import FileLock
 from asynccb._companion._messages import Hello, Notice
 from asynccb._companion._service import Service
 from asynccb._ring import RingReader
@@ -61,9 +62,10 @@ def main() -> None:
         signal.signal(name, signal.SIG_IGN)
     # Retries are counted and logged by the lanes; stamina's own reports would double them.
     stamina.instrumentation.set_on_retry_hooks(())
-    ring, channel = map(int, sys.argv[1:])
-    for descriptor in (ring, channel):  # not for what a hook may start
+    ring, channel, held = map(int, sys.argv[1:])
+    for descriptor in (ring, channel, held):  # not for what a hook may start
         os.set_inheritable(descriptor, False)
+    lock = FileLock(held)
     code = 1
     try:
         anyio.run(_main, ring, channel)
@@ -72,6 +74,7 @@ def main() -> None:
         logging.getLogger("asynccb").exception("the companion fails")
     finally:
         logging.shutdown()
+        lock.let_go()
         os._exit(code)  # a thread that a hook has left behind is not waited for
 
 

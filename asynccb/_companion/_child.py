@@ -8,7 +8,6 @@ was given; a process that was let go is waited for, so that no zombie stays.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import select
 import socket
@@ -34,8 +33,12 @@ _PATIENCE: Final = 5.0
 class Child:
     """Own one process and the socket behind which it listens."""
 
-    def __init__(self, ring: int, log: Path) -> None:
-        """Start it with the ring's descriptor; raises OSError where that cannot be done."""
+    def __init__(self, ring: int, lock: int, log: Path) -> None:
+        """
+        Start it with the descriptors of the ring and of the lock that it is to hold with us.
+
+        Raises OSError where that cannot be done.
+        """
         if not sys.executable:
             raise OSError("there is no Python to run it with: sys.executable is empty")
         with contextlib.ExitStack() as opened:
@@ -45,18 +48,15 @@ class Child:
             on_failure.callback(ours.close)
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             opened.callback(os.close, output)
-            # Held by the process from its first moment: see `_run_folder.is_starting`.
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(output, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "asynccb._companion"),
-                    *(str(ring), str(theirs.fileno())),
+                    *(str(ring), str(theirs.fileno()), str(lock)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=(ring, theirs.fileno()),
+                pass_fds=(ring, theirs.fileno(), lock),
                 env=_environment(),
                 start_new_session=True,  # the terminal's signals are not for it
             )

@@ -20,6 +20,7 @@ from typing import Final
 
 from asynccb._companion._child import Child
 from asynccb._companion._counts import sum_counts
+from asynccb._companion._locks import FileLock
 from asynccb._companion._messages import (
     AddLane,
     Answer,
@@ -100,12 +101,16 @@ class Companion:
         self._flushed: dict[tuple[str, ...], int] = {}
         self._closed: Closed | None = None
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.ring = RingWriter()
-        try:
+        with contextlib.ExitStack() as on_failure:
+            # Held by us and each companion: nobody else delivers while one of us may write.
+            self._lock = FileLock.on(directory / "companion.log")
+            on_failure.callback(self._lock.let_go)
+            with contextlib.suppress(OSError):  # a file system without locks
+                self._lock.take()
+            self.ring = RingWriter()
+            on_failure.callback(self.ring.close)
             self._start()
-        except OSError:
-            self.ring.close()
-            raise
+            on_failure.pop_all()
 
     # -- lanes -------------------------------------------------------------------------------------
 
@@ -213,6 +218,7 @@ class Companion:
             self._child.send(CloseBy(0.0))
         self._closed = self._closed or Closed({})
         self._child.leave(max(_LAST_WAIT, min(2.0, self.deadline - time.monotonic())))
+        self._lock.let_go()
         self.ring.close()
 
     def abandon(self) -> None:
@@ -238,7 +244,7 @@ class Companion:
     def _start(self) -> None:
         self._earlier = dict(self.counts)
         self._said_before |= self._said
-        self._child = Child(self.ring.fd, self.directory / "companion.log")
+        self._child = Child(self.ring.fd, self._lock.descriptor, self.directory / "companion.log")
         self._born = self._heard = time.monotonic()
         paths = [os.path.abspath(path) for path in sys.path]
         self._child.send(

@@ -6,7 +6,7 @@ The folder of one run: journal, cursors, and what `asynccb sync` needs to serve 
     cursors/*.cursor     how far each tracker has come (`delivery/cursor.py`)
     runs/*.record        descriptions of the run that cursors refer to
     uploads/             files that wait to be uploaded (`delivery/uploads.py`)
-    companion.log        what the companion logged; locked as long as it lives
+    companion.log        what the companion logged; locked as long as it or its training lives
     lock                 held by the one process that delivers
 
 Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`; and where a checkpoint
@@ -18,10 +18,7 @@ served.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import logging
-import os
 import shutil
 import time
 from pathlib import Path
@@ -31,10 +28,10 @@ import anyio
 import msgspec
 from anyio import to_thread
 
+from asynccb._companion._locks import FileLock, is_locked
 from asynccb._companion._replica import decode
 from asynccb._companion._settings import JournalSettings
 from asynccb._exceptions import BusyError, JournalError
-from asynccb._lifetime import in_forked_children
 from asynccb._record import END
 from asynccb._ring import frame
 from asynccb._tracker_runs import RESUMABLE
@@ -89,24 +86,38 @@ class RunFolder:
             limit=settings.limit,
             fsync=settings.fsync,
         )
-        self._lock = -1
+        self._lock: FileLock | None = None
 
-    async def lock(self) -> None:
-        """Keep other processes away until `close`; `BusyError` where one is at it."""
-        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    async def lock(self, *, left_behind: bool = False) -> None:
+        """
+        Keep other processes away until `close`; `BusyError` where one is at it.
+
+        That is for the companion. Whoever else wants a run that is `left_behind` gets it once its
+        training has ended, too.
+        """
+        self._lock = FileLock.on(self.path / "lock")
+        try:
+            await self._take(self._lock)
+            if left_behind and _is_held(self.path):
+                raise BusyError(
+                    f"{self.path} belongs to a training that is running; wait for that to end"
+                )
+        except BaseException:
+            self._let_go_of_lock()
+            raise
+
+    async def _take(self, lock: FileLock) -> None:
         deadline = time.monotonic() + _LOOKED_AT
-        while not _lock(self._lock, fcntl.LOCK_EX):
+        while not lock.take():
             if time.monotonic() > deadline:
-                self._let_go_of_lock()
                 raise BusyError(
                     f"{self.path} is being delivered by another process; wait for that to end"
                 )
             await anyio.sleep(_LOOKED_AT / 20)
 
-    async def open(self) -> None:
+    async def open(self, *, left_behind: bool = False) -> None:
         """Take the lock, as `lock` does, and find the journal's end."""
-        await self.lock()
-        in_forked_children(self._let_go_of_lock)  # which a hook's child would go on holding
+        await self.lock(left_behind=left_behind)
         try:
             # A power cut may have taken records that were delivered; their ids are used up.
             positions = [cursor.position for cursor in self.cursors().values()]
@@ -123,9 +134,9 @@ class RunFolder:
             self._let_go_of_lock()
 
     def _let_go_of_lock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.let_go()
+            self._lock = None
 
     async def describe(self, key: str, lanes: list[StoredLane]) -> None:
         """Write `run.json`."""
@@ -201,31 +212,18 @@ def is_run(path: Path) -> bool:
 
 
 def is_live(path: Path) -> bool:
-    """Tell whether a process is serving the run in a folder now."""
-    return _is_locked(path / "lock")
+    """Tell whether a process is serving the run in a folder now, or will: its training lives."""
+    return is_locked(path / "lock") or _is_held(path)
 
 
 def is_starting(path: Path) -> bool:
     """Tell whether a companion has been started that has not yet made the folder a run's."""
+    return not (path / "run.json").exists() and _is_held(path)
+
+
+def _is_held(path: Path) -> bool:
+    """Tell whether the training lives that writes to a folder, or a companion of it."""
     try:
-        return not (path / "run.json").exists() and _is_locked(path / "companion.log")
+        return is_locked(path / "companion.log")
     except FileNotFoundError:
         return False
-
-
-def _is_locked(file: Path) -> bool:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return not _lock(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True

@@ -2,7 +2,8 @@
 Delivering an old journal: what `asynccb sync` does, and a training that is resumed.
 
 Promises: the same lanes as in the companion read the same journal, so that a server ends up with
-what it would have had; safe beside a live run, which holds the lock.
+what it would have had; safe beside a live run, whose training or
+companion holds a lock.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from anyio.abc import TaskGroup
 from asynccb._callback import find_hooks
 from asynccb._companion._bell import Bell
 from asynccb._companion._journal_lane import JournalLane
-from asynccb._companion._run_folder import RunFolder, StoredLane, is_live, is_starting
+from asynccb._companion._run_folder import RunFolder, StoredLane, is_live
 from asynccb._exceptions import BusyError, JournalError
 from asynccb.delivery.cursor import Cursor
 
@@ -88,10 +89,10 @@ async def sync_run(
     `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
     that are delivered and of all that there are, over all trackers; one that cannot be made again
     here is left out, which is logged. Raises `JournalError` for a folder that holds no run, and
-    `BusyError` for one that is being delivered already.
+    `BusyError` for one that is being delivered already, or whose training lives.
     """
     folder = RunFolder(path)
-    await folder.open()
+    await folder.open(left_behind=True)
     try:
         stored = [
             lane for lane in folder.description().lanes if tracker is None or lane.name == tracker
@@ -138,7 +139,7 @@ async def _run_lanes(lanes: list[JournalLane], total: int, show: Callable[[], No
 
 def _is_served(folder: Path) -> bool:
     try:
-        return is_starting(folder) or is_live(folder)
+        return is_live(folder)
     except FileNotFoundError:  # it has just been removed
         return True
 
