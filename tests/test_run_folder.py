@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import anyio
@@ -16,7 +18,7 @@ from callbacks_for_tests import (
 )
 from journals import read_with_lost
 from running import running
-from waiting import eventually
+from waiting import eventually, is_gone
 
 from asynccb._companion._run_folder import RunFolder, is_live
 from asynccb._companion._sync import sync_run
@@ -146,6 +148,39 @@ class TestWhatIsLeftOfARun:
             run.close(60.0)
         (folder,) = directory.iterdir()
         assert (folder / "run.json").exists()
+
+
+class TestEndThatWasNone:
+    """What another version's `asynccb sync` may do beside a companion that has died."""
+
+    async def end(self, path: Path) -> None:
+        folder = RunFolder(path)
+        await folder.open()
+        await folder.record_crash_unless_ended()
+        cursor = Cursor(position=folder.journal.next, finished=True)
+        await save_cursor(path / "cursors" / "FileTracker.cursor", cursor)
+        await folder.close()
+
+    def test_what_comes_after_it_is_counted_as_not_delivered_and_stays(
+        self, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            companion = run._publisher.companion
+            assert companion is not None
+            pid = companion.pid
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: is_gone(pid))
+            anyio.run(self.end, companion.directory)
+            for _ in range(5):
+                run.step(logs={"loss": 1.0})
+            run.close(60.0)
+        assert seen(tmp_path / "tracked") == [1]
+        # Four logs and the end: the log that came first has the number of the end that was none.
+        assert "5 NOT delivered" in capsys.readouterr().err
+        (folder,) = directory.iterdir()
+        assert {"run.json", "journal"} <= {path.name for path in folder.iterdir()}
 
 
 class TestCursorThatCannotBeWritten:

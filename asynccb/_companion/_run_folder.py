@@ -37,6 +37,7 @@ from asynccb._ring import frame
 from asynccb._tracker_runs import RESUMABLE
 from asynccb.delivery.cursor import Cursor, load_cursor, replace
 from asynccb.delivery.journal import SEGMENT_SIZE, JournalWriter
+from asynccb.delivery.reader import JournalReader
 from asynccb.delivery.segments import last_record
 
 logger = logging.getLogger("asynccb")
@@ -174,6 +175,17 @@ class RunFolder:
             return
         number = self.journal.next
         await self.journal.append(frame(crash_record(), number), number, number)
+
+    async def has_end_before(self, position: int) -> bool:
+        """Tell whether the record before a position is an end; True where it cannot be read."""
+        reader = JournalReader(self.path / "journal", position - 1)
+        try:
+            records = await reader.read(position, 1)
+        except (JournalError, OSError):
+            return True
+        finally:
+            await reader.close()
+        return any(decode(payload).kind == END for _, payload in records)
 
     def remove(self) -> list[str]:
         """

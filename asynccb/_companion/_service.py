@@ -88,6 +88,8 @@ class Service:
         self._stored: list[StoredLane] = []
         self._described = True
         self._known: set[str] = set()  # lanes of before, which may need every segment
+        self._cut_off: set[str] = set()
+        """Lanes that ended at an end which was none: more was taken from the ring."""
         self._loop = asyncio.get_running_loop()
         self._obeying = False
         self._obeyed = 0
@@ -119,6 +121,7 @@ class Service:
             group.cancel_scope.cancel()
         self._lanes.cancel()
         await self._lanes.wait(1.0 if self._lanes.done else _FAREWELL / 3)
+        self._cut_off = await self._find_cut_off()
         over = self._is_over()
         if over and not self._hello.settings.keep:
             await self._remove_folder()
@@ -276,7 +279,7 @@ class Service:
         pending = {
             name: self._intake.taken - lane.position
             for name, lane in lanes
-            if not lane.cursor.finished
+            if not lane.cursor.finished or name in self._cut_off
         }
         self._report_now()
         self.say(Closed({name: count for name, count in pending.items() if count}))
@@ -306,11 +309,21 @@ class Service:
         return (
             self._closing
             and not self._lanes.alive
+            and not self._cut_off
             and all(
                 lane.cursor.finished and not lane.counts.is_troubled
                 for lane in self._lanes.lanes.values()
             )
         )
+
+    async def _find_cut_off(self) -> set[str]:
+        return {
+            name
+            for name, lane in list(self._lanes.lanes.items())
+            if lane.cursor.finished
+            and lane.position < self._intake.taken
+            and await self._folder.has_end_before(lane.position)  # a callback that left has none
+        }
 
     async def _remove_folder(self) -> None:
         await self._folder.close()
