@@ -17,6 +17,8 @@ from waiting import eventually, is_gone
 
 from asynccb import CallbackDispatcher
 from asynccb._cli import main
+from asynccb.testing import RecordingTracker
+from asynccb.trackers.base import Tracker
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +31,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "runs"
 
 
-def make_run(directory: Path, *trackers: FileTracker, steps: int = 10) -> Path:
+def make_run(directory: Path, *trackers: Tracker, steps: int = 10) -> Path:
     """Journal a run; everything of it waits to be delivered."""
     before = set(directory.glob("*"))
     with running(*trackers, directory=directory) as run:
@@ -260,6 +262,16 @@ class TestSync:
         assert f"Unborn gets nothing here: {path} cannot be made again" in output.error
         assert why in output.error
         assert output.of("sync", directory, "--tracker", "FileTracker")[0] == 0
+
+    def test_a_journal_of_which_nothing_is_left_ends_for_a_tracker_that_came_later_too(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        trackers = [RecordingTracker(tmp_path / name) for name in ("one", "other")]
+        run = make_run(directory, *trackers)
+        os.truncate(*(run / "journal").iterdir(), 0)
+        status, out = output.of("sync", directory, "--timeout", "20")
+        assert (status, "left" in out) == (0, False)
+        assert [tracker.status() for tracker in trackers] == ["crashed"] * 2
 
     def test_ctrl_c_ends_it_and_the_next_one_delivers(
         self, directory: Path, tmp_path: Path, output: Output

@@ -20,7 +20,7 @@ from journals import read_with_lost
 from running import running
 from waiting import eventually, is_gone
 
-from asynccb._companion._run_folder import RunFolder, is_live
+from asynccb._companion._run_folder import RunFolder, StoredLane, is_live
 from asynccb._companion._sync import sync_run
 from asynccb._exceptions import BusyError
 from asynccb._record import END
@@ -86,6 +86,19 @@ class TestEnd:
         assert folder.journal.next == 501
         await folder.close()
         assert await self.ends(tmp_path, 501) == ["crashed"]
+
+    @pytest.mark.parametrize(("left_behind", "following"), [(True, 5), (False, 0)])
+    async def test_it_comes_where_all_listen_unless_a_ring_may_have_what_is_missing_before(
+        self, tmp_path: Path, left_behind: bool, following: int
+    ) -> None:
+        folder = RunFolder(tmp_path)
+        await folder.open()
+        lanes = [StoredLane(name, "x:Y", {}, first) for name, first in (("A", 0), ("B", 5))]
+        await folder.describe("", lanes)
+        await folder.close()
+        await folder.open(left_behind=left_behind)
+        assert folder.journal.next == following
+        await folder.close()
 
     async def test_a_damaged_cursor_of_one_tracker_does_not_keep_the_others_from_theirs(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -122,10 +122,19 @@ class RunFolder:
         try:
             # A power cut may have taken records that were delivered; their ids are used up.
             positions = [cursor.position for cursor in self.cursors().values()]
+            if left_behind:  # nor has a ring what is missing before a lane's first record
+                positions += self._first_ids()
             await self.journal.open(max(positions, default=0))
         except BaseException:
             self._let_go_of_lock()
             raise
+
+    def _first_ids(self) -> list[int]:
+        """Return the ids from which on callbacks listen, where `run.json` can be read."""
+        try:
+            return [lane.first for lane in self.description().lanes]
+        except JournalError:
+            return []
 
     async def close(self) -> None:
         """Let go of the journal and the lock."""
