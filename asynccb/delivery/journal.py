@@ -27,6 +27,7 @@ from asynccb.delivery.segments import (
     SEGMENT_HEADER,
     check_header,
     frames_after,
+    is_blank,
     open_private,
     segment_header,
     segment_path,
@@ -160,6 +161,8 @@ class JournalWriter:
         self._size = 0
         try:
             await self._write(self._file, header)
+            self._size = len(header)
+            await self._sync(self._file)
             if self._fsync < math.inf:  # the segment's name is to outlive a power cut, too
                 await to_thread.run_sync(_sync_and_close, os.open(self._folder, os.O_RDONLY))
         except OSError:
@@ -167,7 +170,6 @@ class JournalWriter:
             self._file = None
             path.unlink(missing_ok=True)
             raise
-        self._size = len(header)
 
     async def _make_room(self) -> None:
         """Keep the journal, with one more segment, below its limit."""
@@ -204,12 +206,21 @@ class JournalWriter:
     def _cut_tail(self, path: Path) -> None:
         data = path.read_bytes()
         end = SEGMENT_HEADER.size
-        check_header(path, data)
+        if is_blank(data):
+            _write_header(path, self.next)
+        else:
+            check_header(path, data)
         for record, _, frame_end in frames_after(self.next - 1, data, end):
             self.next, end = record + 1, frame_end
         if end < len(data):
             logger.warning("the journal's last %d bytes were torn and are cut", len(data) - end)
             os.truncate(path, end)
+
+
+def _write_header(path: Path, first: int) -> None:
+    """Write the header that a power cut has taken; what it has left behind that counts."""
+    with path.open("r+b") as file:
+        file.write(segment_header(first))
 
 
 def _thin_segment(path: Path, first: int) -> int:

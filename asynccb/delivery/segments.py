@@ -50,6 +50,11 @@ def check_header(path: Path, data: bytes) -> None:
         raise JournalError(f"{path} is damaged: its header has another number than its name")
 
 
+def is_blank(data: bytes) -> bool:
+    """Tell whether a header is what a power cut may leave of one that was not synced: zeros."""
+    return data.startswith(bytes(SEGMENT_HEADER.size))
+
+
 def open_private(path: str | Path, flags: int) -> int:
     """Open a file that nobody but its owner may read; for `open(..., opener=...)`."""
     return os.open(path, flags, 0o600)
@@ -110,7 +115,8 @@ def last_record(folder: Path) -> tuple[int, bytes] | None:
         data = path.read_bytes()
         if len(data) < SEGMENT_HEADER.size:
             continue  # torn while it was begun
-        check_header(path, data)
+        if not is_blank(data):
+            check_header(path, data)
         last = None
         for record, payload, _ in frames_after(first - 1, data, SEGMENT_HEADER.size):
             last = record, payload

@@ -26,7 +26,7 @@ from asynccb._exceptions import JournalError
 from asynccb._ring import frame_size
 from asynccb.delivery.journal import JournalWriter
 from asynccb.delivery.reader import JournalReader
-from asynccb.delivery.segments import segments
+from asynccb.delivery.segments import last_record, segments
 
 
 @given(
@@ -145,6 +145,43 @@ class TestTornTails:
         await append(writer, b"first again")
         await writer.close()
         assert await read_all(tmp_path, 1) == [b"first again"]
+
+    @pytest.mark.parametrize("blank", [SEGMENT_HEADER, 4096])
+    async def test_a_newest_segment_of_which_a_power_cut_has_left_zeros_costs_what_it_has_zeroed(
+        self, tmp_path: Path, blank: int
+    ) -> None:
+        records = [b"x" * 2000, b"first" * 500, b"second" * 500, b"third" * 500]
+        await written(tmp_path, *records[:1])
+        writer = JournalWriter(tmp_path, 1)
+        await writer.open()
+        await append(writer, *records[1:])
+        await writer.close()
+        path = segments(tmp_path)[-1][1]
+        path.write_bytes(bytes(blank) + path.read_bytes()[blank:])
+        left = {0: records[0], 3: records[3]} if blank > 3000 else dict(enumerate(records))
+        assert last_record(tmp_path) == (3, records[3])
+
+        writer = JournalWriter(tmp_path)
+        await writer.open()
+        assert writer.next == 4
+        await writer.close()
+        assert await read_with_lost(tmp_path, 4) == (left, 4 - len(left))
+
+    async def test_a_newest_segment_that_a_power_cut_has_left_as_zeros_is_begun_anew(
+        self, tmp_path: Path
+    ) -> None:
+        size = SEGMENT_HEADER + frame_size(len(b"first"))
+        await written(tmp_path, b"first", b"second", segment_size=size)
+        path = segments(tmp_path)[-1][1]
+        path.write_bytes(bytes(path.stat().st_size))
+        assert last_record(tmp_path) == (0, b"first")
+
+        writer = JournalWriter(tmp_path, size)
+        await writer.open()
+        assert writer.next == 1
+        await append(writer, b"second again")
+        await writer.close()
+        assert await read_all(tmp_path, 2) == [b"first", b"second again"]
 
     async def test_whole_records_behind_a_damaged_one_are_not_cut(self, tmp_path: Path) -> None:
         await written(tmp_path, b"first", b"second", b"third")

@@ -75,13 +75,14 @@ async def test_seconds_mean_a_sync_now_and_then_where_there_is_something_new(
     assert await read_all(tmp_path / "journal", 4) == [b"first", b"more", b"more", b"more"]
 
 
-async def test_a_segment_is_synced_when_the_next_one_begins_and_so_is_its_name(
+async def test_a_segment_is_synced_when_the_next_one_begins_and_its_header_before_its_name(
     tmp_path: Path, synced: list[str]
 ) -> None:
     writer = await journal(tmp_path, 1000.0, segment_size=1)
     await append(writer, b"first")
     await append(writer, b"second")
-    assert synced == ["journal", "00000000000000000000.segment", "journal"]
+    first, second = (f"{number:020d}.segment" for number in (0, 1))
+    assert synced == [first, "journal", first, second, "journal"]
     await writer.close()
 
 
