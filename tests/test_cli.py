@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -272,6 +273,19 @@ class TestSync:
         status, out = output.of("sync", directory, "--timeout", "20")
         assert (status, "left" in out) == (0, False)
         assert [tracker.status() for tracker in trackers] == ["crashed"] * 2
+
+    @pytest.mark.parametrize("damage", [Path.touch, Path.mkdir], ids=["empty", "a folder"])
+    def test_a_cursor_that_cannot_be_read_keeps_none_of_the_other_trackers_back(
+        self, directory: Path, tmp_path: Path, output: Output, damage: Callable[[Path], None]
+    ) -> None:
+        trackers = FileTracker(str(tmp_path / "tracked")), AwayTracker(str(tmp_path / "other"))
+        run = make_run(directory, *trackers)
+        (run / "cursors").mkdir(exist_ok=True)
+        damage(run / "cursors" / "AwayTracker.cursor")
+        status, out = output.of("sync", directory)
+        assert (status, steps(tmp_path / "tracked")) == (1, list(range(1, 11)))
+        assert f"{run}: AwayTracker: 0 records delivered, 12 left" in out
+        assert "AwayTracker gets nothing: its cursor cannot be read" in output.error
 
     def test_ctrl_c_ends_it_and_the_next_one_delivers(
         self, directory: Path, tmp_path: Path, output: Output

@@ -173,7 +173,7 @@ class RunFolder:
         for path in (self.path / "cursors").glob("*.cursor"):
             try:
                 found[path.stem] = load_cursor(path)
-            except JournalError as error:
+            except (JournalError, OSError) as error:
                 logger.error("%s", error)  # those of the other lanes are good all the same
         return found
 

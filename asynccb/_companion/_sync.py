@@ -162,30 +162,38 @@ def _make_lanes(
         if spec.state is None:
             logger.warning("%s exports no state and cannot be made again", spec.name)
             continue
-        try:
-            callback = _load(spec.path).from_state(spec.state)
-        except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
-            logger.error(
-                "%s gets nothing here: %s cannot be made again (%s); run this where it can",
-                *(spec.name, spec.path, error),
-            )
+        lane = _make_lane(folder, spec, spec.state)
+        if lane is None:
             left_out[spec.name] = cursor
         else:
-            lanes.append(_make_lane(folder, spec, callback))
+            lanes.append(lane)
     return lanes, left_out
 
 
-def _make_lane(folder: RunFolder, spec: StoredLane, callback: Any) -> JournalLane:
-    return JournalLane(
-        spec.name,
-        callback,
-        find_hooks(callback).asynchronous,
-        lambda error: None,
-        directory=folder.path,
-        journaled=lambda: folder.journal.next,
-        grown=Bell(),
-        first=spec.first,
-    )
+def _make_lane(folder: RunFolder, spec: StoredLane, state: dict[str, Any]) -> JournalLane | None:
+    """Return a callback's lane; None, with the reason logged, where it cannot be made."""
+    try:
+        callback = _load(spec.path).from_state(state)
+    except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
+        logger.error(
+            "%s gets nothing here: %s cannot be made again (%s); run this where it can",
+            *(spec.name, spec.path, error),
+        )
+        return None
+    try:
+        return JournalLane(
+            spec.name,
+            callback,
+            find_hooks(callback).asynchronous,
+            lambda error: None,
+            directory=folder.path,
+            journaled=lambda: folder.journal.next,
+            grown=Bell(),
+            first=spec.first,
+        )
+    except (JournalError, OSError) as error:
+        logger.error("%s gets nothing: its cursor cannot be read: %s", spec.name, error)
+        return None
 
 
 def _load(path: str) -> Any:
