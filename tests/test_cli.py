@@ -18,6 +18,11 @@ from waiting import eventually, is_gone
 
 from asynccb import CallbackDispatcher
 from asynccb._cli import main
+from asynccb._cli.cleaning import clean
+from asynccb._cli.listing import ls
+from asynccb._cli.syncing import sync
+from asynccb._companion._overview import find_runs
+from asynccb._companion._run_folder import RunFolder
 from asynccb.testing import RecordingTracker
 from asynccb.trackers.base import Tracker
 
@@ -394,6 +399,26 @@ class TestClean:
             assert run.flush(20)
         assert output.of("sync", directory)[0] == 0
         assert steps(tmp_path / "tracked") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda directory, runs: ls(directory, runs),
+        lambda directory, runs: sync(runs, None, None),
+        lambda directory, runs: clean(runs, undelivered=True, dry_run=False),
+    ],
+    ids=["ls", "sync", "clean"],
+)
+def test_a_run_that_its_companion_removes_meanwhile_is_delivered(
+    directory: Path, tmp_path: Path, work: Callable[[Path, list[Path]], int]
+) -> None:
+    run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+    runs = find_runs(directory)
+    assert runs == [run]
+    RunFolder(run).remove()
+    assert work(directory, runs) == 0
+    assert list(directory.iterdir()) == []
 
 
 class TestBadInput:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import threading
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 from callbacks_for_tests import (
@@ -20,7 +23,7 @@ from journals import read_with_lost
 from running import running
 from waiting import eventually, is_gone
 
-from asynccb._companion._run_folder import RunFolder, StoredLane, is_live
+from asynccb._companion._run_folder import GoneError, RunFolder, StoredLane, is_live
 from asynccb._companion._sync import sync_run
 from asynccb._exceptions import BusyError
 from asynccb._record import END
@@ -60,6 +63,30 @@ class TestLock:
                     group.start_soon(anyio.to_thread.run_sync, is_live, tmp_path)
                 group.start_soon(folder.open)
             await folder.close()
+
+    async def test_one_who_waits_for_it_is_told_that_the_run_was_removed_meanwhile(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "run"
+        path.mkdir()
+        first, second = RunFolder(path), RunFolder(path)
+        await first.open()
+
+        async def wait_for_it() -> None:
+            with pytest.raises(GoneError):
+                await second.open(left_behind=True)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait_for_it)
+            await anyio.lowlevel.checkpoint()  # it has opened the file
+            first.remove()
+            await first.close()
+        assert not path.exists()
+
+    async def test_one_who_takes_what_was_left_behind_makes_nothing(self, tmp_path: Path) -> None:
+        with pytest.raises(GoneError):
+            await RunFolder(tmp_path).open(left_behind=True)
+        assert os.listdir(tmp_path) == []
 
 
 class TestEnd:
@@ -122,6 +149,29 @@ class TestWhatIsLeftOfARun:
             run.close(60.0)
         assert list(directory.iterdir()) == []
         assert len(read_lines(tmp_path / "tracked")) == 101
+
+    def test_nothing_by_the_time_that_another_may_have_the_lock(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+            run.step(logs={"loss": 1.0})
+            assert run.flush(20)
+            (folder,) = directory.iterdir()
+            (folder / "uploads").mkdir()
+            for number in range(2000):  # which takes a while to remove
+                (folder / "uploads" / str(number)).touch()
+            left: list[bool] = []
+            with open(folder / "lock") as lock:
+
+                def wait_for_it() -> None:
+                    fcntl.flock(lock, fcntl.LOCK_SH)
+                    left.append(folder.exists())
+
+                waiting = threading.Thread(target=wait_for_it)
+                waiting.start()
+                run.close(60.0)
+                waiting.join()
+        assert left == [False]
 
     def test_what_others_put_there(self, directory: Path, tmp_path: Path) -> None:
         with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:

@@ -10,7 +10,7 @@ import anyio
 
 from asynccb._cli.listing import size_text
 from asynccb._companion._overview import Overview, look_at
-from asynccb._companion._run_folder import RunFolder
+from asynccb._companion._run_folder import GoneError, RunFolder
 from asynccb._exceptions import BusyError
 
 
@@ -23,6 +23,8 @@ def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
             print(f"{run}: {anyio.run(remove)}")
         except BusyError:
             print(f"{run}: left alone, it is live")
+        except GoneError:
+            print(f"{run}: removed already, once it was delivered")
         except OSError as error:
             print(f"asynccb clean: {run} cannot be removed: {error}", file=sys.stderr)
             failed = True

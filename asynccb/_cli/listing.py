@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asynccb._companion._overview import Overview, Standing, look_at
+from asynccb._companion._overview import Overview, Standing, look_at_all
 
 _HEAD = ("RUN", "STATUS", "SIZE", "TRACKER", "TO DELIVER")
 
 
 def ls(directory: Path, runs: list[Path]) -> int:
     """Print a line for each run and tracker; return 1 if something waits to be delivered."""
-    overviews = [look_at(run) for run in runs]
+    overviews = look_at_all(runs)
     rows = [row for overview in overviews for row in _rows(directory, overview)]
     widths = [max(len(row[column]) for row in [_HEAD, *rows]) for column in range(len(_HEAD))]
     for row in [_HEAD, *rows]:
@@ -19,7 +19,8 @@ def ls(directory: Path, runs: list[Path]) -> int:
         print("  ".join(cells).rstrip())
     waiting = [overview for overview in overviews if overview.is_waiting]
     if waiting:
-        print(f"{len(waiting)} of {len(runs)} have something to deliver: asynccb sync {directory}")
+        share = f"{len(waiting)} of {len(overviews)}"
+        print(f"{share} have something to deliver: asynccb sync {directory}")
     return 1 if waiting else 0
 
 

@@ -13,7 +13,8 @@ import stamina.instrumentation
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from asynccb._companion._overview import look_at
+from asynccb._companion._overview import look_at_all
+from asynccb._companion._run_folder import GoneError
 from asynccb._companion._sync import Synced, sync_run
 from asynccb._exceptions import BusyError, JournalError
 
@@ -33,7 +34,7 @@ def sync(runs: list[Path], tracker: str | None, timeout: float | None) -> int:
 
 
 def _trackers(runs: list[Path]) -> set[str]:
-    return {lane.name for run in runs for lane in look_at(run).lanes}
+    return {lane.name for overview in look_at_all(runs) for lane in overview.lanes}
 
 
 def _sync_run(run: Path, tracker: str | None, deadline: float | None) -> int:
@@ -52,6 +53,8 @@ def _sync_run(run: Path, tracker: str | None, deadline: float | None) -> int:
         except BusyError as error:
             print(f"left alone: {error}")
             return 1
+        except GoneError:
+            synced = {}
         except (JournalError, OSError) as error:
             print(f"asynccb sync: {error}", file=sys.stderr)
             return 2

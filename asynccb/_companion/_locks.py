@@ -39,6 +39,13 @@ class FileLock:
         """Lock the file against all others; return False where one of them has done so."""
         return _lock(self.descriptor, fcntl.LOCK_EX)
 
+    def is_on(self, path: Path) -> bool:
+        """Tell whether a path still leads to the file."""
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
+
     def let_go(self) -> None:
         """Close the file here; the lock is free when every other holder has ended."""
         self._file.close()

@@ -6,12 +6,13 @@ Promises: changes nothing, needs no callback's class, and is safe beside a live 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from asynccb._companion._replica import decode
-from asynccb._companion._run_folder import RunFolder, StoredLane, is_live, is_run
+from asynccb._companion._run_folder import GoneError, RunFolder, StoredLane, is_live, is_run
 from asynccb._exceptions import JournalError
 from asynccb._record import END
 from asynccb.delivery.cursor import Cursor
@@ -53,6 +54,15 @@ class Overview:
         return not self.is_live and any(lane.behind for lane in self.lanes)
 
 
+def look_at_all(paths: list[Path]) -> list[Overview]:
+    """Describe the runs that are still there."""
+    overviews = []
+    for path in paths:
+        with contextlib.suppress(GoneError):
+            overviews.append(look_at(path))
+    return overviews
+
+
 def find_runs(directory: Path) -> list[Path]:
     """Return a run's folder, or those of all runs somewhere below a folder, sorted."""
     if is_run(directory):
@@ -61,18 +71,23 @@ def find_runs(directory: Path) -> list[Path]:
 
 
 def look_at(path: Path) -> Overview:
-    """Describe one run."""
-    folder = RunFolder(path)
-    live = is_live(path)
-    size = sum(
-        _size(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names
-    )
+    """Describe one run; raises `GoneError` where it is removed meanwhile."""
+    live, size = False, 0
     try:
-        lanes = folder.description().lanes
-        last = last_record(path / "journal")
-        cursors = folder.cursors()
-    except JournalError as error:
+        live = is_live(path)
+        size = _size_of(path)
+        return _describe(path, live, size)
+    except (JournalError, FileNotFoundError) as error:
+        if _is_gone(path):
+            raise GoneError(path) from None
         return Overview(path, "live" if live else "crashed", size, [], str(error))
+
+
+def _describe(path: Path, live: bool, size: int) -> Overview:
+    folder = RunFolder(path)
+    lanes = folder.description().lanes
+    last = last_record(path / "journal")
+    cursors = folder.cursors()
     ended = "crashed"
     if last is not None and (record := decode(last[1])).kind == END:
         ended = (record.extra or {}).get("status", ended)
@@ -86,6 +101,20 @@ def _standing(lane: StoredLane, cursor: Cursor, end: int) -> Standing:
     if not cursor.finished and lane.state is not None:
         behind = max(1, end - max(cursor.position, lane.first))  # 1: at least how the run ended
     return Standing(lane.name, behind, cursor.lost)
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        os.stat(path / "lock")
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def _size_of(path: Path) -> int:
+    return sum(
+        _size(os.path.join(place, name)) for place, _, names in os.walk(path) for name in names
+    )
 
 
 def _size(file: str) -> int:

@@ -19,6 +19,7 @@ served.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 from pathlib import Path
@@ -31,7 +32,7 @@ from anyio import to_thread
 from asynccb._companion._locks import FileLock, is_locked
 from asynccb._companion._replica import decode
 from asynccb._companion._settings import JournalSettings
-from asynccb._exceptions import BusyError, JournalError
+from asynccb._exceptions import AsyncCCBError, BusyError, JournalError
 from asynccb._record import END
 from asynccb._ring import frame
 from asynccb._tracker_runs import RESUMABLE
@@ -74,6 +75,14 @@ class Description(_Versioned, frozen=True):
     lanes: list[StoredLane]
 
 
+class GoneError(AsyncCCBError):
+    """Signal that a run's folder has been removed, which is done when all is delivered."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the folder."""
+        super().__init__(f"{path} holds no run any more: it has been removed")
+
+
 class RunFolder:
     """Own a run's folder, from `open` to `close`."""
 
@@ -93,12 +102,19 @@ class RunFolder:
         """
         Keep other processes away until `close`; `BusyError` where one is at it.
 
-        That is for the companion. Whoever else wants a run that is `left_behind` gets it once its
-        training has ended, too.
+        That is for the companion, which makes the folder a run's. Whoever else wants a run that is
+        `left_behind` gets it once its training has ended, too. Raises `GoneError` where the run is
+        removed meanwhile.
         """
-        self._lock = FileLock.on(self.path / "lock")
+        path = self.path / "lock"
+        try:
+            self._lock = FileLock.on(path, 0 if left_behind else os.O_CREAT)
+        except FileNotFoundError:
+            raise GoneError(self.path) from None
         try:
             await self._take(self._lock)
+            if not self._lock.is_on(path):
+                raise GoneError(self.path)
             if left_behind and _is_held(self.path):
                 raise BusyError(
                     f"{self.path} belongs to a training that is running; wait for that to end"

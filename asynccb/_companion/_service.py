@@ -326,7 +326,8 @@ class Service:
         }
 
     async def _remove_folder(self) -> None:
-        await self._folder.close()
+        """Remove it under the lock, so that nobody takes what is left for a run meanwhile."""
+        await self._journal.close()
         try:
             self._folder.remove()
         except OSError as error:

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from asynccb._callback import find_hooks
 from asynccb._companion._bell import Bell
 from asynccb._companion._journal_lane import JournalLane
-from asynccb._companion._run_folder import RunFolder, StoredLane, is_live
+from asynccb._companion._run_folder import GoneError, RunFolder, StoredLane, is_live
 from asynccb._exceptions import BusyError, JournalError
 from asynccb.delivery.cursor import Cursor
 
@@ -68,7 +68,7 @@ class Deliveries:
         try:
             await sync_run(folder, None, lambda done, total: None)
             self._over.add(folder)
-        except BusyError:
+        except (BusyError, GoneError):
             pass
         except (JournalError, OSError) as error:
             logger.error("%s cannot be delivered: %s", folder, error)
@@ -88,8 +88,9 @@ async def sync_run(
 
     `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
     that are delivered and of all that there are, over all trackers; one that cannot be made again
-    here is left out, which is logged. Raises `JournalError` for a folder that holds no run, and
-    `BusyError` for one that is being delivered already, or whose training lives.
+    here is left out, which is logged. Raises `JournalError` for a folder that holds no run,
+    `BusyError` for one that is being delivered already, or whose training lives, and `GoneError`
+    for one that is removed meanwhile.
     """
     folder = RunFolder(path)
     await folder.open(left_behind=True)
