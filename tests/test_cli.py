@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from callbacks_for_tests import AwayTracker, FileTracker, LocalTracker, LogWitness, read_lines
@@ -63,6 +64,19 @@ def kill_companion(run: CallbackDispatcher) -> None:
 
 def steps(path: Path) -> list[int]:
     return [line["step"] for line in read_lines(path) if "step" in line]
+
+
+def listed(directory: Path, output: IO[bytes]) -> tuple[int, str]:
+    """Run `asynccb ls` as a process with that output; return its status and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "asynccb._cli", "ls", str(directory)],
+        env=environment(),
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
 
 
 class Output:
@@ -163,6 +177,43 @@ class TestList:
         assert "has format 9; this version reads 1" in output.of("ls", directory)[1]
         (run / "run.json").unlink()
         assert "there is no run.json" in output.of("ls", directory)[1]
+
+    @pytest.mark.parametrize("name", ["1.segment", "copy.segment", f"{0:020d} (copy).segment"])
+    def test_a_file_of_others_beside_the_segments_is_none(
+        self, directory: Path, tmp_path: Path, output: Output, name: str
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (run / "journal" / name).write_text("of somebody else")
+        assert output.of("ls", directory)[1].splitlines()[1].split()[-1] == "12"
+
+    def test_a_run_that_the_disk_does_not_let_us_read_is_named_beside_the_others(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        unreadable = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        waiting = make_run(directory, FileTracker(str(tmp_path / "other")))
+        segment = unreadable / "journal" / f"{1:020d}.segment"
+        segment.mkdir()
+        _, out = output.of("ls", directory)
+        assert f"Is a directory: '{segment}'" in out
+        assert f"{waiting.name}  finished, waiting" in out
+
+    def test_a_reader_that_wants_no_more_ends_it_without_a_word(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "wb") as output:
+            assert listed(directory, output) == (2, "")
+
+    def test_an_output_that_cannot_be_written_is_said(
+        self, directory: Path, tmp_path: Path
+    ) -> None:
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        with open("/dev/full", "wb") as output:
+            status, error = listed(directory, output)
+        assert status == 2
+        assert error == "asynccb ls: its output is lost: [Errno 28] No space left on device\n"
 
 
 class TestSync:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        status = _run(options)
+        print(end="", flush=True)
+    except KeyboardInterrupt:
+        print("asynccb: interrupted; what was delivered stays delivered", file=sys.stderr)
+        return 130
+    except OSError as error:  # of the output alone: what is wrong with a run is said with it
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):  # whose reader has what it wants
+            print(f"asynccb {options.command}: its output is lost: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     if not options.directory.is_dir():
         print(f"asynccb {options.command}: {options.directory} is no folder", file=sys.stderr)
         return 2
@@ -33,15 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not runs:
         print(f"{options.directory} holds no run: all is delivered, or none was journaled")
         return 0
-    try:
-        if options.command == "ls":
-            return ls(options.directory, runs)
-        if options.command == "clean":
-            return clean(runs, undelivered=options.undelivered, dry_run=options.dry_run)
-        return sync(runs, options.tracker, options.timeout)
-    except KeyboardInterrupt:
-        print("asynccb: interrupted; what was delivered stays delivered", file=sys.stderr)
-        return 130
+    if options.command == "ls":
+        return ls(options.directory, runs)
+    if options.command == "clean":
+        return clean(runs, undelivered=options.undelivered, dry_run=options.dry_run)
+    return sync(runs, options.tracker, options.timeout)
+
+
+def _drop_output() -> None:
+    """Have what is buffered go nowhere, where it would be written once more at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,14 +20,16 @@ def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
     for run in runs:
         remove = partial(_clean_run, run, undelivered=undelivered, dry_run=dry_run)
         try:
-            print(f"{run}: {anyio.run(remove)}")
+            done = anyio.run(remove)
         except BusyError:
-            print(f"{run}: left alone, it is live")
+            done = "left alone, it is live"
         except GoneError:
-            print(f"{run}: removed already, once it was delivered")
+            done = "removed already, once it was delivered"
         except OSError as error:
             print(f"asynccb clean: {run} cannot be removed: {error}", file=sys.stderr)
             failed = True
+            continue
+        print(f"{run}: {done}")
     return 1 if failed else 0
 
 

@@ -77,7 +77,7 @@ def look_at(path: Path) -> Overview:
         live = is_live(path)
         size = _size_of(path)
         return _describe(path, live, size)
-    except (JournalError, FileNotFoundError) as error:
+    except (JournalError, OSError) as error:
         if _is_gone(path):
             raise GoneError(path) from None
         return Overview(path, "live" if live else "crashed", size, [], str(error))
@@ -106,8 +106,8 @@ def _standing(lane: StoredLane, cursor: Cursor, end: int) -> Standing:
 def _is_gone(path: Path) -> bool:
     try:
         os.stat(path / "lock")
-    except FileNotFoundError:
-        return True
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
     return False
 
 

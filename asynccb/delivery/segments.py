@@ -8,6 +8,7 @@ power cut left as zeros, or a disk has changed are skipped, never yielded.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
@@ -20,6 +21,7 @@ SEGMENT_HEADER: Final = Struct("<8sQ")
 """Magic with the format's version, id of the first record that the segment may hold."""
 _MAGIC: Final = b"asynccb\x01"
 _SUFFIX: Final = ".segment"
+_NUMBER: Final = re.compile("[0-9]{20}")
 _WORD: Final = 8
 FARTHEST: Final = 1 << 32
 """Ids that follow one another are nearer than this; a frame's checksum covers 32 bits of its id."""
@@ -27,7 +29,11 @@ FARTHEST: Final = 1 << 32
 
 def segments(folder: Path) -> list[tuple[int, Path]]:
     """Return a journal's segments with the least ids that they may hold, oldest first."""
-    return sorted((int(path.stem), path) for path in folder.glob(f"*{_SUFFIX}"))
+    return sorted(
+        (int(path.stem), path)
+        for path in folder.glob(f"*{_SUFFIX}")
+        if _NUMBER.fullmatch(path.stem)
+    )
 
 
 def segment_path(folder: Path, first: int) -> Path:
