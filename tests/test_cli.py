@@ -174,9 +174,18 @@ class TestList:
     ) -> None:
         run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
         (run / "run.json").write_text('{"format": 9, "key": "", "lanes": []}')
-        assert "has format 9; this version reads 1" in output.of("ls", directory)[1]
+        status, out = output.of("ls", directory)
+        assert (status, "has format 9; this version reads 1" in out) == (2, True)
         (run / "run.json").unlink()
-        assert "there is no run.json" in output.of("ls", directory)[1]
+        status, out = output.of("ls", directory)
+        assert (status, "there is no run.json" in out) == (2, True)
+
+    def test_the_command_that_delivers_is_said_as_a_shell_takes_it(
+        self, tmp_path: Path, output: Output
+    ) -> None:
+        make_run(tmp_path / "my runs", FileTracker(str(tmp_path / "tracked")))
+        _, out = output.of("ls", tmp_path / "my runs")
+        assert out.endswith(f": asynccb sync '{tmp_path / 'my runs'}'\n")
 
     @pytest.mark.parametrize("name", ["1.segment", "copy.segment", f"{0:020d} (copy).segment"])
     def test_a_file_of_others_beside_the_segments_is_none(
@@ -193,8 +202,8 @@ class TestList:
         waiting = make_run(directory, FileTracker(str(tmp_path / "other")))
         segment = unreadable / "journal" / f"{1:020d}.segment"
         segment.mkdir()
-        _, out = output.of("ls", directory)
-        assert f"Is a directory: '{segment}'" in out
+        status, out = output.of("ls", directory)
+        assert (status, f"Is a directory: '{segment}'" in out) == (2, True)
         assert f"{waiting.name}  finished, waiting" in out
 
     def test_a_reader_that_wants_no_more_ends_it_without_a_word(

@@ -2,8 +2,8 @@
 The command line: `asynccb ls | sync | clean DIR`.
 
 Promises: each takes a run's folder, or a folder with runs somewhere below; exit status 0 says that
-nothing is left to do, 1 that something is, 2 that the command cannot work, 130 that Ctrl-C ended
-it.
+nothing is left to do, 1 that something is, 2 that the command cannot work or a run cannot be read,
+130 that Ctrl-C ended it.
 """
 
 from __future__ import annotations

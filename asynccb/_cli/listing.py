@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from asynccb._companion._overview import Overview, Standing, look_at_all
@@ -10,7 +11,11 @@ _HEAD = ("RUN", "STATUS", "SIZE", "TRACKER", "TO DELIVER")
 
 
 def ls(directory: Path, runs: list[Path]) -> int:
-    """Print a line for each run and tracker; return 1 if something waits to be delivered."""
+    """
+    Print a line for each run and tracker.
+
+    Returns 2 if a run cannot be read, or else 1 if something waits to be delivered.
+    """
     overviews = look_at_all(runs)
     rows = [row for overview in overviews for row in _rows(directory, overview)]
     widths = [max(len(row[column]) for row in [_HEAD, *rows]) for column in range(len(_HEAD))]
@@ -20,7 +25,9 @@ def ls(directory: Path, runs: list[Path]) -> int:
     waiting = [overview for overview in overviews if overview.is_waiting]
     if waiting:
         share = f"{len(waiting)} of {len(overviews)}"
-        print(f"{share} have something to deliver: asynccb sync {directory}")
+        print(f"{share} have something to deliver: asynccb sync {shlex.quote(str(directory))}")
+    if any(overview.hindrance for overview in overviews):
+        return 2
     return 1 if waiting else 0
 
 
@@ -36,7 +43,7 @@ def _rows(directory: Path, overview: Overview) -> list[tuple[str, ...]]:
     name = path.name if path == directory else str(path.relative_to(directory))
     status = f"{overview.ended}, waiting" if overview.is_waiting else overview.ended
     lanes = [(lane.name, _left(lane)) for lane in overview.lanes]
-    lanes = lanes or [("-", (not overview.is_live and overview.trouble) or "nothing")]
+    lanes = lanes or [("-", overview.hindrance or "nothing")]
     first, *others = lanes
     rows: list[tuple[str, ...]] = [(name, status, size_text(overview.size), *first)]
     return rows + [("", "", "", *lane) for lane in others]

@@ -41,12 +41,17 @@ class Overview:
     """Bytes of its files."""
     lanes: list[Standing]
     trouble: str | None = None
-    """Why nothing of it can be delivered; a live run may be about to write what is missing."""
+    """Why it cannot be read; a live one may be about to write what is missing."""
 
     @property
     def is_live(self) -> bool:
         """Whether a process serves it."""
         return self.ended == "live"
+
+    @property
+    def hindrance(self) -> str | None:
+        """What keeps a run that is not live from being delivered."""
+        return None if self.is_live else self.trouble
 
     @property
     def is_waiting(self) -> bool:
