@@ -69,6 +69,8 @@ class Publisher:
         self.listening = Listening(self._members)
         self.sides = TrainingSides(lambda: self.records)
         self.offers = Offers(lambda: self.records)
+        self._missed: dict[str, int] = {}  # records, by callback that the companion could not serve
+        self._failed_at: dict[str, int] = {}  # record, by callback that is `late`
         self.late: list[Member] = []
         """Members that the companion could not serve, to be given lanes on the thread."""
 
@@ -79,6 +81,7 @@ class Publisher:
         self._members[member.name] = member
         if member in self.late:
             self.late.remove(member)
+            self._missed[member.name] += self._written() - self._failed_at.pop(member.name)
             self.listening.tickets.lose([member.name])  # asked of the companion meanwhile
             self._start_on_thread(member, args, model)
             return
@@ -146,6 +149,10 @@ class Publisher:
             self.companion.poll()
             if at_event:
                 self.offers.write()
+
+    def _written(self) -> int:
+        """Return the number of records that were written for the companion."""
+        return self.companion.ring.written if self.companion is not None else 0
 
     def _find_slots(self) -> Slots:
         """Return the companion's slots, or without one our own."""
@@ -229,6 +236,9 @@ class Publisher:
                 result[name] = member.lane.count()
             elif self.companion is not None:
                 result[name] = self.companion.counts.get(name, LaneCounts())
+        for name, missed in self._missed.items():
+            counts = result[name]
+            result[name] = dataclasses.replace(counts, dropped=counts.dropped + missed)
         return result
 
     # -- inside ------------------------------------------------------------------------------------
@@ -275,13 +285,15 @@ class Publisher:
             self.outlet = Outlet(self.companion, self.staging, self._overflow, self._capacity)
             self.records = RecordWriter(self.outlet, self.staging)
 
-    def _lane_failed(self, name: str, reason: str) -> None:
+    def _lane_failed(self, name: str, reason: str, missed: int) -> None:
         self.listening.tickets.lose([name])
+        self._missed[name], self._failed_at[name] = missed, self._written()
         logger.warning(
             "%s cannot live in the companion (%s); from here on a thread of the training process "
-            "serves it, and what it should have seen before is lost",
+            "serves it, and what it should have seen before is lost: %d records",
             name,
             reason,
+            missed,
         )
         self.late.append(self._members[name])
 

@@ -406,6 +406,8 @@ class TestWhereItCannotLive:
 
             eventually(served, 3.0)
         assert {line["pid"] for line in callback.lines()} == {os.getpid()}
+        counts = run.statistics().callbacks[type(callback).__name__]
+        assert counts.dropped > 0
         assert len([r for r in caplog.records if "cannot live in the companion" in r.msg]) == 1
 
 

@@ -253,6 +253,17 @@ class TestImpossible:
         assert "the companion process is not started again" in said
         assert "LogWitness cannot live in the companion" in said
 
+    def test_what_one_that_never_came_to_life_has_cost_is_dropped_and_counted(
+        self, tmp_path: Path
+    ) -> None:
+        said, lines = self.served("broken python", tmp_path)
+        ((served, dropped, total),) = re.findall(r"served (\d+) dropped (\d+) of (\d+)", said)
+        assert int(served) == len(lines)
+        others = 2  # records of the run's description and end, which are counted, too
+        assert int(total) <= int(served) + int(dropped) <= int(total) + others
+        assert "It has never come to life" in said
+        assert "Events wait for the close" not in said
+
     def test_without_any_descriptor_events_are_dropped_and_counted_and_training_goes_on(
         self, tmp_path: Path
     ) -> None:

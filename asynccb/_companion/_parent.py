@@ -55,6 +55,9 @@ SILENCE: Final = 30.0
 """Seconds without a word after which a companion that training waits for is killed."""
 ORPHAN_TIMEOUT: Final = 600.0
 """Seconds for which an orphaned companion goes on trying to deliver."""
+_WAITING: Final = (
+    "Events wait for the close, which has them journaled; those that find the ring full are dropped"
+)
 _LAST_WAIT: Final = 0.25
 """Seconds beyond a deadline for which the end of the process is waited for."""
 
@@ -68,7 +71,7 @@ class Companion:
         key: str,
         *,
         on_fault: Callable[[str, str], None],
-        on_lane_failed: Callable[[str, str], None],
+        on_lane_failed: Callable[[str, str, int], None],
         on_answer: Callable[[str, int, Decision | None], None],
         on_ended: Callable[[str], None],
         on_request: Callable[[Decision], None],
@@ -231,7 +234,9 @@ class Companion:
 
     def _pending(self, name: str, written: int) -> int:
         counts = self.counts.get(name)
-        return written if counts is None else counts.pending + max(0, written - self.journaled)
+        if counts is None:
+            return written - self._specs[name].first
+        return counts.pending + max(0, written - self.journaled)
 
     def _rest(self, deadline: float) -> None:
         """Wait a little for what the companion says, or for the moment to start it again."""
@@ -295,10 +300,10 @@ class Companion:
         self._over = True
         what = f"it has ended {self._deaths} times, the last time with {code}"
         logger.error(
-            "the companion process is not started again: %s (its log: %s). Events wait for the "
-            "close, which has them journaled; those that find the ring full are dropped",
+            "the companion process is not started again: %s (its log: %s). %s",
             what,
             self.directory / "companion.log",
+            _WAITING if self._ready else "It has never come to life",
         )
         if not self._ready:
             for name in list(self._specs):
@@ -332,8 +337,9 @@ class Companion:
             case Ended(name):
                 self._on_ended(name)
             case LaneFailed(name, reason):
+                missed = self.pending().get(name, 0)
                 self._specs.pop(name, None)
-                self._on_lane_failed(name, reason)
+                self._on_lane_failed(name, reason, missed)
             case Flushed(end, lanes):
                 self._flushed[lanes] = max(self._flushed.get(lanes, 0), end)
             case Closed():

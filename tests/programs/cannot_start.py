@@ -65,5 +65,7 @@ while how == "broken python" and not run._publisher.loop.lanes:
 for _ in range(3):
     run.step(logs={"loss": 1.0})
 run.close(10)
-counts = run.statistics().callbacks["LogWitness"]
-print("served", counts.delivered, "dropped", counts.dropped, "of", run.state.global_step)
+counted = run.statistics()
+counts = counted.callbacks["LogWitness"]
+dropped = counts.dropped + counted.dropped
+print("served", counts.delivered, "dropped", dropped, "of", run.state.global_step)
