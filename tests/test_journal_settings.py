@@ -44,13 +44,14 @@ def test_fsync_refuses_what_cannot_work(text: str) -> None:
         ("2 GiB", 2 << 30),
         ("500MB", 500 << 20),
         ("1T", 1 << 40),
+        ("9223372036854775807", (1 << 63) - 1),
     ],
 )
 def test_the_limit_takes_bytes_and_units(text: str, size: int) -> None:
     assert read_settings({"ASYNCCB_JOURNAL_LIMIT": text}).limit == size
 
 
-@pytest.mark.parametrize("text", ["0", "63M", "-1G", "much", "10 X", "1.5G"])
+@pytest.mark.parametrize("text", ["0", "63M", "-1G", "much", "10 X", "1.5G", "8388608T"])
 def test_the_limit_refuses_what_cannot_work(text: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"_LIMIT is '{text}'; .* from 64M on"):
         read_settings({"ASYNCCB_JOURNAL_LIMIT": text})

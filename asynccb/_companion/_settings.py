@@ -25,6 +25,8 @@ from asynccb.trackers._environment import switch
 _WORDS: Final = {"never": math.inf, "always": 0.0}
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _LEAST: Final = 4 * SEGMENT_SIZE
+_MOST: Final = 1 << 63
+"""Bytes from which on a number is none that the companion can be told."""
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(I?B)?")
 
 
@@ -78,9 +80,9 @@ def _bytes(environ: Mapping[str, str], name: str, default: int, least: int = _LE
         return default
     found = _SIZE.fullmatch(text)
     size = int(found[1]) << _UNITS[found[2]] if found else 0
-    if size >= least:
+    if least <= size < _MOST:
         return size
     raise ConfigurationError(
         f"the environment variable {name} is {environ[name]!r}; it takes a number of bytes, with "
-        f"K, M, G or T for powers of 1024, from {least >> 20}M on"
+        f"K, M, G or T for powers of 1024, from {least >> 20}M on and below 2^63"
     )
