@@ -158,6 +158,35 @@ class TestList:
         for place, name in ((run, run.name), (directory, run.name), (tmp_path, f"runs/{run.name}")):
             assert output.of("ls", place)[1].splitlines()[1].split()[0] == name
 
+    def test_a_run_behind_links_is_found_once(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        outputs = tmp_path / "outputs"
+        outputs.mkdir()
+        for name in ("one", "other"):
+            (outputs / name).symlink_to(directory)
+        (outputs / "back").symlink_to(outputs)
+        status, out = output.of("ls", outputs)
+        assert (status, len(out.splitlines())) == (1, 3)
+
+    @pytest.mark.parametrize("command", ["ls", "sync", "clean"])
+    def test_a_folder_that_cannot_be_looked_into_is_said(
+        self,
+        directory: Path,
+        tmp_path: Path,
+        output: Output,
+        monkeypatch: pytest.MonkeyPatch,
+        command: str,
+    ) -> None:
+        make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        monkeypatch.chdir(directory)
+        for _ in range(30):  # a path that the kernel does not take, root's neither
+            os.mkdir("x" * 200)
+            os.chdir("x" * 200)
+        assert output.of(command, directory)[0] == 2
+        assert f"asynccb {command}: a folder is left out: [Errno 36]" in output.error
+
     def test_a_live_run_is_named_so_and_not_disturbed(
         self, directory: Path, tmp_path: Path, output: Output
     ) -> None:
@@ -447,6 +476,24 @@ class TestClean:
         assert [path.name for path in run.iterdir()] == ["decisions.jsonl"]
         assert output.of("ls", directory)[0] == 0
 
+    def test_what_is_behind_a_link_to_the_journal_s_disk_stays(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (run / "journal").rename(tmp_path / "scratch")
+        (run / "journal").symlink_to(tmp_path / "scratch")
+        assert output.of("clean", directory, "--undelivered")[0] == 0
+        assert list(directory.iterdir()) == []
+        assert list((tmp_path / "scratch").iterdir()) != []
+
+    def test_a_run_is_removed_by_way_of_a_link_to_it(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (tmp_path / "link").symlink_to(run)
+        assert output.of("clean", tmp_path / "link", "--undelivered")[0] == 0
+        assert list(directory.iterdir()) == []
+
     def test_a_live_run_is_left_alone(
         self, directory: Path, tmp_path: Path, output: Output
     ) -> None:
@@ -474,7 +521,7 @@ def test_a_run_that_its_companion_removes_meanwhile_is_delivered(
     directory: Path, tmp_path: Path, work: Callable[[Path, list[Path]], int]
 ) -> None:
     run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
-    runs = find_runs(directory)
+    runs, _ = find_runs(directory)
     assert runs == [run]
     RunFolder(run).remove()
     assert work(directory, runs) == 0

@@ -16,8 +16,7 @@ from tracked_training import be_killed, go_on
 from waiting import eventually
 
 import asynccb
-from asynccb._companion._overview import look_at
-from asynccb._companion._run_folder import is_run
+from asynccb._companion._overview import find_runs, look_at
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
@@ -80,7 +79,7 @@ def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(
         offline.setenv("ASYNCCB_OFFLINE", "1")
         be_killed(tmp_path, mlflow_server.uri, experiment, 13)
         (folder,) = folders(tmp_path)
-        eventually(lambda: is_run(folder) and look_at(folder).ended == "crashed")
+        eventually(lambda: find_runs(folder)[0] and look_at(folder).ended == "crashed")
     check(mlflow_server, experiment, go_on(tmp_path, mlflow_server.uri, experiment))
 
 

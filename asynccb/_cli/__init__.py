@@ -45,10 +45,16 @@ def _run(options: argparse.Namespace) -> int:
     if not options.directory.is_dir():
         print(f"asynccb {options.command}: {options.directory} is no folder", file=sys.stderr)
         return 2
-    runs = find_runs(options.directory)
-    if not runs:
+    runs, errors = find_runs(options.directory)
+    for error in errors:
+        print(f"asynccb {options.command}: a folder is left out: {error}", file=sys.stderr)
+    if not (runs or errors):
         print(f"{options.directory} holds no run: all is delivered, or none was journaled")
-        return 0
+    status = _work(options, runs) if runs else 0
+    return 2 if errors else status
+
+
+def _work(options: argparse.Namespace, runs: list[Path]) -> int:
     if options.command == "ls":
         return ls(options.directory, runs)
     if options.command == "clean":

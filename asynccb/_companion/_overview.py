@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asynccb._companion._replica import decode
-from asynccb._companion._run_folder import GoneError, RunFolder, StoredLane, is_live, is_run
+from asynccb._companion._run_folder import GoneError, RunFolder, StoredLane, is_live
 from asynccb._exceptions import JournalError
 from asynccb._record import END
 from asynccb.delivery.cursor import Cursor
@@ -68,11 +68,37 @@ def look_at_all(paths: list[Path]) -> list[Overview]:
     return overviews
 
 
-def find_runs(directory: Path) -> list[Path]:
-    """Return a run's folder, or those of all runs somewhere below a folder, sorted."""
-    if is_run(directory):
-        return [directory]
-    return sorted(path.parent for path in directory.glob("**/lock") if is_run(path.parent))
+def find_runs(directory: Path) -> tuple[list[Path], list[OSError]]:
+    """
+    Return a run's folder, or those of all runs somewhere below a folder, sorted.
+
+    Links are followed, and each run is named once. Returned beside are the errors of folders that
+    could not be looked into.
+    """
+    runs: list[Path] = []
+    errors: list[OSError] = []
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(directory, onerror=errors.append, followlinks=True):
+        if not _is_new(place, seen):
+            folders.clear()
+        elif "lock" in files and "journal" in folders:
+            runs.append(Path(place))
+            folders.clear()
+        else:  # a run is named by its own name rather than by a link to it
+            folders.sort(key=lambda name: os.path.islink(os.path.join(place, name)))
+    # What has gone meanwhile was delivered.
+    return sorted(runs), [error for error in errors if not isinstance(error, FileNotFoundError)]
+
+
+def _is_new(place: str, seen: set[tuple[int, int]]) -> bool:
+    """Tell whether a folder is there and was not seen before, by another way."""
+    try:
+        status = os.stat(place)
+    except OSError:
+        return False
+    before = len(seen)
+    seen.add((status.st_dev, status.st_ino))
+    return len(seen) > before
 
 
 def look_at(path: Path) -> Overview:

@@ -225,13 +225,13 @@ class RunFolder:
             if name == "cursors" and resumable:
                 continue
             path = self.path / name
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():  # a link goes, what is behind it stays
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
         left = sorted(path.name for path in self.path.iterdir())
         if not left:
-            self.path.rmdir()
+            os.rmdir(os.path.realpath(self.path))
         return left
 
 
@@ -241,11 +241,6 @@ def crash_record() -> bytes:
     return msgspec.msgpack.encode(
         (END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": "crashed"})
     )
-
-
-def is_run(path: Path) -> bool:
-    """Tell whether a folder holds a run, whole or not."""
-    return (path / "lock").is_file() and (path / "journal").is_dir()
 
 
 def is_live(path: Path) -> bool:
