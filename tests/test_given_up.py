@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from waiting import eventually, is_gone
 from asynccb import CallbackDispatcher
 from asynccb._cli import main
 from asynccb._companion._parent import PAUSES, Companion
+from asynccb._companion._run_folder import is_starting
 
 
 @pytest.fixture
@@ -125,6 +127,17 @@ def test_one_that_has_lived_for_a_while_is_started_again_however_often(
         assert run.flush(20)
         total = run.state.global_step
     assert sorted(set(steps(tmp_path / "tracked"))) == list(range(1, total + 1))
+
+
+def test_one_that_has_never_come_to_life_leaves_nothing_that_a_resumed_training_waits_for(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
+        companion = companion_of(run)
+        assert is_starting(companion.directory)
+        eventually(lambda: run.statistics() and companion.given_up)
+        assert not is_starting(companion.directory)
 
 
 def test_slots_of_the_device_are_free_once_it_is_given_up_and_what_they_held_is_no_more(

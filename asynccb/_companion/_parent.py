@@ -306,6 +306,7 @@ class Companion:
             _WAITING if self._ready else "It has never come to life",
         )
         if not self._ready:
+            self._lock.let_go()  # nothing will be written
             for name in list(self._specs):
                 self._take(LaneFailed(name, what))
 
