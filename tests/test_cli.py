@@ -533,6 +533,10 @@ class TestBadInput:
         assert output.of("ls", tmp_path / "nowhere")[0] == 2
         assert f"{tmp_path / 'nowhere'} is no folder" in output.error
 
+    def test_a_folder_that_the_kernel_does_not_take(self, tmp_path: Path, output: Output) -> None:
+        assert output.of("ls", tmp_path / ("x" * 300))[0] == 2
+        assert output.error.endswith(" is no folder\n")
+
     def test_a_folder_without_runs_has_nothing_left(self, tmp_path: Path, output: Output) -> None:
         (tmp_path / "journal").mkdir()  # of somebody else
         for command in ("ls", "sync", "clean"):

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if not options.directory.is_dir():
+    if not os.path.isdir(options.directory):
         print(f"asynccb {options.command}: {options.directory} is no folder", file=sys.stderr)
         return 2
     runs, errors = find_runs(options.directory)

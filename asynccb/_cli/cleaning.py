@@ -24,7 +24,7 @@ def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
         except BusyError:
             done = "left alone, it is live"
         except GoneError:
-            done = "removed already, once it was delivered"
+            done = "removed already"
         except OSError as error:
             print(f"asynccb clean: {run} cannot be removed: {error}", file=sys.stderr)
             failed = True

@@ -36,7 +36,7 @@ class Overview:
 
     path: Path
     ended: str
-    """How the run ended, as in `RunStatus`; `live` while a process serves it."""
+    """How the run ended, as in `RunStatus`; `live` while a process serves it, or will."""
     size: int
     """Bytes of its files."""
     lanes: list[Standing]
@@ -45,7 +45,7 @@ class Overview:
 
     @property
     def is_live(self) -> bool:
-        """Whether a process serves it."""
+        """Whether a process serves it, or will: its training lives."""
         return self.ended == "live"
 
     @property
