@@ -162,20 +162,26 @@ def of_rank(name: str) -> str:
     return f"{stem}_{distributed.rank()}{dot}{ending}"
 
 
-def rotate(directory: Path, limit: int | None, best: str | None) -> None:
+def rotate(written: Path, limit: int | None, best: str | None) -> None:
     """
-    Delete the oldest checkpoints beyond `limit`.
+    Delete the oldest checkpoints beside the one just written, beyond `limit`.
 
-    The newest, from which a run resumes, and the best are always kept, so that a limit of 1 may
+    That one, from which a run resumes, and the best are always kept, so that a limit of 1 may
     keep two. `limit` None or 0 keeps all.
     """
     if not limit:
         return
-    checkpoints = list_checkpoints(directory)
-    keep = _kept(checkpoints, limit, Path(best) if best else None)
-    for checkpoint in checkpoints:
-        if checkpoint not in keep:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    kept = {written.resolve()} | ({Path(best).resolve()} if best else set())
+    others = [p for p in list_checkpoints(written.parent) if p.resolve() not in kept]
+    for path in sorted(others, key=_written_at)[: max(len(others) + len(kept) - limit, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _written_at(checkpoint: Path) -> tuple[float, int]:
+    """Return what checkpoints are ordered by: an earlier run may have left higher steps."""
+    state = checkpoint / STATE_FILE
+    moment = (state if state.is_file() else checkpoint).stat().st_mtime
+    return moment, step_of(checkpoint) or 0
 
 
 def keep_only(directory: Path, best: Path) -> None:
@@ -185,12 +191,3 @@ def keep_only(directory: Path, best: Path) -> None:
         for path in checkpoints:
             if path.resolve() != best.resolve():
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _kept(checkpoints: list[Path], limit: int, best: Path | None) -> set[Path]:
-    keep = {path for path in checkpoints if best is not None and path.resolve() == best.resolve()}
-    for newest in reversed(checkpoints):
-        if len(keep) >= max(limit, 1) and newest != checkpoints[-1]:
-            break
-        keep.add(newest)
-    return keep

@@ -294,8 +294,7 @@ class Trainer(BaseTrainer):
     def _save_checkpoint(self, training: Training) -> Path:
         """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
         args, state = self.args, self.state
-        directory = Path(args.output_dir)
-        path = checkpoint.checkpoint_path(directory, state.global_step)
+        path = checkpoint.checkpoint_path(Path(args.output_dir), state.global_step)
         note_best_checkpoint(state, path)
         if training.position.batches:
             training.position.cut = self.control.should_epoch_stop
@@ -313,7 +312,7 @@ class Trainer(BaseTrainer):
                 self.dispatcher.save_trace(folder)
                 state.save_to_json(str(folder / checkpoint.STATE_FILE))
         if args.should_save:
-            checkpoint.rotate(directory, args.save_total_limit, state.best_model_checkpoint)
+            checkpoint.rotate(path, args.save_total_limit, state.best_model_checkpoint)
         return path
 
     def _resume_decisions(self, found: Path, training: Training) -> None:

@@ -1,8 +1,9 @@
-"""Checkpoints: whole or not there, rotated by number, and the best one kept."""
+"""Checkpoints: whole or not there, rotated by age, and the best one kept."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from pathlib import Path
@@ -115,8 +116,26 @@ def test_rotation_keeps_the_newest_and_the_best(
 ) -> None:
     for step in (5, 10, 15, 20, 25):
         (tmp_path / f"checkpoint-{step}").mkdir()
-    checkpoint.rotate(tmp_path, limit, f"{tmp_path}/checkpoint-{best}" if best else None)
+    written = tmp_path / "checkpoint-25"
+    checkpoint.rotate(written, limit, f"{tmp_path}/checkpoint-{best}" if best else None)
     assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{n}" for n in left]
+
+
+def test_rotation_deletes_what_an_earlier_run_has_left_whatever_its_steps(tmp_path: Path) -> None:
+    for age, step in enumerate((7, 40, 6, 30)):
+        state = tmp_path / f"checkpoint-{step}" / checkpoint.STATE_FILE
+        state.parent.mkdir()
+        state.touch()
+        os.utime(state, (100.0 - age, 100.0 - age))
+    checkpoint.rotate(tmp_path / "checkpoint-6", 2, None)
+    left = {path.name for path in list_checkpoints(tmp_path)}
+    assert left == {"checkpoint-6", "checkpoint-7"}
+
+
+def test_a_second_run_in_a_folder_keeps_what_it_saves(tmp_path: Path) -> None:
+    train(tmp_path, max_steps=8, save_steps=4)
+    train(tmp_path, max_steps=3, save_steps=1, save_total_limit=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_training_keeps_no_more_checkpoints_than_asked_for(tmp_path: Path) -> None:
