@@ -295,7 +295,8 @@ class Trainer(BaseTrainer):
         """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
         args, state = self.args, self.state
         path = checkpoint.checkpoint_path(Path(args.output_dir), state.global_step)
-        note_best_checkpoint(state, path)
+        training.saved[state.global_step] = path
+        note_best_checkpoint(state, training.saved)
         if training.position.batches:
             training.position.cut = self.control.should_epoch_stop
         decisions = self.dispatcher.state_dict()

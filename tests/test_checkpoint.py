@@ -216,6 +216,38 @@ def test_a_best_step_that_was_never_saved_keeps_the_last_weights_and_says_so(
     assert "nothing was saved at the best step" in caplog.text
 
 
+def test_a_checkpoint_of_an_earlier_run_is_never_the_best_of_this_one(tmp_path: Path) -> None:
+    train(tmp_path, max_steps=2)
+    trainer = train(
+        tmp_path,
+        model=Scripted(1, 2),
+        given={"eval_dataset": Line(8)},
+        **BEST | {"max_steps": 4, "save_steps": 4},
+    )
+    assert trainer.state.best_global_step == 2
+    assert trainer.state.best_model_checkpoint is None
+
+
+def test_a_checkpoint_counts_that_was_saved_before_the_best_evaluation_of_its_step(
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, Any] = {
+        "eval_strategy": "epoch",
+        "save_steps": 8,
+        "max_steps": 16,
+        "metric_for_best_model": "loss",
+    }
+    train(tmp_path, model=Scripted(1, 2), given={"eval_dataset": Line(8)}, **settings)
+    resumed = train(
+        tmp_path / "resumed",
+        model=Scripted(1, 2),
+        resume=tmp_path / "checkpoint-8",
+        given={"eval_dataset": Line(8)},
+        **settings,
+    )
+    assert resumed.state.best_model_checkpoint == str(tmp_path / "checkpoint-8")
+
+
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     train(tmp_path, max_steps=1)
     with pytest.raises(ConfigurationError, match=r"missing \['bias', 'weight'\], unexpected"):

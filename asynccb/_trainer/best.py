@@ -2,7 +2,8 @@
 The best model of a run: which evaluation it is from, and where it lies.
 
 Promises: better means strictly better, so that the earliest of equals stays; a checkpoint counts
-as the best only if it was saved at the step of the best evaluation.
+as the best only if this run, or the one that it goes on from, saved it at the step of the best
+evaluation.
 """
 
 from __future__ import annotations
@@ -50,13 +51,11 @@ def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str
     return bool(better)
 
 
-def note_best_checkpoint(state: TrainerState, saving: Path) -> None:
-    """Write into the state where the best model lies, if it was saved or is being saved now."""
-    if state.best_global_step is None:
-        return
-    best = checkpoint.checkpoint_path(saving.parent, state.best_global_step)
-    if best == saving or best.is_dir():
-        state.best_model_checkpoint = str(best)
+def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None:
+    """Write into the state where the best model lies, if it is among what the run has saved."""
+    step = state.best_global_step
+    if step is not None and step in saved:
+        state.best_model_checkpoint = str(saved[step])
 
 
 def forget_lost_checkpoint(state: TrainerState) -> None:

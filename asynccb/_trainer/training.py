@@ -90,6 +90,8 @@ class Training:
     """Norm of the gradient and learning rate of the last step, as they are logged."""
     decisions: dict[str, Any] | None = None
     """This rank's pending decisions, where it is another than the one that writes the state."""
+    saved: dict[int, Path] = field(default_factory=dict)
+    """Checkpoints of this run by step, with the one that it goes on from."""
     lost: LostFlags = field(default_factory=LostFlags)
     first_step: int = 0
     first_tokens: int = 0
@@ -120,6 +122,7 @@ class Training:
 
         Without the loop's file the position follows from the step, as if no epoch had ended early.
         """
+        self.saved[step] = folder
         missing = self.optimization.load(folder)
         if loop := checkpoint.load_part(folder, checkpoint.of_rank(LOOP_FILE)):
             self.position = Position(**loop["position"])
