@@ -1,13 +1,15 @@
 """
 A model's weights, written to disk.
 
-Promises: written as safetensors where that package is there, else with `torch.save`; a compiled or
-DDP-wrapped model's names never reach the disk.
+Promises: written as safetensors where that package is there, else with `torch.save`; under the
+names that the model itself has for them; a compiled or DDP-wrapped model's never reach the disk.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,19 @@ PICKLED = "pytorch_model.bin"
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
     if callable(save_pretrained := getattr(model, "save_pretrained", None)):
-        save_pretrained(str(folder))
+        save_pretrained(str(folder), **_under_own_names(save_pretrained))
     elif importlib.util.find_spec("safetensors"):
         from safetensors.torch import save_model
 
         save_model(model, str(folder / SAFE))
     else:
         torch.save(model.state_dict(), folder / PICKLED)
+
+
+def _under_own_names(save_pretrained: Callable[..., Any]) -> dict[str, bool]:
+    """Return what keeps transformers from renaming and splitting weights on their way to disk."""
+    name = "save_original_format"
+    return {name: False} if name in inspect.signature(save_pretrained).parameters else {}
 
 
 def bare(model: Any) -> nn.Module:

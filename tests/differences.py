@@ -89,6 +89,8 @@ ELSEWHERE = {
         "tests/test_resume.py",
     "Optimizer and schedule are made anew for each train(), unless given":
         "tests/test_trainer.py",
+    "Weights are written under the model's own names, which from_pretrained reads, too":
+        "tests/test_trainer_parity.py",
     "The printer prints a copy of the logs and leaves total_flos in them":
         "tests/callbacks/test_printer.py",
     "A metric for the best model that is missing is a ConfigurationError, not a KeyError":

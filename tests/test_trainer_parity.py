@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from regression import SPEED, Recorder, train, weights
 from their_trainer import their_trainer, transformers
 
@@ -89,3 +91,47 @@ def test_a_checkpoint_of_transformers_is_resumed_with_the_same_numbers(
     for name, value in weights(ours).items():
         assert float(value) == pytest.approx(float(reference.model.state_dict()[name]), rel=1e-5)
     assert "lacks loop.pt" in caplog.text
+
+
+def mixtral() -> transformers.PreTrainedModel:
+    config = transformers.MixtralConfig(
+        vocab_size=17,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+    )
+    return transformers.MixtralForCausalLM(config)
+
+
+def marian() -> transformers.PreTrainedModel:
+    config = transformers.MarianConfig(
+        vocab_size=17,
+        d_model=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_ffn_dim=8,
+        decoder_ffn_dim=8,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        max_position_embeddings=8,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+    )
+    return transformers.MarianMTModel(config)
+
+
+@pytest.mark.parametrize("make", [mixtral, marian])
+def test_a_model_that_transformers_writes_under_other_names_or_in_part_is_resumed(
+    tmp_path: Path, make: Callable[[], transformers.PreTrainedModel]
+) -> None:
+    tokens = {"input_ids": torch.arange(8), "labels": torch.arange(8)}
+    given = {"train_dataset": [tokens] * 4}
+    whole = train(tmp_path, model=make(), given=given, max_steps=4, save_steps=2)
+    resumed = train(
+        tmp_path, model=make(), given=given, max_steps=4, resume=tmp_path / "checkpoint-2"
+    )
+    torch.testing.assert_close(weights(resumed), weights(whole))

@@ -32,7 +32,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise ConfigurationError(f"the weights in {folder} do not fit the model: {error}") from None
-    absent = _not_tied(model, set(missing))
+    absent = _not_tied(model, set(missing)) - _made_anew(model)
     if absent or unexpected:
         raise ConfigurationError(
             f"the weights in {folder} are those of another model: "
@@ -71,3 +71,8 @@ def _not_tied(model: nn.Module, missing: set[str]) -> set[str]:
     state = model.state_dict()
     present = {t.data_ptr() for name, t in state.items() if name not in missing and t.numel()}
     return {name for name in missing if state[name].data_ptr() not in present}
+
+
+def _made_anew(model: nn.Module) -> set[str]:
+    """Return the names that a model of transformers leaves out on disk, since it computes them."""
+    return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
