@@ -172,6 +172,21 @@ def test_an_empty_evaluation_dataset_is_refused(tmp_path: Path) -> None:
         trainer.evaluate(Line(0))
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["mapping", "positions"])
+def test_a_batch_without_tensors_counts_by_its_list(tmp_path: Path, named: bool) -> None:
+    class Reads(nn.Module):
+        def forward(self, texts: list[str]) -> torch.Tensor:
+            return torch.tensor([float(len(text)) for text in texts]).mean()
+
+    with Trainer(
+        Reads(),
+        arguments(tmp_path, per_device_eval_batch_size=2),
+        eval_dataset=["a", "bbb", "cc"],
+        data_collator=lambda texts: {"texts": texts} if named else (texts,),
+    ) as trainer:
+        assert trainer.evaluate()["eval_loss"] == 2
+
+
 def test_tokens_are_counted_without_the_padding(tmp_path: Path) -> None:
     class Texts(Line):
         def __getitem__(self, index: int) -> Any:

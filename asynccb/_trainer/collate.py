@@ -72,11 +72,25 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
-def first_size(value: Any) -> int:
-    """Return the samples in a batch: the length of its first tensor, 0 where it has none."""
+def count_samples(batch: Any) -> int:
+    """Return the samples in a batch: the length of its first tensor or else first list, or 1."""
+    return _first_length(batch) or _first_list(batch) or 1
+
+
+def _first_length(value: Any) -> int:
+    """Return the length of the first tensor that has one, or 0."""
     if isinstance(value, torch.Tensor):
         return len(value) if value.ndim else 1
     items = value.values() if isinstance(value, Mapping) else value
     if isinstance(items, str | bytes) or not hasattr(items, "__iter__"):
         return 0
-    return next((size for item in items if (size := first_size(item))), 0)
+    return next((length for item in items if (length := _first_length(item))), 0)
+
+
+def _first_list(batch: Any) -> int:
+    """Return the length of the first list in a batch, or of the batch itself, or 0."""
+    if isinstance(batch, Mapping):
+        columns = [*batch.values()]
+    else:
+        columns = [*batch, batch] if isinstance(batch, tuple | list) else []
+    return next((len(column) for column in columns if isinstance(column, list)), 0)

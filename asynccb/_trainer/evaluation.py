@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 
 from asynccb import distributed
 from asynccb._exceptions import ConfigurationError
-from asynccb._trainer.collate import first_size, map_tensors
+from asynccb._trainer.collate import count_samples, map_tensors
 from asynccb._trainer.forward import Forward
 from asynccb._trainer.speed import speed_metrics
 
@@ -102,7 +102,7 @@ class Evaluation:
         samples = done = 0
         with _eval_mode(model):
             for done, batch in enumerate(batches, 1):
-                size = first_size(batch)
+                size = count_samples(batch)
                 result = self._forward(model, batch)
                 samples += size
                 if result.loss is not None:
@@ -122,7 +122,7 @@ class Evaluation:
         rounds = max(done for _, done in counts)
         for _ in range(rounds - done):
             self._on_batch()  # ranks that ran out of batches keep in step with the others
-        if not any(samples for samples, _ in counts):
+        if not rounds:
             raise ConfigurationError("there is nothing to evaluate: the dataset gave no sample")
         loss, weight = distributed.total(weighed).tolist()  # synchronises
         parts = _interleave(distributed.gather(_to_cpu(kept)))

@@ -16,7 +16,7 @@ from torch import nn
 
 from asynccb import distributed
 from asynccb._state import TrainerState
-from asynccb._trainer.collate import first_size
+from asynccb._trainer.collate import count_samples
 
 
 class Usage:
@@ -41,7 +41,7 @@ class Usage:
 
     def add(self, batch: Any, state: TrainerState) -> None:
         """Count one micro-batch of this rank, for all ranks."""
-        self.samples += first_size(batch) * self._world
+        self.samples += count_samples(batch) * self._world
         if self._tokens == "no" and not self._flos_per_token:
             return
         inputs = batch.get(self._input) if isinstance(batch, Mapping) else None
