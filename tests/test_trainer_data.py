@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from asynccb._exceptions import ConfigurationError
+from asynccb._trainer.collate import default_collate
 from asynccb.trainer import Trainer
 
 
@@ -185,6 +186,23 @@ def test_a_batch_without_tensors_counts_by_its_list(tmp_path: Path, named: bool)
         data_collator=lambda texts: {"texts": texts} if named else (texts,),
     ) as trainer:
         assert trainer.evaluate()["eval_loss"] == 2
+
+
+def test_a_scalar_before_the_samples_of_a_batch_does_not_count_as_their_number(
+    tmp_path: Path,
+) -> None:
+    class Scaled(Model):
+        def forward(self, factor: Any, x: Any, labels: Any) -> Any:  # type: ignore[override]
+            return super().forward(factor * x, labels)
+
+    data = Line(20)  # batches of 8, 8 and 4
+    with Trainer(
+        Scaled(),
+        arguments(tmp_path),
+        eval_dataset=data,
+        data_collator=lambda rows: {"factor": torch.tensor(1.0), **default_collate(rows)},
+    ) as trainer:
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(float((data.y**2).mean()))
 
 
 def test_tokens_are_counted_without_the_padding(tmp_path: Path) -> None:

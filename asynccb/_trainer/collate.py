@@ -78,9 +78,9 @@ def count_samples(batch: Any) -> int:
 
 
 def _first_length(value: Any) -> int:
-    """Return the length of the first tensor that has one, or 0."""
+    """Return the length of the first tensor that has one, or 0; a scalar says nothing of it."""
     if isinstance(value, torch.Tensor):
-        return len(value) if value.ndim else 1
+        return len(value) if value.ndim else 0
     items = value.values() if isinstance(value, Mapping) else value
     if isinstance(items, str | bytes) or not hasattr(items, "__iter__"):
         return 0
