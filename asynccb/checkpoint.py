@@ -93,6 +93,17 @@ def find_checkpoint(
     return path
 
 
+def with_state(found: Path | None) -> Path | None:
+    """Return a checkpoint to go on from; None, with a warning, where it holds weights alone."""
+    if found is None or (found / STATE_FILE).is_file():
+        return found
+    logger.warning(
+        "%s holds no %s: only its weights are taken, and training starts at step 0",
+        *(found, STATE_FILE),
+    )
+    return None
+
+
 @contextlib.contextmanager
 def writing(checkpoint: Path, *, owner: bool) -> Iterator[Path]:
     """

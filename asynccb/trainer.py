@@ -232,11 +232,12 @@ class Trainer(BaseTrainer):
     def _prepare(self, found: Path | None) -> Training:
         """Make everything that lives as long as one training."""
         args, dataset = self.args, self.train_dataset
+        resumed = checkpoint.with_state(found)
         assert dataset is not None
         loader = self._loader(dataset, training=True)
         epochs = Epochs(loader, dataset, args)
         max_steps, num_epochs = length_of(epochs, args)
-        state = self.dispatcher.state = self._new_state(found, max_steps, num_epochs)
+        state = self.dispatcher.state = self._new_state(resumed, max_steps, num_epochs)
         random_state.seed_all(args.seed + distributed.rank())
         if found is not None:
             load_weights(self.model, found)
@@ -259,9 +260,9 @@ class Trainer(BaseTrainer):
             first_step=state.global_step,
             first_tokens=state.num_input_tokens_seen,
         )
-        if found is not None:
-            training.load(found, state.global_step)
-            self._resume_decisions(found, training)
+        if resumed is not None:
+            training.load(resumed, state.global_step)
+            self._resume_decisions(resumed, training)
             if args.ignore_data_skip:
                 training.position.batches = 0
         training.optimization.clear()
@@ -269,22 +270,18 @@ class Trainer(BaseTrainer):
         self.dispatcher.train_dataloader = loader
         return training
 
-    def _new_state(self, found: Path | None, max_steps: int, num_epochs: int) -> TrainerState:
+    def _new_state(self, resumed: Path | None, max_steps: int, num_epochs: int) -> TrainerState:
         args = self.args
         state = TrainerState()
         state.compute_steps(args, max_steps)
-        if found is not None and (found / checkpoint.STATE_FILE).is_file():
-            stored = TrainerState.load_from_json(str(found / checkpoint.STATE_FILE))
+        if resumed is not None:
+            stored = TrainerState.load_from_json(str(resumed / checkpoint.STATE_FILE))
             warn_of_differences(args, state, stored)
             stored.compute_steps(args, max_steps)
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)
                 self.control._new_step()  # the checkpoint's own step has done all that
             state = stored
-        elif found is not None:
-            logger.warning(
-                "%s holds no %s: training starts at step 0", found, checkpoint.STATE_FILE
-            )
         forget_lost_checkpoint(state)
         state.train_batch_size = args.train_batch_size
         state.is_hyper_param_search = False

@@ -17,6 +17,7 @@ from regression import Line, Model, Recorder, Stream, arguments, history, train,
 from asynccb._callback import TrainerCallback
 from asynccb._exceptions import ConfigurationError
 from asynccb._state import ExportableState
+from asynccb._trainer.weights import load_weights
 from asynccb.callbacks import EarlyStoppingCallback
 from asynccb.checkpoint import last_checkpoint
 from asynccb.trainer import Trainer
@@ -324,3 +325,16 @@ def test_a_checkpoint_without_a_state_starts_at_step_zero_with_its_weights(
     second = train(tmp_path, max_steps=0, resume=bare)
     assert weights(second) == weights(first)
     assert "starts at step 0" in caplog.text
+
+
+def test_a_checkpoint_without_a_state_gives_its_weights_and_nothing_else(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 8, "save_steps": 6, "logging_steps": 4}
+    train(tmp_path, **options)
+    folder = tmp_path / "checkpoint-6"
+    (folder / "trainer_state.json").unlink()
+    begun = Model()
+    load_weights(begun, folder)
+    anew = train(tmp_path / "anew", model=begun, **options)
+    resumed = train(tmp_path / "resumed", resume=folder, **options)
+    assert history(resumed) == history(anew)
+    assert weights(resumed) == weights(anew)
