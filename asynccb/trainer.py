@@ -23,6 +23,7 @@ from asynccb._trainer.checks import check_train_dataset, length_of, warn_of_diff
 from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses
 from asynccb._trainer.optimization import Optimization, make_optimizer, make_scheduler
+from asynccb._trainer.resumed import Resumed
 from asynccb._trainer.speed import speed_metrics
 from asynccb._trainer.termination import saving_on_signal
 from asynccb._trainer.training import TrainedModel, Training
@@ -71,8 +72,9 @@ class Trainer(BaseTrainer):
         `resume_from_checkpoint` is a folder, or True for the last one in `args.output_dir`. The
         run then goes on exactly as it would have without the interruption, from any step; a
         resumed run has the checkpoint's history and best metric, but the intervals of the
-        arguments given now (a difference is a warning). Random numbers drawn in loader workers
-        are not restored.
+        arguments given now (a difference is a warning). With other batches or data it makes the
+        steps that the rest of its epochs takes. Random numbers drawn in loader workers are not
+        restored.
 
         Different from transformers, on purpose:
 
@@ -232,19 +234,22 @@ class Trainer(BaseTrainer):
     def _prepare(self, found: Path | None) -> Training:
         """Make everything that lives as long as one training."""
         args, dataset = self.args, self.train_dataset
-        resumed = checkpoint.with_state(found)
         assert dataset is not None
         loader = self._loader(dataset, training=True)
         epochs = Epochs(loader, dataset, args)
-        max_steps, num_epochs = length_of(epochs, args)
-        state = self.dispatcher.state = self._new_state(resumed, max_steps, num_epochs)
+        length = planned = length_of(epochs, args)
+        resumed = None
+        if with_state := checkpoint.with_state(found):
+            resumed = Resumed(with_state, epochs)
+            length = resumed.length(epochs, args, planned)
+        state = self.dispatcher.state = self._new_state(resumed, *length)
         random_state.seed_all(args.seed + distributed.rank())
         if found is not None:
             load_weights(self.model, found)
         optimizer, scheduler = self._optimizers
         optimizer = make_optimizer(self.model, args) if optimizer is None else optimizer
         if scheduler is None:
-            scheduler = make_scheduler(optimizer, args, max_steps)
+            scheduler = make_scheduler(optimizer, args, state.max_steps)
         model = TrainedModel(self.model, args, self.device)
         training = Training(
             model=model,
@@ -257,12 +262,13 @@ class Trainer(BaseTrainer):
                 step=state.global_step,
             ),
             usage=Usage(self.model, str(args.include_num_input_tokens_seen)),
+            planned=planned,
             first_step=state.global_step,
             first_tokens=state.num_input_tokens_seen,
         )
         if resumed is not None:
-            training.load(resumed, state.global_step)
-            self._resume_decisions(resumed, training)
+            training.load(resumed)
+            self._resume_decisions(resumed.folder, training)
             if args.ignore_data_skip:
                 training.position.batches = 0
         training.optimization.clear()
@@ -270,12 +276,12 @@ class Trainer(BaseTrainer):
         self.dispatcher.train_dataloader = loader
         return training
 
-    def _new_state(self, resumed: Path | None, max_steps: int, num_epochs: int) -> TrainerState:
+    def _new_state(self, resumed: Resumed | None, max_steps: int, num_epochs: int) -> TrainerState:
         args = self.args
         state = TrainerState()
         state.compute_steps(args, max_steps)
         if resumed is not None:
-            stored = TrainerState.load_from_json(str(resumed / checkpoint.STATE_FILE))
+            stored = resumed.state
             warn_of_differences(args, state, stored)
             stored.compute_steps(args, max_steps)
             if args.restore_callback_states_from_checkpoint:

@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "lr_scheduler_type": "cosine",
     },
     "stream": {"logging_steps": 2},
+    "unlimited": {"logging_steps": 1, "max_steps": -1, "num_train_epochs": 2},
 }
 
 
@@ -74,8 +75,7 @@ def run(directory: Path, variant: str, resume: Path | None = None) -> Trainer:
         model=Model(dropout=0.3),
         resume=resume,
         given={"train_dataset": NoisyStream() if stream else Noisy(36)},
-        **RUN,
-        **VARIANTS[variant],
+        **RUN | VARIANTS[variant],
     )
 
 
@@ -166,6 +166,50 @@ def test_a_resume_with_smaller_batches_sees_only_the_samples_that_are_left(tmp_p
     )
     assert resumed.state.global_step == 6 + 4
     assert resumed.state.epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "samples", "last"),
+    [(4, 64, 3 + 10 + 16), (16, 64, 3 + 3 + 4), (8, 128, 3 + 13 + 16), (8, 16, 3 + 2)],
+    ids=["smaller batches", "larger batches", "more data", "less data"],
+)
+def test_a_resume_with_other_steps_ends_with_the_epochs_and_with_a_save(
+    tmp_path: Path, batch_size: int, samples: int, last: int
+) -> None:
+    train(tmp_path, num_train_epochs=2, save_steps=3)
+    resumed = train(
+        tmp_path / "resumed",
+        num_train_epochs=2,
+        per_device_train_batch_size=batch_size,
+        resume=tmp_path / "checkpoint-3",
+        given={"train_dataset": Line(samples)},
+    )
+    assert (resumed.state.global_step, resumed.state.max_steps) == (last, last)
+    assert resumed.state.epoch == 2
+    assert resumed.dispatcher.lr_scheduler.get_last_lr() == [0.0, 0.0]
+    assert (tmp_path / "resumed" / f"checkpoint-{last}").is_dir()
+
+
+def test_a_resume_with_smaller_batches_makes_all_the_steps_that_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    train(tmp_path, max_steps=16)
+    resumed = train(
+        tmp_path,
+        max_steps=20,
+        per_device_train_batch_size=4,
+        resume=tmp_path / "checkpoint-16",
+    )
+    assert resumed.state.global_step == 20
+
+
+def test_a_finished_run_that_is_resumed_with_larger_batches_makes_no_step(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"num_train_epochs": 1, "given": {"train_dataset": Line(20)}}
+    train(tmp_path, per_device_train_batch_size=4, **options)
+    resumed = train(
+        tmp_path, per_device_train_batch_size=8, resume=tmp_path / "checkpoint-5", **options
+    )
+    assert resumed.state.global_step == 5
 
 
 def test_ignoring_the_skip_begins_the_epoch_anew(tmp_path: Path) -> None:

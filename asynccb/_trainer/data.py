@@ -194,6 +194,22 @@ class Epochs:
         epoch, steps = divmod(step, self.steps)
         return Position(epoch, min(steps * self._group_size, self.batches))
 
+    def steps_to(self, position: Position) -> int:
+        """Return the steps up to a position, an epoch that was ended early having been whole."""
+        assert self.steps is not None
+        assert self.batches is not None
+        left = 0 if position.cut else self.batches - position.batches
+        return (position.epoch + 1) * self.steps - math.ceil(left / self._group_size)
+
+    def plan(self, length: tuple[int, int]) -> dict[str, Any]:
+        """Return what the steps of a run of that many steps and epochs are made of."""
+        return {
+            "length": length,
+            "batches": self.batches,
+            "samples": self.samples,
+            "group": self._group_size,
+        }
+
     def groups(self, epoch: int, skip: int) -> Iterator[list[Any]]:
         """
         Return the groups of an epoch, without its first `skip` micro-batches.

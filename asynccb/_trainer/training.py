@@ -26,6 +26,7 @@ from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses, Position
 from asynccb._trainer.lost_flags import LostFlags
 from asynccb._trainer.optimization import Optimization
+from asynccb._trainer.resumed import LOOP_FILE, Resumed
 from asynccb._trainer.shared_loss import SharedLoss
 from asynccb._trainer.usage import Usage
 from asynccb.arguments import TrainingArguments
@@ -33,7 +34,6 @@ from asynccb.arguments import TrainingArguments
 logger = logging.getLogger("asynccb")
 
 RANDOM_FILE = "rng_state.pth"
-LOOP_FILE = "loop.pt"
 
 
 class TrainedModel:
@@ -85,6 +85,8 @@ class Training:
     optimization: Optimization
     losses: Losses
     usage: Usage
+    planned: tuple[int, int]
+    """Steps and epochs of the run, had it begun with these data and arguments."""
     position: Position = field(default_factory=Position)
     figures: dict[str, Any] = field(default_factory=dict)
     """Norm of the gradient and learning rate of the last step, as they are logged."""
@@ -110,31 +112,24 @@ class Training:
             "losses": self.losses.state(),
             "figures": self.figures,
             "samples": self.epochs.samples,
+            "plan": self.epochs.plan(self.planned),
             "decisions": self.decisions,
         }
         checkpoint.save_part(loop, folder, checkpoint.of_rank(LOOP_FILE))
         checkpoint.save_part(random_state.capture(), folder, checkpoint.of_rank(RANDOM_FILE))
 
-    def load(self, folder: Path, step: int) -> None:
-        """
-        Go on from a checkpoint; what it lacks (one of transformers has no `loop.pt`) starts anew,
-        with a warning.
-
-        Without the loop's file the position follows from the step, as if no epoch had ended early.
-        """
-        self.saved[step] = folder
+    def load(self, resumed: Resumed) -> None:
+        """Go on from a checkpoint; what it lacks starts anew, with a warning."""
+        folder = resumed.folder
+        self.saved[resumed.state.global_step] = folder
+        self.position = resumed.position
         missing = self.optimization.load(folder)
-        if loop := checkpoint.load_part(folder, checkpoint.of_rank(LOOP_FILE)):
-            self.position = Position(**loop["position"])
-            # The batches of another size that hold the samples that were seen; the rest of one is
-            # seen again.
-            self.position.batches = self.position.batches * loop["samples"] // self.epochs.samples
+        if loop := resumed.loop:
             self.losses.restore(loop["losses"])
             self.figures = loop["figures"]
             self.decisions = loop.get("decisions")
         else:
             missing.append(LOOP_FILE)
-            self.position = self.epochs.position_of(step)
         self._random = checkpoint.load_part(folder, checkpoint.of_rank(RANDOM_FILE))
         if self._random is None:
             missing.append(RANDOM_FILE)
