@@ -2,7 +2,8 @@
 A model's weights, written to disk.
 
 Promises: written as safetensors where that package is there, else with `torch.save`; under the
-names that the model itself has for them; a compiled or DDP-wrapped model's never reach the disk.
+names that the model itself has for them; those of what data parallelism and
+`torch.compile` put around it never reach the disk.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PICKLED = "pytorch_model.bin"
 
 def save_weights(model: nn.Module, folder: Path) -> None:
     """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
+    model = bare(model)
     if callable(save_pretrained := getattr(model, "save_pretrained", None)):
         save_pretrained(str(folder), **_under_own_names(save_pretrained))
     elif importlib.util.find_spec("safetensors"):
@@ -39,11 +41,19 @@ def _under_own_names(save_pretrained: Callable[..., Any]) -> dict[str, bool]:
 
 
 def bare(model: Any) -> nn.Module:
-    """Return the model without what DistributedDataParallel and `torch.compile` put around it."""
-    while isinstance(getattr(model, "module", None), nn.Module):
-        model = model.module
-    found: nn.Module = getattr(model, "_orig_mod", model)
+    """Return the model without what data parallelism and `torch.compile` put around it."""
+    found: nn.Module = model
+    while (inner := _wrapped(found)) is not None:
+        found = inner
     return found
+
+
+def _wrapped(model: nn.Module) -> nn.Module | None:
+    # By class: a model may well have a part of its own that it calls `module`.
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        wrapped: nn.Module = model.module
+        return wrapped
+    return getattr(model, "_orig_mod", None)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 from regression import Line, Model, train, weights
+from safetensors.torch import load_file
 from torch import nn
 
 from asynccb import checkpoint
@@ -265,6 +266,13 @@ def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     load_weights(loaded, tmp_path)
     assert torch.equal(loaded["head"].weight, saved["embed"].weight)
     assert loaded["head"].weight is loaded["embed"].weight
+
+
+def test_a_part_that_a_model_calls_its_module_is_not_taken_for_the_model(tmp_path: Path) -> None:
+    model = nn.Module()
+    model.module, model.head = nn.Linear(1, 2), nn.Linear(2, 1)
+    save_weights(model, tmp_path)
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
 
 
 def test_the_arguments_are_written_without_their_secrets(tmp_path: Path) -> None:

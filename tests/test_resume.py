@@ -7,12 +7,14 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from regression import Line, Model, Recorder, Stream, arguments, history, train, weights
+from torch import nn
 
 from asynccb._callback import TrainerCallback
 from asynccb._exceptions import ConfigurationError
@@ -136,6 +138,24 @@ def test_a_finished_run_goes_on_where_it_is_given_more_steps(tmp_path: Path) -> 
     assert weights(more) == weights(whole)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [nn.DataParallel, lambda model: torch.compile(model, backend="eager")],
+    ids=["parallel", "compiled"],
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_a_run_of_a_wrapped_model_is_resumed_with_a_bare_one_and_the_other_way_round(
+    tmp_path: Path, wrap: Callable[[nn.Module], nn.Module]
+) -> None:
+    whole = train(tmp_path, model=wrap(Model()), max_steps=4, save_steps=2)
+    bare = train(tmp_path / "bare", max_steps=4, save_steps=2, resume=tmp_path / "checkpoint-2")
+    again = train(
+        tmp_path, model=wrap(Model()), max_steps=4, resume=tmp_path / "bare" / "checkpoint-4"
+    )
+    assert list(weights(bare).values()) == list(weights(whole).values())
+    assert list(weights(again).values()) == list(weights(whole).values())
+
+
 def test_the_data_of_the_interrupted_epoch_is_not_loaded_again(tmp_path: Path) -> None:
     loaded: list[int] = []
 
@@ -230,6 +250,7 @@ def test_a_checkpoint_of_the_model_only_resumes_with_a_warning(
 
 KILLED = """
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from regression import Model, Recorder, train
 def at_step_end(state, control):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from asynccb._exceptions import ConfigurationError
-from asynccb._model_files import PICKLED, SAFE
+from asynccb._model_files import PICKLED, SAFE, bare
 
 SAFE_INDEX = "model.safetensors.index.json"
 
@@ -27,6 +27,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     Raises `ConfigurationError` where the folder holds no weights, or those of another model.
     """
     state = _read(folder)
+    model = bare(model)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
