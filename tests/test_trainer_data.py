@@ -165,6 +165,14 @@ def test_evaluation_leaves_the_model_in_the_mode_it_was_in(tmp_path: Path) -> No
         assert model.training
 
 
+def test_evaluation_leaves_a_frozen_part_of_the_model_frozen(tmp_path: Path) -> None:
+    model = Model()
+    model.dropout.eval()
+    with Trainer(model, arguments(tmp_path), eval_dataset=Line(8)) as trainer:
+        trainer.evaluate()
+    assert (model.training, model.dropout.training) == (True, False)
+
+
 def test_an_empty_evaluation_dataset_is_refused(tmp_path: Path) -> None:
     with (
         Trainer(Model(), arguments(tmp_path)) as trainer,

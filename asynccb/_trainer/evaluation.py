@@ -139,12 +139,14 @@ class Evaluation:
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        model.train(modes[0][1])
+        for module, training in modes:  # a part may be frozen
+            module.training = training
 
 
 def _to_cpu(parts: list[Any]) -> list[Any]:
