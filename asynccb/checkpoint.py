@@ -154,14 +154,22 @@ def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> An
     path = folder / name
     if not path.is_file():
         return None
+    with naming_damage(path, RuntimeError, EOFError, OSError):
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:
+            logger.warning("%s is not read, because it may run code: %s", path, error)
+            return None
+
+
+@contextlib.contextmanager
+def naming_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Raise `ConfigurationError` with the path for these errors of reading a file."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        logger.warning("%s is not read, because it may run code: %s", path, error)
-        return None
-    except (RuntimeError, EOFError, OSError) as error:
+        yield
+    except errors as error:
         raise ConfigurationError(
-            f"{path} is damaged ({error}); resume from an earlier checkpoint"
+            f"{path} is damaged ({error!r}); resume from an earlier checkpoint"
         ) from error
 
 

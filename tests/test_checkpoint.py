@@ -255,6 +255,22 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_weights(nn.Linear(1, 1), tmp_path / "checkpoint-1")
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("model.safetensors", b"\x08\x00"),
+        ("model.safetensors.index.json", b'{"weight_map": '),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "shard"}}'),
+        ("pytorch_model.bin", b"PK\x03\x04"),
+        ("pytorch_model.bin", b""),
+    ],
+)
+def test_damaged_weights_are_named(tmp_path: Path, name: str, left: bytes) -> None:
+    (tmp_path / name).write_bytes(left)
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path}/\S+ is damaged"):
+        load_weights(Model(), tmp_path)
+
+
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
     def tied() -> nn.Module:
         model = nn.ModuleDict({"embed": nn.Embedding(3, 2), "head": nn.Linear(2, 3, bias=False)})

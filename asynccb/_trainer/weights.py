@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from asynccb._exceptions import ConfigurationError
 from asynccb._model_files import PICKLED, SAFE, bare
+from asynccb.checkpoint import naming_damage
 
 SAFE_INDEX = "model.safetensors.index.json"
 
@@ -24,7 +26,8 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     """
     Put the weights of a folder into the model, in place, on whatever device it is.
 
-    Raises `ConfigurationError` where the folder holds no weights, or those of another model.
+    Raises `ConfigurationError` where the folder holds no weights, damaged ones, or those of another
+    model.
     """
     state = _read(folder)
     model = bare(model)
@@ -46,25 +49,34 @@ def _read(folder: Path) -> dict[str, Any]:
     if (folder / SAFE).is_file():
         return _read_safe(folder / SAFE)
     if (folder / SAFE_INDEX).is_file():
-        shards = json.loads((folder / SAFE_INDEX).read_text("utf-8"))["weight_map"].values()
         state: dict[str, Any] = {}
-        for name in sorted(set(shards)):
+        for name in _shards(folder / SAFE_INDEX):
             state.update(_read_safe(folder / name))
         return state
     if (folder / PICKLED).is_file():
-        pickled: dict[str, Any] = torch.load(
-            folder / PICKLED, map_location="cpu", weights_only=True
-        )
-        return pickled
+        return _read_pickled(folder / PICKLED)
     raise ConfigurationError(f"{folder} holds no weights: neither {SAFE} nor {PICKLED} is there")
+
+
+def _shards(index: Path) -> list[str]:
+    with naming_damage(index, OSError, ValueError, TypeError, KeyError, AttributeError):
+        return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
 
 
 def _read_safe(path: Path) -> dict[str, Any]:
     if not importlib.util.find_spec("safetensors"):
         raise ConfigurationError(f"reading {path} needs the package safetensors: pip install it")
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(str(path))
+    with naming_damage(path, OSError, SafetensorError):
+        return load_file(str(path))
+
+
+def _read_pickled(path: Path) -> dict[str, Any]:
+    with naming_damage(path, OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
 
 
 def _not_tied(model: nn.Module, missing: set[str]) -> set[str]:
