@@ -232,6 +232,51 @@ def test_a_finished_run_that_is_resumed_with_larger_batches_makes_no_step(tmp_pa
     assert resumed.state.global_step == 5
 
 
+def optimized(kind: type[torch.optim.Optimizer], schedule: Any, groups: int = 1) -> Any:
+    """A model, and what is given to a Trainer to train it so."""
+    model = Model()
+    parts = [[*model.parameters()]] if groups == 1 else [[model.a], [model.b]]
+    optimizer = kind([{"params": part, "lr": 0.1} for part in parts])  # type: ignore[call-arg]
+    return {"model": model, "given": {"optimizers": (optimizer, schedule(optimizer))}}
+
+
+def exponential(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.9)
+
+
+def in_steps(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "message"),
+    [
+        (
+            (torch.optim.Adam, exponential),
+            (torch.optim.SGD, exponential),
+            r"checkpoint-2/optimizer\.pt is of Adam, not of SGD",
+        ),
+        (
+            (torch.optim.SGD, in_steps),
+            (torch.optim.SGD, exponential),
+            r"checkpoint-2/scheduler\.pt is of StepLR, not of ExponentialLR",
+        ),
+        (
+            (torch.optim.SGD, in_steps),
+            (torch.optim.SGD, in_steps, 2),
+            r"checkpoint-2/optimizer\.pt does not fit SGD",
+        ),
+    ],
+    ids=["optimizer", "schedule", "groups"],
+)
+def test_a_resume_with_another_optimizer_or_schedule_is_refused_by_name(
+    tmp_path: Path, then: Any, now: Any, message: str
+) -> None:
+    train(tmp_path, max_steps=2, **optimized(*then))
+    with pytest.raises(ConfigurationError, match=message):
+        train(tmp_path, max_steps=4, resume=tmp_path / "checkpoint-2", **optimized(*now))
+
+
 def test_ignoring_the_skip_begins_the_epoch_anew(tmp_path: Path) -> None:
     train(tmp_path, max_steps=2)
     resumed = train(tmp_path, max_steps=4, ignore_data_skip=True, resume=tmp_path / "checkpoint-2")

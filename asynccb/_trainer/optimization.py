@@ -8,7 +8,7 @@ fused AdamW takes the scaler's verdict there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -153,24 +153,48 @@ class Optimization:
 
     def save(self, folder: Path) -> None:
         """Write the states of optimizer, schedule and scaler; reads them from the device."""
-        checkpoint.save_part(self.optimizer.state_dict(), folder, "optimizer.pt")
-        checkpoint.save_part(self.scheduler.state_dict(), folder, "scheduler.pt")
-        if self._scaler.is_enabled():
-            checkpoint.save_part(self._scaler.state_dict(), folder, "scaler.pt")
+        for name, part in self._parts().items():
+            checkpoint.save_part(part.state_dict(), folder, name)
 
-    def load(self, folder: Path) -> list[str]:
-        """Take the states back; return the names of those that are missing."""
+    def classes(self) -> dict[str, str]:
+        """Return the class of what has its state in each file."""
+        return {name: type(part).__qualname__ for name, part in self._parts().items()}
+
+    def load(self, folder: Path, classes: Mapping[str, str]) -> list[str]:
+        """
+        Take the states back; return the names of those that are missing.
+
+        `classes` is what `classes` returned then, as far as it is known. Raises
+        `ConfigurationError` for a state of another class, or one that does not fit.
+        """
+        missing = []
+        for name, part in self._parts().items():
+            state = checkpoint.load_part(folder, name, self._device)
+            if state is None:
+                missing.append(name)
+                continue
+            now = type(part).__qualname__
+            if (then := classes.get(name, now)) != now:
+                raise _misfit(folder / name, f"is of {then}, not of {now}")
+            try:
+                part.load_state_dict(state)
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise _misfit(folder / name, f"does not fit {now} ({error!r})") from error
+        return missing
+
+    def _parts(self) -> dict[str, Optimizer | LRScheduler | torch.amp.GradScaler]:
+        """Return what has a state of its own, by the name of its file."""
         parts: dict[str, Optimizer | LRScheduler | torch.amp.GradScaler] = {
             "optimizer.pt": self.optimizer,
             "scheduler.pt": self.scheduler,
         }
         if self._scaler.is_enabled():
             parts["scaler.pt"] = self._scaler
-        missing = []
-        for name, part in parts.items():
-            state = checkpoint.load_part(folder, name, self._device)
-            if state is None:
-                missing.append(name)
-            else:
-                part.load_state_dict(state)
-        return missing
+        return parts
+
+
+def _misfit(path: Path, how: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the state in {path} {how}; resume with what the checkpoint was saved with, or delete the "
+        "file to begin with a new state"
+    )

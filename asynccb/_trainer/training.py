@@ -114,6 +114,7 @@ class Training:
             "samples": self.epochs.samples,
             "plan": self.epochs.plan(self.planned),
             "decisions": self.decisions,
+            "classes": self.optimization.classes(),
         }
         checkpoint.save_part(loop, folder, checkpoint.of_rank(LOOP_FILE))
         checkpoint.save_part(random_state.capture(), folder, checkpoint.of_rank(RANDOM_FILE))
@@ -123,8 +124,9 @@ class Training:
         folder = resumed.folder
         self.saved[resumed.state.global_step] = folder
         self.position = resumed.position
-        missing = self.optimization.load(folder)
-        if loop := resumed.loop:
+        loop = resumed.loop or {}
+        missing = self.optimization.load(folder, loop.get("classes", {}))
+        if loop:
             self.losses.restore(loop["losses"])
             self.figures = loop["figures"]
             self.decisions = loop.get("decisions")
