@@ -69,7 +69,7 @@ def find_checkpoint(
     resume_from: str | os.PathLike[str] | bool | None, directory: Path
 ) -> Path | None:
     """
-    Return the checkpoint that `resume_from_checkpoint` means.
+    Return the checkpoint that `resume_from_checkpoint` means, as an absolute path.
 
     None and False: none. True: the last one in `directory`. A path: that one. Raises
     `ConfigurationError` where there is no such checkpoint.
@@ -83,8 +83,8 @@ def find_checkpoint(
                 f"resume_from_checkpoint=True, but {directory} holds no checkpoint-<step> folder; "
                 "leave it out to start anew"
             )
-        return found
-    path = Path(resume_from).expanduser()
+        return found.absolute()
+    path = Path(resume_from).expanduser().absolute()
     if not path.is_dir():
         raise ConfigurationError(
             f"resume_from_checkpoint={str(resume_from)!r} is no directory; "

@@ -18,7 +18,7 @@ from asynccb._events import Event
 from asynccb._state import TrainerState
 from asynccb._trainer import callback_states, random_state
 from asynccb._trainer.base import BaseTrainer, status_of
-from asynccb._trainer.best import forget_lost_checkpoint, load_best, note_best, note_best_checkpoint
+from asynccb._trainer.best import find_best_again, load_best, note_best, note_best_checkpoint
 from asynccb._trainer.checks import check_train_dataset, length_of, warn_of_differences
 from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses
@@ -225,7 +225,7 @@ class Trainer(BaseTrainer):
         )
         metrics |= {"total_flos": float(state.total_flos), "train_loss": loss}
         self.log(metrics)
-        load_best(self.args, state, self.model)
+        load_best(self.args, state, self.model, training.directory)
         self._emit(Event.TRAIN_END)
         return TrainOutput(state.global_step, loss, metrics)
 
@@ -262,6 +262,7 @@ class Trainer(BaseTrainer):
                 step=state.global_step,
             ),
             usage=Usage(self.model, str(args.include_num_input_tokens_seen)),
+            directory=Path(args.output_dir).absolute(),
             planned=planned,
             first_step=state.global_step,
             first_tokens=state.num_input_tokens_seen,
@@ -287,8 +288,8 @@ class Trainer(BaseTrainer):
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)
                 self.control._new_step()  # the checkpoint's own step has done all that
+            find_best_again(stored, resumed.folder)
             state = stored
-        forget_lost_checkpoint(state)
         state.train_batch_size = args.train_batch_size
         state.is_hyper_param_search = False
         state.init_training_references(self, max_steps, num_epochs)
@@ -297,7 +298,7 @@ class Trainer(BaseTrainer):
     def _save_checkpoint(self, training: Training) -> Path:
         """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
         args, state = self.args, self.state
-        path = checkpoint.checkpoint_path(Path(args.output_dir), state.global_step)
+        path = checkpoint.checkpoint_path(training.directory, state.global_step)
         training.saved[state.global_step] = path
         note_best_checkpoint(state, training.saved)
         if training.position.batches:

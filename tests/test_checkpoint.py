@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given as for_all
 from hypothesis import strategies as st
-from regression import Line, Model, train, weights
+from regression import Line, Model, Recorder, train, weights
 from safetensors.torch import load_file
 from torch import nn
 
@@ -247,6 +247,37 @@ def test_a_checkpoint_counts_that_was_saved_before_the_best_evaluation_of_its_st
         **settings,
     )
     assert resumed.state.best_model_checkpoint == str(tmp_path / "checkpoint-8")
+
+
+def test_checkpoints_stay_in_one_place_when_the_program_changes_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def leave(state: TrainerState, control: Any) -> None:
+        if state.global_step == 3:
+            os.chdir(elsewhere)
+
+    trainer = train(
+        Path("out"),
+        Recorder(on_step_end=leave),
+        model=Scripted(1, 2),
+        given={"eval_dataset": Line(8)},
+        **BEST | {"max_steps": 4},
+    )
+    names = [path.name for path in list_checkpoints(tmp_path / "out")]
+    assert names == ["checkpoint-2", "checkpoint-4"]
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "out" / "checkpoint-2")
+
+
+def test_a_run_that_was_moved_finds_its_best_checkpoint_where_it_is_resumed(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"given": {"eval_dataset": Line(8)}}
+    train(tmp_path / "here", model=Scripted(1, 2), **options, **BEST | {"max_steps": 4})
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    resumed = train(there, model=Scripted(2, 2), resume=there / "checkpoint-4", **options, **BEST)
+    assert resumed.state.best_model_checkpoint == str(there / "checkpoint-2")
 
 
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:

@@ -58,20 +58,31 @@ def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None
         state.best_model_checkpoint = str(saved[step])
 
 
-def forget_lost_checkpoint(state: TrainerState) -> None:
-    """Take out of the state a best checkpoint that is not there, with a warning."""
+def find_best_again(state: TrainerState, resumed: Path) -> None:
+    """
+    Look for the best checkpoint of a run that is resumed.
+
+    Where the run's folder was moved it lies beside the one that is resumed from; where it is not
+    there, it is taken out of the state, with a warning.
+    """
     best = state.best_model_checkpoint
-    if best is not None and not Path(best).is_dir():
+    if best is None:
+        return
+    places = (Path(best).absolute(), resumed.with_name(Path(best).name))
+    found = next((str(place) for place in places if place.is_dir()), None)
+    if found is None:
         logger.warning("the best checkpoint %s is gone; it cannot be loaded at the end", best)
-        state.best_model_checkpoint = None
+    state.best_model_checkpoint = found
 
 
-def load_best(args: TrainingArguments, state: TrainerState, model: nn.Module) -> None:
+def load_best(
+    args: TrainingArguments, state: TrainerState, model: nn.Module, directory: Path
+) -> None:
     """
     End a training with the best model, as the arguments say.
 
-    Loads it, and with `save_total_limit=1` deletes all other checkpoints. Where the best model
-    was never saved the last weights stay, with a warning.
+    Loads it, and with `save_total_limit=1` deletes all other checkpoints in `directory`. Where the
+    best model was never saved the last weights stay, with a warning.
     """
     best = state.best_model_checkpoint
     if args.load_best_model_at_end and best is None:
@@ -86,4 +97,4 @@ def load_best(args: TrainingArguments, state: TrainerState, model: nn.Module) ->
         load_weights(model, Path(best))
     distributed.barrier()  # nobody reads any more
     if args.should_save and args.save_total_limit == 1:
-        checkpoint.keep_only(Path(args.output_dir), Path(best))
+        checkpoint.keep_only(directory, Path(best))

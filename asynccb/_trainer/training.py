@@ -85,6 +85,8 @@ class Training:
     optimization: Optimization
     losses: Losses
     usage: Usage
+    directory: Path
+    """Where its checkpoints go, also when the program changes its own directory."""
     planned: tuple[int, int]
     """Steps and epochs of the run, had it begun with these data and arguments."""
     position: Position = field(default_factory=Position)
