@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 from asynccb import checkpoint, distributed
 from asynccb._events import Event
 from asynccb._state import TrainerState
-from asynccb._trainer import callback_states, random_state
+from asynccb._trainer import callback_states, checks, random_state
 from asynccb._trainer.base import BaseTrainer, status_of
 from asynccb._trainer.best import find_best_again, load_best, note_best, note_best_checkpoint
-from asynccb._trainer.checks import check_train_dataset, length_of, warn_of_differences
 from asynccb._trainer.data import Epochs
 from asynccb._trainer.losses import Losses
 from asynccb._trainer.optimization import Optimization, make_optimizer, make_scheduler
@@ -101,7 +100,8 @@ class Trainer(BaseTrainer):
         Raises `ConfigurationError` for a missing dataset or checkpoint, and whatever a `def` hook
         or the model raises; the dispatcher is closed then, with the status failed.
         """
-        check_train_dataset(self.train_dataset)
+        checks.check_train_dataset(self.train_dataset)
+        checks.check_output_dir(self.args)
         found = checkpoint.find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
         try:
             jit = self.args.enable_jit_checkpoint
@@ -237,7 +237,7 @@ class Trainer(BaseTrainer):
         assert dataset is not None
         loader = self._loader(dataset, training=True)
         epochs = Epochs(loader, dataset, args)
-        length = planned = length_of(epochs, args)
+        length = planned = checks.length_of(epochs, args)
         resumed = None
         if with_state := checkpoint.with_state(found):
             resumed = Resumed(with_state, epochs)
@@ -283,7 +283,7 @@ class Trainer(BaseTrainer):
         state.compute_steps(args, max_steps)
         if resumed is not None:
             stored = resumed.state
-            warn_of_differences(args, state, stored)
+            checks.warn_of_differences(args, state, stored)
             stored.compute_steps(args, max_steps)
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)

@@ -215,6 +215,17 @@ def test_what_cannot_work_is_refused_by_name(
         train(tmp_path, given=given, **settings)
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_first_step(
+    tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").touch()
+    recorder = Recorder()
+    with pytest.raises(ConfigurationError, match=r"output_dir is '.*/file is no directory"):
+        train(tmp_path / place, recorder)
+    assert recorder.events == ["on_init_end"]
+
+
 def test_a_callback_without_its_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="it takes a list of callbacks"):
         Trainer(Model(), arguments(tmp_path), callbacks=Recorder())  # type: ignore[arg-type]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,6 +100,19 @@ def check_train_dataset(dataset: Any) -> Any:
     if size_of(dataset) == 0:
         logger.warning("train_dataset is empty: no step will be made")
     return dataset
+
+
+def check_output_dir(args: TrainingArguments) -> None:
+    """Raise `ConfigurationError` where checkpoints are wanted and could not be written."""
+    if args.save_strategy == SaveStrategy.NO and not args.enable_jit_checkpoint:
+        return
+    directory = Path(args.output_dir).absolute()
+    there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"output_dir is {args.output_dir!r}, and {there} is no directory that can be written "
+            "to; give another, or set save_strategy='no'"
+        )
 
 
 def warn_of_differences(args: TrainingArguments, now: TrainerState, then: TrainerState) -> None:
