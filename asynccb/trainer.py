@@ -50,7 +50,8 @@ class Trainer(BaseTrainer):
     `compute_loss_func(outputs, labels)` does. `eval_dataset` may be a dict of datasets; the
     metrics of each are then named `eval_<name>_...`. `compute_metrics` gets numpy arrays of all
     predictions and labels. `optimizers` is a pair (optimizer, scheduler); where it holds None,
-    each `train()` makes AdamW and the schedule of the arguments anew.
+    each `train()` makes AdamW and the schedule of the arguments anew. `ReduceLROnPlateau` goes by
+    `metric_for_best_model`, or the loss, of each evaluation.
 
     The callbacks, in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
     and the display. Under `torchrun` every rank makes a Trainer: gradients are averaged, data is
@@ -208,7 +209,9 @@ class Trainer(BaseTrainer):
             logs = {"loss": training.losses.take(step), **training.figures}
             self._log(logs, training)
         if self.control.should_evaluate:
-            improved = note_best(self.args, self.state, self.evaluate())
+            metrics = self.evaluate()
+            training.optimization.judge(metrics)
+            improved = note_best(self.args, self.state, metrics)
             if self.args.save_strategy == SaveStrategy.BEST and improved:
                 self.control.should_save = True
         if self.control.should_save:

@@ -269,6 +269,35 @@ def test_a_given_optimizer_and_schedule_are_used(tmp_path: Path) -> None:
     assert rates == [0.125, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [(None, [0.25] * 5), ("score", [0.25, 0.25, 0.125, 0.0625, 0.03125])],
+)
+def test_a_plateau_schedule_goes_by_the_metric_of_each_evaluation(
+    tmp_path: Path, metric: str | None, expected: list[float]
+) -> None:
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    scores = iter([2.0, 1.0, 1.0, 1.0])
+    trainer = train(
+        tmp_path,
+        model=model,
+        max_steps=5,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        eval_on_start=True,
+        metric_for_best_model=metric,
+        given={
+            "optimizers": (optimizer, schedule),
+            "compute_metrics": lambda prediction: {"score": next(scores, 1.0)},
+        },
+    )
+    rates = [entry["learning_rate"] for entry in history(trainer) if "learning_rate" in entry]
+    assert rates == expected
+
+
 class ReadsOfTensors(TorchDispatchMode):
     """Count the reads of a tensor's value by the host, each of which would wait for a GPU."""
 

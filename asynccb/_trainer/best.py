@@ -24,23 +24,29 @@ from asynccb.arguments import SaveStrategy, TrainingArguments
 logger = logging.getLogger("asynccb")
 
 
-def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any]) -> bool:
+def metric_in(metrics: Mapping[str, Any], given: str) -> Any:
     """
-    Compare an evaluation with the best so far, write it into the state, and return whether it is
-    better.
+    Return a metric of an evaluation by its name, with or without `eval_`.
 
-    Raises `ConfigurationError` where the metric is not among those of the evaluation.
+    Raises `ConfigurationError` where the evaluation gave no such metric.
     """
-    if args.metric_for_best_model is None:
-        return False
-    given = args.metric_for_best_model
     name = given if given.startswith("eval_") else f"eval_{given}"
     if name not in metrics:
         raise ConfigurationError(
             f"metric_for_best_model is {given!r}, and the evaluation gave no {name!r}; "
             f"it gave {', '.join(sorted(metrics))}"
         )
-    value = metrics[name]
+    return metrics[name]
+
+
+def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any]) -> bool:
+    """
+    Compare an evaluation with the best so far, write it into the state, and return whether it is
+    better.
+    """
+    if args.metric_for_best_model is None:
+        return False
+    value = metric_in(metrics, args.metric_for_best_model)
     if state.best_metric is None:
         state.best_metric = float("-inf") if args.greater_is_better else float("inf")
     better = value > state.best_metric if args.greater_is_better else value < state.best_metric

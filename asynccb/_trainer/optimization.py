@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from asynccb import checkpoint
 from asynccb._exceptions import ConfigurationError
+from asynccb._trainer.best import metric_in
 from asynccb.arguments import SchedulerType, TrainingArguments
 
 _WITH_GRAPHS = ("reduce-overhead", "max-autotune")
@@ -107,6 +109,7 @@ class Optimization:
         self._model = model
         self._scaler = torch.amp.GradScaler(device.type, enabled=args.fp16)
         self._max_grad_norm = args.max_grad_norm
+        self._metric = args.metric_for_best_model or "loss"
         self._device = device
         # A CUDA graph's gradients lie in its own memory, which its next run overwrites: a group of
         # several runs adds into tensors of ours instead.
@@ -137,8 +140,14 @@ class Optimization:
         return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
 
     def advance(self) -> None:
-        """Move the schedule to the next step."""
-        self.scheduler.step()
+        """Move the schedule to the next step, unless it goes by evaluations."""
+        if not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
+
+    def judge(self, metrics: Mapping[str, Any]) -> None:
+        """Move a schedule that goes by evaluations; waits for a metric on the device."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(metric_in(metrics, self._metric))
 
     def clear(self) -> None:
         """Drop all gradients, so that no part of them reaches a later step."""
