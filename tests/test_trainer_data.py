@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from regression import Line, Model, Recorder, Stream, arguments, history, train
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from asynccb._exceptions import ConfigurationError
 from asynccb._trainer.collate import default_collate
@@ -254,6 +254,24 @@ def test_ranks_share_every_sample_out(
     assert len(samples(even)) < length + world
 
 
+@settings(deadline=None, max_examples=60)
+@for_all(
+    length=st.integers(1, 40),
+    batch_size=st.integers(1, 6),
+    world=st.integers(1, 5),
+    training=st.booleans(),
+    drop_last=st.booleans(),
+)
+def test_a_stream_that_knows_its_length_has_one_on_each_rank(
+    length: int, batch_size: int, world: int, training: bool, drop_last: bool
+) -> None:
+    for rank in range(world):
+        loader = loader_of(
+            Measured(length), batch_size, world, rank, training, dataloader_drop_last=drop_last
+        )
+        assert len(loader) == len(list(loader))
+
+
 def samples(ranks: list[list[list[int]]]) -> list[int]:
     return [sample for batches in ranks for batch in batches for sample in batch]
 
@@ -266,10 +284,23 @@ class Counts(IterableDataset[int]):
         return iter(range(self.length))
 
 
+class Measured(Counts):
+    def __len__(self) -> int:
+        return self.length
+
+
 def shared(
     length: int, batch_size: int, world: int, rank: int, stream: bool, training: bool
 ) -> list[list[int]]:
     """The batches of one rank."""
+    data: Any = Counts(length) if stream else range(length)
+    return list(loader_of(data, batch_size, world, rank, training))
+
+
+def loader_of(
+    data: Any, batch_size: int, world: int, rank: int, training: bool, **more: Any
+) -> DataLoader[Any]:
+    """What loads the batches of one rank."""
     from asynccb._trainer.data import make_loader
 
     with pytest.MonkeyPatch.context() as patch:
@@ -279,7 +310,6 @@ def shared(
             Path("unused"),
             per_device_train_batch_size=batch_size,
             per_device_eval_batch_size=batch_size,
+            **more,
         )
-        data: Any = Counts(length) if stream else range(length)
-        loader = make_loader(data, args, list, training=training, pin=False)
-        return list(loader)
+        return make_loader(data, args, list, training=training, pin=False)

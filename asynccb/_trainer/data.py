@@ -109,6 +109,17 @@ class SharedStream(IterableDataset[Any]):
                 group = list(itertools.islice(itertools.cycle(group), wanted))
             yield from group[self._share.of(len(group))]
 
+    def __len__(self) -> int:
+        """Return how many samples this rank gets; TypeError where the dataset has no length."""
+        groups, tail = divmod(len(self._dataset), self._share.group)  # type: ignore[arg-type]
+        whole = groups * self._samples_of(self._share.group)
+        return whole if self._drop_last else whole + self._samples_of(tail)
+
+    def _samples_of(self, size: int) -> int:
+        """Return how many samples this rank gets of a group that is read as so many."""
+        size += 0 if self._exact else self._share.padding(size)
+        return len(range(size)[self._share.of(size)])
+
 
 def make_loader(
     dataset: Dataset[Any],
