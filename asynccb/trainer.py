@@ -273,7 +273,7 @@ class Trainer(BaseTrainer):
         if resumed is not None:
             training.load(resumed)
             self._resume_decisions(resumed.folder, training)
-            if args.ignore_data_skip:
+            if args.ignore_data_skip and training.position.batches != epochs.batches:
                 training.position.batches = 0
         training.optimization.clear()
         self.dispatcher.optimizer, self.dispatcher.lr_scheduler = optimizer, scheduler

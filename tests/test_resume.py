@@ -283,6 +283,13 @@ def test_ignoring_the_skip_begins_the_epoch_anew(tmp_path: Path) -> None:
     assert resumed.state.epoch == 2 / 8
 
 
+def test_ignoring_the_skip_repeats_no_epoch_that_was_whole(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"num_train_epochs": 2, "save_steps": 8}
+    train(tmp_path, **options)
+    resumed = train(tmp_path, ignore_data_skip=True, resume=tmp_path / "checkpoint-8", **options)
+    assert resumed.state.epoch == 2
+
+
 def test_a_checkpoint_of_the_model_only_resumes_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
