@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from regression import Line, Model, Recorder, arguments, history, train, weights
 from waiting import eventually
 
@@ -195,6 +196,11 @@ def test_a_failing_async_hook_with_on_error_raise_ends_training(tmp_path: Path) 
         ({"train_dataset": iter("abc")}, {}, "is no dataset"),
         ({"eval_dataset": {"a": 3}}, {}, "3 is no dataset"),
         ({"compute_metrics": print}, {"eval_strategy": "epoch"}, "compute_metrics returned None"),
+        (
+            {"compute_metrics": lambda prediction: {1: 0.5}},
+            {"eval_strategy": "epoch"},
+            "a metric named 1",
+        ),
         ({"optimizers": 3}, {}, "optimizers is 3"),
         ({"optimizers": (None, object())}, {}, "without the optimizer"),
         ({"train_dataset": None}, {}, "nothing to train on"),
@@ -205,6 +211,11 @@ def test_a_failing_async_hook_with_on_error_raise_ends_training(tmp_path: Path) 
             {},
             {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"},
             "gave no 'eval_accuracy'; it gave epoch, eval_loss",
+        ),
+        (
+            {"compute_metrics": lambda prediction: {"accuracy": torch.ones(2)}},
+            {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"},
+            r"gave tensor\(\[1., 1.\]\) for 'eval_accuracy'; it takes a number",
         ),
     ],
 )

@@ -24,11 +24,12 @@ from asynccb.arguments import SaveStrategy, TrainingArguments
 logger = logging.getLogger("asynccb")
 
 
-def metric_in(metrics: Mapping[str, Any], given: str) -> Any:
+def metric_in(metrics: Mapping[str, Any], given: str) -> float:
     """
     Return a metric of an evaluation by its name, with or without `eval_`.
 
-    Raises `ConfigurationError` where the evaluation gave no such metric.
+    Raises `ConfigurationError` where the evaluation gave no such metric, or no number for it. Waits
+    for a metric on a device.
     """
     name = given if given.startswith("eval_") else f"eval_{given}"
     if name not in metrics:
@@ -36,7 +37,13 @@ def metric_in(metrics: Mapping[str, Any], given: str) -> Any:
             f"metric_for_best_model is {given!r}, and the evaluation gave no {name!r}; "
             f"it gave {', '.join(sorted(metrics))}"
         )
-    return metrics[name]
+    try:
+        return float(metrics[name])
+    except (RuntimeError, TypeError, ValueError):
+        raise ConfigurationError(
+            f"metric_for_best_model is {given!r}, and the evaluation gave {metrics[name]!r} for "
+            f"{name!r}; it takes a number"
+        ) from None
 
 
 def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any]) -> bool:
@@ -54,7 +61,7 @@ def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str
         state.best_metric = value
         if args.save_strategy != SaveStrategy.NO:
             state.best_global_step = state.global_step
-    return bool(better)
+    return better
 
 
 def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None:

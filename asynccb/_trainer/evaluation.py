@@ -74,7 +74,11 @@ class Evaluated:
         return named | speed_metrics(prefix, self.seconds, samples=self.samples, steps=self.rounds)
 
 
-def _prefixed(name: str, prefix: str) -> str:
+def _prefixed(name: object, prefix: str) -> str:
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f"compute_metrics returned a metric named {name!r}; the name of a metric is a text"
+        )
     return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
 
 
