@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,21 @@ def test_predictions_come_in_the_order_of_the_dataset_and_are_not_logged(tmp_pat
     assert output.label_ids == pytest.approx(data.y.numpy())
     assert set(output.metrics) >= {"test_loss", "test_runtime"}
     assert trainer.state.log_history == []
+
+
+def test_predictions_are_found_in_a_dataclass_with_slots(tmp_path: Path) -> None:
+    @dataclass(slots=True)
+    class Output:
+        loss: torch.Tensor
+        y: torch.Tensor
+
+    class Slotted(Model):
+        def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+            return Output(*super().forward(x, labels))
+
+    data = Line(8)
+    with Trainer(Slotted(), arguments(tmp_path)) as trainer:
+        assert trainer.predict(data).predictions.shape == (8,)
 
 
 def test_predictions_of_unequal_length_are_filled_up(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Promises: nothing here waits for the device.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -125,6 +126,13 @@ def _predictions(outputs: Any, left_out: set[str], first: int) -> Any:
     elif isinstance(outputs, torch.Tensor):
         values = () if first else (outputs,)
     else:
-        named = outputs if isinstance(outputs, Mapping) else getattr(outputs, "__dict__", {})
-        values = tuple(value for key, value in named.items() if key not in left_out)
+        values = tuple(value for key, value in _named(outputs).items() if key not in left_out)
     return values[0] if len(values) == 1 else values or None
+
+
+def _named(outputs: Any) -> Mapping[str, Any]:
+    if isinstance(outputs, Mapping):
+        return outputs
+    if dataclasses.is_dataclass(outputs):  # one with slots has no `__dict__`
+        return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    return getattr(outputs, "__dict__", {})
