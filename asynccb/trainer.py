@@ -74,7 +74,8 @@ class Trainer(BaseTrainer):
         resumed run has the checkpoint's history and best metric, but the intervals of the
         arguments given now (a difference is a warning). With other batches or data it makes the
         steps that the rest of its epochs takes. Random numbers drawn in loader workers are not
-        restored.
+        restored, and the states of callbacks, such as the patience of early stopping, only with
+        `restore_callback_states_from_checkpoint=True`; without it a warning names them.
 
         Different from transformers, on purpose:
 
@@ -291,6 +292,8 @@ class Trainer(BaseTrainer):
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)
                 self.control._new_step()  # the checkpoint's own step has done all that
+            else:
+                callback_states.say_left_out(self.dispatcher.callbacks, stored.stateful_callbacks)
             find_best_again(stored, resumed.folder)
             state = stored
         state.train_batch_size = args.train_batch_size

@@ -360,6 +360,14 @@ def test_a_callback_gets_its_state_back_in_place(tmp_path: Path) -> None:
     assert mine.early_stopping_threshold == 0.2
 
 
+def test_callbacks_that_are_not_to_get_their_states_back_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tmp_path, Counter(), max_steps=1)
+    train(tmp_path, Counter(), max_steps=2, resume=tmp_path / "checkpoint-1")
+    assert caplog.text.count("the states that the checkpoint holds of Counter are left out") == 1
+
+
 class Counter(TrainerCallback, ExportableState):
     def __init__(self, name: str = "unnamed") -> None:
         self.name = name

@@ -43,6 +43,17 @@ def dispatcher_state(states: Mapping[str, Any]) -> dict[str, Any] | None:
     return None if stored is None else stored["attributes"]
 
 
+def say_left_out(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
+    """Warn of callbacks that start anew though the checkpoint holds their states."""
+    present = {type(callback).__name__ for callback in stateful(callbacks)}
+    if left_out := sorted(present & states.keys()):
+        logger.warning(
+            "the states that the checkpoint holds of %s are left out: "
+            "restore_callback_states_from_checkpoint=True puts them back",
+            ", ".join(left_out),
+        )
+
+
 def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
     """
     Give the callbacks their states back, in place, by class name and, within one class, by order.
