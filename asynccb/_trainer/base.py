@@ -1,5 +1,5 @@
 """
-A trainer without its loop: model, device, callbacks, evaluation and prediction.
+A trainer that does not train: model, device, callbacks, evaluation and prediction.
 
 Promises: with an error in the constructor nothing is left running; `close` has one deadline.
 """
