@@ -77,6 +77,8 @@ class Trainer(ResumableTrainer):
           epoch begin none of that epoch;
         - gradients and losses of a group that a callback cut short are dropped, and never reach
           the next step;
+        - the batches of a group count alike, also where the loss is a mean over tokens and they
+          hold unequally many: the ranks would have to exchange their numbers before each step;
         - a flag that is set where nothing comes of it before it is cleared (to log, evaluate or
           save at train begin, at epoch begin or, but for an epoch's last step, on a save, say) is
           a warning;

@@ -89,6 +89,13 @@ ELSEWHERE = {
         "tests/test_resume.py",
     "Optimizer and schedule are made anew for each train(), unless given":
         "tests/test_trainer.py",
+    "Accumulated batches count alike, whatever tokens they hold; num_items_in_batch is not passed, "
+    "since the ranks would have to exchange it before each step":
+        "tests/test_trainer_learning.py",
+    "A run that is resumed with other batches or data makes the steps that its epochs have left":
+        "tests/test_resume.py",
+    "A part of the model that is in evaluation mode stays so":
+        "tests/test_trainer_data.py",
     "Weights are written under the model's own names, which from_pretrained reads, too":
         "tests/test_trainer_parity.py",
     "The printer prints a copy of the logs and leaves total_flos in them":

@@ -35,6 +35,27 @@ def test_accumulating_over_small_batches_equals_one_big_batch(tmp_path: Path) ->
     assert losses(small) == pytest.approx(losses(big), rel=1e-5)
 
 
+def test_accumulated_batches_count_alike_however_many_tokens_each_of_them_holds(
+    tmp_path: Path,
+) -> None:
+    class MeanOverTokens(Model):
+        def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+            assert labels is not None
+            return labels[labels != -100].mean() + 0 * self.a
+
+    rows = [[1.0, -100.0, -100.0], [5.0, 5.0, 5.0]]
+    trainer = train(
+        tmp_path,
+        model=MeanOverTokens(),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=2,
+        max_steps=1,
+        logging_steps=1,
+        given={"train_dataset": [{"x": 0.0, "labels": torch.tensor(row)} for row in rows]},
+    )
+    assert losses(trainer) == [3.0]
+
+
 def test_the_last_group_of_an_epoch_counts_by_its_own_size(tmp_path: Path) -> None:
     # Three batches in groups of two: the second step has one batch, whose loss counts in full.
     trainer = train(
