@@ -175,10 +175,13 @@ def naming_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
 
 def of_rank(name: str) -> str:
     """Return the name of this rank's own file: `loop.pt`, or `loop_3.pt` among several."""
-    if distributed.world_size() == 1:
-        return name
+    return name if distributed.world_size() == 1 else named_by_rank(name, distributed.rank())
+
+
+def named_by_rank(name: str, rank: int) -> str:
+    """Return the name of a rank's own file among several ranks."""
     stem, dot, ending = name.partition(".")
-    return f"{stem}_{distributed.rank()}{dot}{ending}"
+    return f"{stem}_{rank}{dot}{ending}"
 
 
 def rotate(written: Path, limit: int | None, best: str | None) -> None:

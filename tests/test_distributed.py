@@ -68,6 +68,16 @@ def test_a_run_of_two_ranks_resumes_bit_by_bit(ranks: list[dict[str, Any]]) -> N
         assert rank["resumed"]["history"] == rank["history"]
 
 
+def test_one_rank_goes_on_where_two_with_the_same_batches_have_been(
+    tmp_path: Path, folder: Path
+) -> None:
+    data = {"train_dataset": Line(TRAINED), "eval_dataset": Line(EVALUATED, seed=1)}
+    one = train(tmp_path, given=data, resume=folder / "noisy" / "checkpoint-5", **SETTINGS)
+    # 40 samples were seen: 11 batches of two are left of the epoch, and 31 make the next.
+    assert one.state.global_step == 5 + 6 + 16
+    assert one.state.epoch == 2
+
+
 def test_a_checkpoint_is_written_once_with_a_random_state_for_each_rank(folder: Path) -> None:
     run = folder / "noisy"
     assert TRAINED > 2 * EVALUATED  # so that there are two checkpoints and a last one

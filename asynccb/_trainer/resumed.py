@@ -31,19 +31,24 @@ class Resumed:
     def __init__(self, folder: Path, epochs: Epochs) -> None:
         self.folder = folder
         self.state = TrainerState.load_from_json(str(folder / checkpoint.STATE_FILE))
-        self.loop: dict[str, Any] | None = checkpoint.load_part(
-            folder, checkpoint.of_rank(LOOP_FILE)
-        )
+        self.loop = self._read(checkpoint.of_rank(LOOP_FILE))
+        # All ranks were in one place, which any of their files says to another number of ranks.
+        files = (LOOP_FILE, checkpoint.named_by_rank(LOOP_FILE, 0))
+        self._any_loop = self.loop or next(filter(None, map(self._read, files)), None)
         self.position = self._position(epochs)
 
+    def _read(self, name: str) -> dict[str, Any] | None:
+        loop: dict[str, Any] | None = checkpoint.load_part(self.folder, name)
+        return loop
+
     def _position(self, epochs: Epochs) -> Position:
-        if self.loop is None:
+        if self._any_loop is None:
             return epochs.position_of(self.state.global_step)
-        position = Position(**self.loop["position"])
-        whole, done = self.loop.get("plan", {}).get("batches"), position.batches
+        position = Position(**self._any_loop["position"])
+        whole, done = self._any_loop.get("plan", {}).get("batches"), position.batches
         # The batches of another size that hold the samples that were seen; the rest of one is
         # seen again.
-        position.batches = done * self.loop["samples"] // epochs.samples
+        position.batches = done * self._any_loop["samples"] // epochs.samples
         if epochs.batches is not None and (done == whole or position.batches > epochs.batches):
             position.batches = epochs.batches
         return position
@@ -52,7 +57,7 @@ class Resumed:
         self, epochs: Epochs, args: TrainingArguments, planned: tuple[int, int]
     ) -> tuple[int, int]:
         """Return the last step and the epochs of the run; `planned` are those of a new one."""
-        if self.loop is not None and self.loop.get("plan") == epochs.plan(planned):
+        if self._any_loop is not None and self._any_loop.get("plan") == epochs.plan(planned):
             return self.state.max_steps, self.state.num_train_epochs
         if not epochs.steps:
             return planned
