@@ -193,9 +193,10 @@ def rotate(written: Path, limit: int | None, best: str | None) -> None:
     """
     if not limit:
         return
+    checkpoints = list_checkpoints(written.parent)
     kept = {written.resolve()} | ({Path(best).resolve()} if best else set())
-    others = [p for p in list_checkpoints(written.parent) if p.resolve() not in kept]
-    for path in sorted(others, key=_written_at)[: max(len(others) + len(kept) - limit, 0)]:
+    others = [path for path in checkpoints if path.resolve() not in kept]
+    for path in sorted(others, key=_written_at)[: max(len(checkpoints) - limit, 0)]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -133,6 +133,14 @@ def test_rotation_deletes_what_an_earlier_run_has_left_whatever_its_steps(tmp_pa
     assert left == {"checkpoint-6", "checkpoint-7"}
 
 
+def test_a_best_checkpoint_in_another_folder_takes_no_place_in_this_one(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        (tmp_path / "out" / f"checkpoint-{step}").mkdir(parents=True)
+    checkpoint.rotate(tmp_path / "out" / "checkpoint-3", 2, str(tmp_path / "checkpoint-1"))
+    left = [path.name for path in list_checkpoints(tmp_path / "out")]
+    assert left == ["checkpoint-2", "checkpoint-3"]
+
+
 def test_a_second_run_in_a_folder_keeps_what_it_saves(tmp_path: Path) -> None:
     train(tmp_path, max_steps=8, save_steps=4)
     train(tmp_path, max_steps=3, save_steps=1, save_total_limit=2)
