@@ -37,6 +37,10 @@ _LONGEST_WAIT: Final = 3600.0
 _EXCERPT: Final = 200
 """Characters of a body that a message quotes."""
 
+NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for a body that is no JSON: the second for a text in another encoding, as a
+proxy's may be, and the last for one that is nested too deeply."""
+
 
 @dataclass(frozen=True)
 class Statuses:
@@ -107,7 +111,7 @@ class Reply:
         """
         try:
             return msgspec.json.decode(self.content)
-        except msgspec.DecodeError:
+        except NO_JSON:
             raise TransientError(
                 f"{self.request} was answered with {self.status} and something that is no JSON, as "
                 "by a proxy, a login page or another program at this address: "
@@ -187,7 +191,7 @@ def unreachable(error: Exception, request: str, hidden: Iterable[str]) -> Delive
 def _unix_time(date: str) -> float | None:
     try:
         moment: datetime = email.utils.parsedate_to_datetime(date)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year or an hour that fits no integer
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -202,7 +206,7 @@ def _error_code(body: bytes) -> str | None:
     """
     try:
         error = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except NO_JSON:
         return None
     if not isinstance(error, dict):
         return None

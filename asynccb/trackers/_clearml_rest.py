@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from asynccb._exceptions import AccessError, RejectedError, TransientError
+from asynccb.delivery.answers import NO_JSON
 from asynccb.delivery.client import Client
 
 T = TypeVar("T")
@@ -96,7 +97,7 @@ def error_of(content: bytes) -> tuple[str, str] | None:
     """Return code and message of an error, or None where it is none of a ClearML server."""
     try:
         meta = msgspec.json.decode(content, type=_Envelope).meta
-    except msgspec.MsgspecError:
+    except NO_JSON:
         return None
     code = f"{meta.result_code}/{meta.result_subcode}"
     return code, f"{meta.result_msg} ({code})"

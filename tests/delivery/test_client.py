@@ -92,7 +92,19 @@ async def test_a_number_is_the_code_of_an_error_where_it_is_no_status() -> None:
     assert error.code == "90999"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b'{"error_code": 5}', b"\xff"])
+LATIN_1 = '{"message": "momentanément indisponible"}'.encode("latin-1")
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize("body", [LATIN_1, DEEP])
+@pytest.mark.parametrize("status", [200, 503])
+async def test_an_answer_that_cannot_be_decoded_may_pass(status: int, body: bytes) -> None:
+    assert isinstance(await failure(Answer(status, body)), TransientError)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[1]", b'{"error_code": 5}', b"\xff", LATIN_1, DEEP]
+)
 async def test_a_rejection_without_a_code_is_still_a_rejection(body: bytes) -> None:
     error = await failure(Answer(400, body))
     assert isinstance(error, RejectedError)
@@ -130,6 +142,7 @@ async def test_a_success_that_is_no_json_is_the_page_of_something_between_and_tr
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
+        ({"Retry-After": f"Wed, 21 Oct {'9' * 30} 07:28:00 GMT"}, None),
         ({}, None),
     ],
 )

@@ -235,6 +235,16 @@ async def test_a_refusal_is_said_in_the_servers_words(
     await made.close()
 
 
+async def test_a_proxy_s_page_in_another_encoding_is_waited_out(clearml: ClearMLServer) -> None:
+    pages = [Answer(503, '{"meta": "momentanément"}'.encode("latin-1"))]
+    clearml.faults = lambda request: pages.pop() if pages else None
+    made = tracker()
+    await play(made, training(2))
+    assert await until_done(made.flush) == 1
+    assert clearml.tasks.only().series("train", "loss") == [(1, 1.0), (2, 0.5)]
+    await made.close()
+
+
 async def test_batches_keep_the_vendors_limit(
     clearml: ClearMLServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
