@@ -112,12 +112,23 @@ class Reply:
         try:
             return msgspec.json.decode(self.content)
         except NO_JSON:
-            raise TransientError(
-                f"{self.request} was answered with {self.status} and something that is no JSON, as "
-                "by a proxy, a login page or another program at this address: "
-                f"{self.excerpt}",
-                cause="no JSON",
-            ) from None
+            raise self._of_another("something that is no JSON", "no JSON") from None
+
+    def check_no_page(self) -> None:
+        """
+        Raise `TransientError` for a page, where nobody says what a success holds.
+
+        A page is what something between the server and us sends in its stead.
+        """
+        if self.headers.get("Content-Type", "").strip().lower().startswith("text/html"):
+            raise self._of_another("a page", "a page")
+
+    def _of_another(self, what: str, cause: str) -> TransientError:
+        return TransientError(
+            f"{self.request} was answered with {self.status} and {what}, as by a proxy, a login "
+            f"page or another program at this address: {self.excerpt}",
+            cause=cause,
+        )
 
     def wait(self, headers: Iterable[str]) -> float | None:
         """

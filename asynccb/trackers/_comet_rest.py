@@ -185,7 +185,8 @@ class CometServer:
         place = {"experimentId": known.key, "projectId": known.project_id, "runId": known.run_id}
         body = FormBody(file.path, "file", "file")
         path = "clientlib/asset/upload"
-        await self._client.request("POST", path, content=body, params={**place, **params})
+        reply = await self._client.request("POST", path, content=body, params={**place, **params})
+        reply.check_no_page()
 
     # -- whether it lives --------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class Studio:
         )
         if reply.status != 200:  # what the vendor's client takes for a success, and nothing else
             raise RejectedError(f"{reply.request} was answered with {reply.status}")
+        reply.check_no_page()
 
 
 def next_rows(tables: Tables) -> tuple[dict[Path, list[dict[str, Any]]], dict[str, int]]:

@@ -208,7 +208,10 @@ class SwanLabServer:
 
     async def _send(self, method: str, path: str, body: Any) -> Reply:
         content = msgspec.json.encode(body)
-        return await self.client.request(method, path, content=content, headers=_JSON)
+        reply = await self.client.request(method, path, content=content, headers=_JSON)
+        if reply.content:  # what the server says may be nothing, but no page of a proxy
+            reply.json()
+        return reply
 
     def _run_path(self, place: Place) -> str:
         return f"project/{_names(place.username, place.project)}/runs/{_names(place.experiment_id)}"

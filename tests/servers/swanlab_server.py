@@ -77,6 +77,8 @@ class Fault:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     obeys: bool = False
+    body: bytes | None = None
+    """Instead of what the server says itself."""
 
 
 class RefusedError(Exception):
@@ -135,6 +137,8 @@ class SwanLabServer:
         if fault is not None and not fault.obeys:
             if fault.status is None:
                 raise CutError
+            if fault.body is not None:
+                return Answer(fault.status, fault.body, fault.headers)
             return _answer(fault.status, {"code": "Fault", "message": "wanted"}, fault.headers)
         answer = self._answer(request)
         if fault is not None:

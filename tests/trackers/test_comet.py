@@ -212,6 +212,21 @@ async def test_a_file_that_is_too_large_is_rejected_alone(
     assert set(comet.experiment().assets) == {"out/empty"}
 
 
+async def test_a_page_of_a_proxy_does_not_stand_for_a_file(
+    comet: CometServer, tmp_path: Path
+) -> None:
+    pages = [Answer(200, b"<html>log in</html>", {"Content-Type": "text/html"})]
+    comet.fault = lambda sent: pages.pop() if pages and "asset" in sent.path else None
+    made = tracker()
+    await deliver(made, training(1))
+    files = kept(tmp_path, 5, weights_bin=b"w")
+    with pytest.raises(TransientError, match="log in"):
+        await made.upload(files)
+    await made.upload(files)
+    await made.close()
+    assert set(comet.experiment().assets) == {"out/weights.bin"}
+
+
 # -- life and end ----------------------------------------------------------------------------------
 
 

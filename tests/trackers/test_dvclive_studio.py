@@ -129,6 +129,23 @@ async def test_a_request_that_is_refused_is_counted_and_the_next_ones_are_sent(
     assert only(studio).done
 
 
+async def test_a_page_of_a_proxy_does_not_stand_for_studio_s_answer(
+    studio: Studio, front: Front
+) -> None:
+    pages = [Answer(200, b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"})]
+
+    async def between(request: Request) -> Answer | None:
+        return pages.pop() if pages and b'"plots"' in request.body else None
+
+    front.rules = between
+    tracker = make()
+    await play(tracker, training(3))
+    assert await until_done(tracker.flush) == 1
+    await tracker.finish("finished")
+    await tracker.close()
+    check(studio)
+
+
 async def test_more_plots_than_studio_shows_are_left_out_and_said(
     studio: Studio, front: Front
 ) -> None:

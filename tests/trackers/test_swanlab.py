@@ -345,6 +345,31 @@ async def test_what_the_vendors_client_drops_is_waited_for(swanlab: SwanLabServe
     await made.close()
 
 
+@pytest.mark.parametrize("path", ["/house/metrics", "/series", "/profile", "/state"])
+async def test_a_page_of_something_between_acknowledges_nothing(
+    swanlab: SwanLabServer, path: str
+) -> None:
+    swanlab.faults = failing(path, Fault(200, body=b"<html>log in</html>"))
+    made = tracker()
+    await play(made, training(2))
+    failures = await until_done(made.flush) + await until_done(lambda: made.finish("finished"))
+    run = swanlab.run()
+    assert failures == 1
+    assert run.values("train/loss") == [(1, 1.0), (2, 0.5)]
+    assert {"train/loss", "train/learning_rate"} <= set(run.columns)
+    assert run.config
+    assert run.state == "FINISHED"
+    await made.close()
+
+
+async def test_a_server_that_says_nothing_but_success_has_taken_it(swanlab: SwanLabServer) -> None:
+    swanlab.faults = failing("/house/metrics", Fault(202, body=b""))
+    made = tracker()
+    await play(made, training(1))
+    assert await until_done(made.flush) == 0
+    await made.close()
+
+
 async def test_a_server_that_says_how_long_to_wait_is_not_asked_before(
     swanlab: SwanLabServer,
 ) -> None:
