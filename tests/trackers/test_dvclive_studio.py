@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Iterator
@@ -144,6 +145,17 @@ async def test_a_page_of_a_proxy_does_not_stand_for_studio_s_answer(
     await tracker.finish("finished")
     await tracker.close()
     check(studio)
+
+
+async def test_a_text_of_any_length_is_no_plot_and_harms_none(studio: Studio, front: Front) -> None:
+    tracker = make()
+    sample = '"' + "x" * csv.field_size_limit() + "\t5"
+    await deliver(tracker, [emitted("on_log", 1, logs={"loss": 1.0, "sample": sample})])
+    await deliver(tracker, [emitted("on_log", 2, logs={"loss": 0.5})])
+    await tracker.finish("finished")
+    await tracker.close()
+    assert studio_rows(only(studio), "live") == {"loss": [(1, 1.0), (2, 0.5)]}
+    assert tracker.rejected == 0
 
 
 async def test_more_plots_than_studio_shows_are_left_out_and_said(
