@@ -87,7 +87,7 @@ class DVCLiveFolder:
             if mark is not None and (mark.key, mark.training) == (key, training):
                 self.tables.restore(mark.tables)
                 self.base = mark.base
-                self.summary = {**flat(self._latest()), **self.summary}
+                self.summary = {**flat(self.latest()), **self.summary}
                 return mark
             if mark is not None and mark.key == key and not goes_on:
                 self.base = mark.base  # a resumed training that nothing else tells of the first one
@@ -152,7 +152,7 @@ class DVCLiveFolder:
         if not goes_on and not resumes and not self._settings.keeps:
             self._clear()
             return
-        self.summary = {**flat(self._latest()), **self.summary}
+        self.summary = {**flat(self.latest()), **self.summary}
         if goes_on:
             self.tables.drop_after(step + self.base)
             return
@@ -176,7 +176,7 @@ class DVCLiveFolder:
     def _sum_up(self, params: Mapping[str, Any] | None) -> None:
         values = self.summary
         if self._settings.keeps:  # the Live writes the same file
-            values = {**flat(self._latest()), **values}
+            values = {**flat(self.latest()), **values}
         replace(self.metrics_file, f"{json.dumps(nested(values), indent=4)}\n".encode())
         if params is not None and params != self._params:
             replace(self.params_file, dump(params).encode())
@@ -185,7 +185,8 @@ class DVCLiveFolder:
         if self._settings.dvcyaml is not None and self._stale:
             self._add_to_dvcyaml(Path(self._settings.dvcyaml))
 
-    def _latest(self) -> Any:
+    def latest(self) -> Any:
+        """Return the last values that the directory has."""
         try:
             return json.loads(self.metrics_file.read_bytes())
         except (FileNotFoundError, ValueError):  # or torn: a Live does not write it in one go

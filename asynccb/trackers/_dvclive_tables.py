@@ -9,6 +9,7 @@ whole when it returns; rows that come again go to the same place, so that no row
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,19 +117,26 @@ class Tables:
         return last
 
     def unsent(self, name: str, most: int) -> tuple[list[dict[str, Any]], int]:
-        """Return rows for DVC Studio, from about that many bytes, and where they end."""
+        """
+        Return rows for DVC Studio, from about that many bytes, and where they end.
+
+        Rows are whole, however long one is. What someone else has cut off the file counts as sent.
+        """
         table = self.known[name]
-        with open(self.path(name), "rb") as file:
-            file.seek(table.sent)
-            data = file.read(min(table.offset - table.sent, most))
-        data = data[: data.rfind(b"\n") + 1]
-        end = table.sent + len(data)
-        lines = data.decode("utf-8", "replace").split("\n")[:-1]
-        if table.sent == 0:
-            lines = lines[1:]
+        try:
+            with open(self.path(name), "rb") as file:
+                there = min(table.offset, file.seek(0, os.SEEK_END))
+                start = file.seek(min(table.sent, there))
+                data = file.read(min(there - start, most))
+                if not data.endswith(b"\n"):
+                    data += file.readline()
+        except FileNotFoundError:
+            return [], table.offset
+        end = start + len(data)
         column = name.rpartition("/")[2]
-        rows = [_row(line, column) for line in lines]
-        return [row for row in rows if row is not None], end
+        lines = data.decode("utf-8", "replace").split("\n")[:-1]
+        rows = [row for line in lines if (row := _row(line, column)) is not None]
+        return rows, end if end < there else table.offset
 
     def _write(self) -> None:
         for name, rows in self._rows.items():
@@ -176,7 +184,7 @@ def _step_of(row: bytes, stamped: bool) -> int:
 
 
 def _row(line: str, column: str) -> dict[str, Any] | None:
-    """Return a row as Studio takes it; None for a text, of which it makes no plot."""
+    """Return a row as Studio takes it; None for the header and a text, which are no plot."""
     # Only a text is quoted, so no number needs a reader of CSV, which takes no cell that is long.
     try:
         *stamp, step, value = line.split("\t")

@@ -9,7 +9,6 @@ that refuses the experiment gets nothing more, and one that refuses a request lo
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,7 +98,7 @@ class Updates:
 
     async def _send_all(self, step: int, params: Mapping[str, Any] | None) -> None:
         studio = await self._opened()
-        latest = json.loads(await to_thread.run_sync(self._folder.metrics_file.read_bytes))
+        latest = await to_thread.run_sync(self._folder.latest)
         await self._taken(partial(studio.sum_up, step, latest, params), "the last values")
         tables = self._folder.tables
         while True:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from dvc_studio_client.post_live_metrics import MAX_NUMBER_OF_PLOTS
 from dvclive_files import numeric, studio_rows, tables
@@ -156,6 +158,49 @@ async def test_a_text_of_any_length_is_no_plot_and_harms_none(studio: Studio, fr
     await tracker.close()
     assert studio_rows(only(studio), "live") == {"loss": [(1, 1.0), (2, 0.5)]}
     assert tracker.rejected == 0
+
+
+async def test_a_row_longer_than_a_request_is_passed_over_whole(
+    studio: Studio, front: Front
+) -> None:
+    tracker = make()
+    with anyio.fail_after(15):
+        for step, value in ((1, 1.0), (2, "x" * 2_000_000), (3, 0.5)):
+            await deliver(tracker, [emitted("on_log", step, logs={"loss": value})])
+        await tracker.finish("finished")
+    await tracker.close()
+    assert studio_rows(only(studio), "live") == {"loss": [(1, 1.0), (3, 0.5)]}
+
+
+def remove_directory() -> None:
+    shutil.rmtree(LIVE)
+
+
+def cut_table() -> None:
+    (LIVE / "plots" / "metrics" / "loss.tsv").write_text("step\tloss\n")
+
+
+def tear_table() -> None:
+    (LIVE / "plots" / "metrics" / "loss.tsv").write_text("step\tloss\n1\t0.")
+
+
+@pytest.mark.parametrize("harm", [remove_directory, cut_table, tear_table])
+@pytest.mark.parametrize("away", [True, False])
+async def test_what_someone_cuts_before_studio_has_it_is_gone_and_the_rest_arrives(
+    studio: Studio, front: Front, harm: Callable[[], None], away: bool
+) -> None:
+    tracker = make()
+    front.away = away
+    await deliver(tracker, [emitted("on_log", step, logs={"loss": 1.0}) for step in (1, 2)])
+    harm()
+    front.away = False
+    with anyio.fail_after(15):
+        await tracker.finish("finished")
+        await deliver(tracker, [emitted("on_log", 3, logs={"loss": 0.5})])
+        await tracker.finish("finished")
+    await tracker.close()
+    before = [] if away else [(1, 1.0), (2, 1.0)]
+    assert studio_rows(only(studio), "live") == {"loss": [*before, (3, 0.5)]}
 
 
 async def test_more_plots_than_studio_shows_are_left_out_and_said(
