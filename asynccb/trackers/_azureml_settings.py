@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from asynccb._exceptions import ConfigurationError
 from asynccb.trackers import _mlflow_settings as mlflow
+from asynccb.trackers._addresses import quoted, split
 
 _WORKSPACE: Final = re.compile(
     r"/mlflow/v\d+(?:\.\d+)?(/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
@@ -94,12 +94,11 @@ def _address(given: object, environ: Mapping[str, str]) -> tuple[str, str]:
             "subscriptions/…, as tracking_uri= or MLFLOW_TRACKING_URI; "
             "`az ml workspace show --query mlflow_tracking_uri` shows it"
         )
-    parts = urlsplit(address)
-    found = _WORKSPACE.fullmatch(parts.path)
-    if found is None or not parts.hostname or "@" in parts.netloc:
+    parts = split(address)
+    found = None if parts is None else _WORKSPACE.fullmatch(parts.path)
+    if parts is None or found is None or not parts.hostname or "@" in parts.netloc:
         raise ConfigurationError(
-            f"the AzureML address azureml://{parts.netloc.rpartition('@')[2]}{parts.path} names no "
-            "workspace: it ends in /subscriptions/S/resourceGroups/G/providers/"
-            "Microsoft.MachineLearningServices/workspaces/W"
+            f"the AzureML address{quoted(address)} names no workspace: it ends in "
+            "/subscriptions/S/resourceGroups/G/providers/Microsoft.MachineLearningServices/workspaces/W"
         )
     return f"https://{parts.netloc}", found[1]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._clearml_conf import Configuration, read_configuration
 from asynccb.trackers._environment import switch, switch_setting, text_setting
 
@@ -131,17 +132,11 @@ def _host(given: str, conf: Configuration, path: str) -> str | None:
     address = given or conf.text(path)
     if address is None:
         return None
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-        # It is not shown where it may hold a password.
-        shown = "" if "@" in address else f" {address!r}"
+    parts = server_parts(address)
+    if parts is None or "@" in parts.netloc:
         raise ConfigurationError(
-            f"the ClearML address{shown} is none: {path} in clearml.conf, or its variable, takes "
-            "http(s)://host:port without a user or password"
+            f"the ClearML address{quoted(address)} is none: {path} in clearml.conf, or its "
+            "variable, takes http(s)://host:port without a user or password"
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 

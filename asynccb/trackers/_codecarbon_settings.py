@@ -80,17 +80,31 @@ def configured(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the files and the environment say, by key, as CodeCarbon reads them."""
     found: dict[str, str] = {}
     for folder in (Path(environ.get("HOME") or Path.home()), Path.cwd()):
-        parser = configparser.ConfigParser()
-        try:
-            parser.read(folder / _FILE)
-        except (configparser.Error, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{folder / _FILE} cannot be read: {error}") from None
-        if parser.has_section("codecarbon"):
-            found.update(parser["codecarbon"])
+        found.update(_of_file(folder / _FILE))
     for name, value in environ.items():
         if name.lower().startswith(_PREFIX):
             found[name.lower().removeprefix(_PREFIX)] = value
     return found
+
+
+def _of_file(file: Path) -> dict[str, str]:
+    parser = configparser.ConfigParser()
+    try:
+        parser.read(file)
+        return dict(parser["codecarbon"]) if parser.has_section("codecarbon") else {}
+    except (configparser.Error, UnicodeDecodeError) as error:
+        # The error's own text would quote a line, which may hold a key.
+        raise ConfigurationError(f"{file} cannot be read: {_why(error)}") from None
+
+
+def _why(error: configparser.Error | UnicodeDecodeError) -> str:
+    """Return what is wrong with a file, without quoting from it."""
+    if isinstance(error, configparser.InterpolationError):
+        return f"the value of {error.option} has a %, which is written as %% there"
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is no text in {error.encoding}"
+    lines = getattr(error, "errors", None) or [(getattr(error, "lineno", "?"),)]
+    return f"line {lines[0][0]} cannot be there"
 
 
 def _directory(given: str | None) -> str | None:

@@ -11,7 +11,6 @@ import base64
 import binascii
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,6 +18,7 @@ from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
+from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._comet_config import setting
 
 DEFAULT_URL: Final = "https://www.comet.com"
@@ -69,17 +69,11 @@ def server_root(address: str) -> str:
 
     Raises `ConfigurationError` for what is no address of a server.
     """
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    path = parts.path.rstrip("/").removesuffix(_CLIENT_PATH)
-    if parts.scheme not in ("http", "https") or not parts.hostname or path:
-        shown = "" if "@" in address else f", {address!r},"  # it may hold a password
+    parts = server_parts(address)
+    if parts is None or parts.path.rstrip("/").removesuffix(_CLIENT_PATH):
         raise ConfigurationError(
-            f"the Comet server's address{shown} is none: it takes http(s)://host:port, as in "
-            f"{DEFAULT_URL} (url, COMET_URL_OVERRIDE, or the part of the key behind its *)"
+            f"the Comet server's address{quoted(address)} is none: it takes http(s)://host:port, "
+            f"as in {DEFAULT_URL} (url, COMET_URL_OVERRIDE, or the part of the key behind its *)"
         )
     if "@" in parts.netloc:
         raise ConfigurationError(

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.trackers import _mlflow_settings as mlflow
+from asynccb.trackers._addresses import kept, server_parts, split
 from asynccb.trackers._environment import switch_setting, text_setting
 
 _NAME: Final = re.compile(r"[\w.\-]+", re.ASCII)
@@ -104,8 +105,9 @@ def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
         user, password = environ.get(f"{prefix}USERNAME"), environ.get(f"{prefix}PASSWORD")
         if user and password:
             return Credentials(user, password)
-    parts = urlsplit(environ.get("MLFLOW_TRACKING_URI", "").strip())
-    if parts.username and parts.password and mlflow.is_dagshub(parts.geturl(), environ):
+    address = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    parts = split(address)
+    if parts and parts.username and parts.password and mlflow.is_dagshub(address, environ):
         return Credentials(unquote(parts.username), unquote(parts.password))
     raise AccessError(
         "DagsHub needs a token: set DAGSHUB_USER_TOKEN to one of "
@@ -137,13 +139,13 @@ def _cache(environ: Mapping[str, str]) -> Path:
 
 
 def _host(environ: Mapping[str, str]) -> str:
-    host = environ.get("DAGSHUB_CLIENT_HOST", "").strip().rstrip("/") or mlflow.DAGSHUB
-    parts = urlsplit(host)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    host = environ.get("DAGSHUB_CLIENT_HOST", "").strip() or mlflow.DAGSHUB
+    parts = server_parts(host)
+    if parts is None or "@" in parts.netloc:
         raise ConfigurationError(
             f"DAGSHUB_CLIENT_HOST is no address such as {mlflow.DAGSHUB}, without a user"
         )
-    return host
+    return kept(host)
 
 
 def _repository(owner: object, repo: object, environ: Mapping[str, str]) -> tuple[str, str]:

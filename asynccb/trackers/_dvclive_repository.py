@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
+
+from asynccb.trackers._addresses import server_parts
 
 NO_COMMIT: Final = "0" * 40
 """What stands for a commit where there is none."""
@@ -78,11 +80,18 @@ def studio_token(dvc: str | None, environ: Mapping[str, str]) -> str:
 
 
 def without_user(url: str) -> str:
-    """Return an address of the web without user and password; others, such as Git's, as is."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https"):
+    """
+    Return an address of the web without user, password and query; others, such as Git's, as is.
+
+    Nothing is left of one of the web that is broken.
+    """
+    if not url.lower().startswith(("http:", "https:")):
         return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    parts = server_parts(url)
+    if parts is None:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def _above(start: Path, name: str) -> Path | None:
@@ -136,8 +145,8 @@ def _remote(
     own = config.get(f'branch "{branch}"', {}).get("remote", "")
     for remote in (named, own, "origin"):
         if url := config.get(f'remote "{remote}"', {}).get("url"):
-            return without_user(url)
-    return without_user(named) if named else None
+            return without_user(url) or None
+    return without_user(named) or None
 
 
 # -- configuration ---------------------------------------------------------------------------------

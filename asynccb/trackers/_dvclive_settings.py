@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._dvclive_repository import (
     Repository,
     find_repository,
@@ -201,16 +202,29 @@ def _with_studio(
             "is; set DVC_STUDIO_REPO_URL"
         )
         return settings
+    repo_url = without_user(repo)
+    if not repo_url:
+        raise ConfigurationError(
+            "DVC_STUDIO_REPO_URL (or repo_url in the studio section of DVC's configuration) is no "
+            "address of a repository, such as https://host/owner/name or git@host:owner/name"
+        )
     url = environ.get("DVC_STUDIO_URL", "").strip()
     url = url or studio_setting("url", repository.dvc, environ) or _STUDIO
-    address = urljoin(url, environ.get("STUDIO_ENDPOINT", "").strip() or "api/live")
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    return replace(settings, studio=_studio_address(url, environ), studio_repo=repo_url)
+
+
+def _studio_address(url: str, environ: Mapping[str, str]) -> str:
+    """Return where DVC Studio takes updates, below its address."""
+    try:
+        address = urljoin(url, environ.get("STUDIO_ENDPOINT", "").strip() or "api/live")
+    except ValueError:
+        address = ""
+    if server_parts(address) is None:
         raise ConfigurationError(
-            f"the address of DVC Studio is {without_user(url)!r}; it takes one such as {_STUDIO} "
+            f"the address of DVC Studio{quoted(url)} is none: it takes one such as {_STUDIO} "
             "(in DVC_STUDIO_URL, or url in the studio section of DVC's configuration)"
         )
-    return replace(settings, studio=without_user(address), studio_repo=without_user(repo))
+    return without_user(address)
 
 
 def relative(path: str | Path, root: str | Path) -> str:

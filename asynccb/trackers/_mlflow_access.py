@@ -14,13 +14,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
+from asynccb.trackers._addresses import kept, split
 from asynccb.trackers._environment import switch
-from asynccb.trackers._mlflow_settings import without_userinfo
 
 _HINT: Final = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
@@ -93,11 +93,8 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 def _userinfo(uri: str, variable: str) -> tuple[str, str] | None:
     """Return the user and password in the variable's address, if it is the same server's."""
-    try:
-        parts = urlsplit(variable)
-    except ValueError:
-        return None
-    if "@" not in parts.netloc or without_userinfo(variable) != uri:
+    parts = split(variable)
+    if parts is None or "@" not in parts.netloc or kept(variable) != uri:
         return None
     return unquote(parts.username or ""), unquote(parts.password or "")
 

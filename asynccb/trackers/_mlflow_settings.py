@@ -12,11 +12,12 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult
 
 import msgspec
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import kept, quoted, shown, split
 from asynccb.trackers._environment import switch_setting, text_setting
 from asynccb.trackers._mlflow_names import TAG_LENGTH, entity_key, text_value
 
@@ -27,6 +28,7 @@ _HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
 _DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
 _SERVE: Final = "mlflow server --host 127.0.0.1 --port 5000"
 _THEN: Final = "and give http://127.0.0.1:5000 as the tracking URI"
+_NO_ADDRESS: Final = "is no address: it takes http(s)://host:port/prefix"
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,9 @@ def is_azure(address: str) -> bool:
 
 def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
     """Tell whether an address is a repository's of DagsHub, or of the host that stands for it."""
-    host = urlsplit(environ.get("DAGSHUB_CLIENT_HOST", "").strip() or DAGSHUB)
-    try:
-        parts = urlsplit(address)
-    except ValueError:
+    host = split(environ.get("DAGSHUB_CLIENT_HOST", "").strip() or DAGSHUB)
+    parts = split(address)
+    if host is None or parts is None:
         return False
     ours = parts.netloc.rpartition("@")[2].lower() == host.netloc.lower()
     return ours and parts.path.rstrip("/").endswith(".mlflow")
@@ -89,13 +90,6 @@ def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
 def is_hosted(address: str, environ: Mapping[str, str]) -> bool:
     """Tell whether a host speaks MLflow's protocol there for which there is a tracker."""
     return is_azure(address) or is_dagshub(address, environ)
-
-
-def without_userinfo(uri: str) -> str:
-    """Return the address as it is kept and compared: no user, no password, no slash at the end."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
 
 
 def _run_id(value: str | None) -> str | None:
@@ -173,66 +167,60 @@ def _tracking_uri(given: object, environ: Mapping[str, str]) -> str:
             "MLflow needs the address of a server, as tracking_uri= or MLFLOW_TRACKING_URI; "
             f"without one, start `{_SERVE} --backend-store-uri sqlite:///mlflow.db` {_THEN}"
         )
-    parts = _split(address)
+    parts = split(address)
+    if parts is None:
+        raise ConfigurationError(f"the MLflow tracking URI {_NO_ADDRESS}")
     _check_address(address, parts)
     if given is not None and "@" in parts.netloc:
         raise ConfigurationError(
-            f"tracking_uri {without_userinfo(address)} comes with a user or password, which is "
-            "not kept: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            f"tracking_uri{quoted(address)} comes with a user or password, which is not kept: set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
         )
-    return without_userinfo(address)
-
-
-def _split(address: str) -> SplitResult:
-    """Split an address; one that is none is not shown, because it may hold a password."""
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        raise ConfigurationError(
-            "the MLflow tracking URI is no address: it takes http(s)://host:port/prefix"
-        ) from None
-    return parts
+    return kept(address)
 
 
 def _check_address(address: str, parts: SplitResult) -> None:
     """Raise `ConfigurationError`, saying what to do, for anything but the address of a server."""
-    scheme = parts.scheme.lower()
-    wrong = _advice(address, parts, scheme)
+    wrong = _advice(shown(address), parts)
     if wrong is None and not parts.hostname:
         wrong = "has no host, as in http://127.0.0.1:5000"
     if wrong is None and (parts.query or parts.fragment):
-        enough = without_userinfo(address)
+        enough = shown(kept(address))
         wrong = f"goes on after the server's address: {enough} is enough, without ? or #"
     if wrong is not None:
         raise ConfigurationError(f"the MLflow tracking URI {wrong}")
 
 
-def _advice(address: str, parts: SplitResult, scheme: str) -> str | None:
-    """Return what is wrong with an address of another kind than `http(s)://`, and what to do."""
+def _advice(address: str, parts: SplitResult) -> str | None:
+    """
+    Return what is wrong with an address of another kind than `http(s)://`, and what to do.
+
+    The address is as it may be shown, and so empty where nothing of it may.
+    """
+    scheme = parts.scheme.lower()
     if scheme in ("http", "https"):
         return None
     if _HOST_AND_PORT.fullmatch(address):
         return f"{address!r} has no scheme: did you mean http://{address}?"
     if scheme.partition("+")[0] in _DATABASES:
-        store = _shown_database(address, parts)
-        serve = f"{_SERVE} --backend-store-uri {store}"
+        store = _with_placeholders(address, parts)
+        serve = f"{_SERVE} --backend-store-uri {shlex.quote(store)}"
         return f"names a {scheme} database; put a server in front of it: `{serve}`, {_THEN}"
     if address == "databricks" or scheme == "databricks":
         return (
             "'databricks' is a profile of another program: give the workspace's https address, and "
             "its access token as MLFLOW_TRACKING_TOKEN"
         )
-    if scheme in ("", "file"):
+    if scheme in ("", "file") and address:
         serve = f"MLFLOW_ALLOW_FILE_STORE=true {_SERVE} --backend-store-uri {shlex.quote(address)}"
         return f"names the folder {address!r}; put a server in front of it: `{serve}`, {_THEN}"
+    if not address:
+        return _NO_ADDRESS
     return f"has the scheme {scheme!r}; it takes http(s)://host:port/prefix"
 
 
-def _shown_database(address: str, parts: SplitResult) -> str:
-    """Return the database's URI for a command line, its password replaced."""
-    user, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return shlex.quote(address)
-    name = user.partition(":")[0]
-    return shlex.quote(urlunsplit(parts._replace(netloc=f"{name}:PASSWORD@{host}", query="")))
+def _with_placeholders(address: str, parts: SplitResult) -> str:
+    """Return a database's URI for a command line, with words for what is not shown of it."""
+    if not address:
+        return "DATABASE_URI"
+    return address.replace("://", "://USER:PASSWORD@", 1) if "@" in parts.netloc else address

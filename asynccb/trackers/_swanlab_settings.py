@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 import msgspec
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._environment import (
     Uploaded,
     switch,
@@ -177,16 +177,11 @@ def _hosts(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, s
 def _host(name: str, variable: str, address: str) -> str:
     """Return scheme, host and port of an address, which are all that the vendor keeps of it."""
     whole = address.strip() if "://" in address else f"https://{address.strip()}"
-    try:
-        parts = urlsplit(whole)
-        port = "" if parts.port is None else f":{parts.port}"
-    except ValueError:
-        parts, port = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        shown = "" if "@" in address else f" {address!r},"
+    parts = server_parts(whole)
+    if parts is None or parts.hostname is None:
         raise ConfigurationError(
-            f"{name} (or {variable}) is{shown} no address; it takes http(s)://host:port, as in "
-            f"{API_HOST}"
+            f"{name} (or {variable}){quoted(address)} is no address; it takes http(s)://host:port, "
+            f"as in {API_HOST}"
         )
     if "@" in parts.netloc:
         raise ConfigurationError(
@@ -194,7 +189,7 @@ def _host(name: str, variable: str, address: str) -> str:
             "SWANLAB_API_KEY instead"
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{port}"
+    return f"{parts.scheme}://{host}" + ("" if parts.port is None else f":{parts.port}")
 
 
 def _project(given: object, environ: Mapping[str, str]) -> str:

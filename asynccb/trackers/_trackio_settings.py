@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import kept, quoted, server_parts, split
 from asynccb.trackers._environment import (
     Uploaded,
     switch_setting,
@@ -129,13 +130,22 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSett
         if given["private"] is None
         else switch_setting("private", given["private"], "", {}),
         directory=str(_directory(environ)),
-        hub=environ.get("HF_ENDPOINT", "").strip().rstrip("/") or _HUB,
+        hub=_hub(environ),
         resume=_resume(given["resume"]),
         log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
         log_gpu=given["auto_log_gpu"] is None
         or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", {}),
         gpu_interval=_interval(given["gpu_log_interval"]),
     )
+
+
+def _hub(environ: Mapping[str, str]) -> str:
+    address = environ.get("HF_ENDPOINT", "").strip() or _HUB
+    if server_parts(address) is None:
+        raise ConfigurationError(
+            f"HF_ENDPOINT{quoted(address)} is no address; it takes one such as {_HUB}"
+        )
+    return kept(address)
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
@@ -166,8 +176,9 @@ def _checked_bucket(value: object) -> str | None:
 def write_token(url: str, environ: Mapping[str, str]) -> str:
     """Return the token for a server, from the variable's address or `TRACKIO_WRITE_TOKEN`."""
     variable = environ.get("TRACKIO_SERVER_URL", "").strip()
-    own = parse_qs(urlsplit(variable).query).get("write_token", [])
-    if own and _without_query(variable) == url:
+    parts = split(variable)
+    own = [] if parts is None else parse_qs(parts.query).get("write_token", [])
+    if own and kept(variable) == url:
         return own[0]
     return environ.get("TRACKIO_WRITE_TOKEN", "").strip()
 
@@ -188,27 +199,19 @@ def _server_url(given: object, environ: Mapping[str, str]) -> str | None:
     url = given if given is not None else environ.get("TRACKIO_SERVER_URL", "").strip() or None
     if url is None:
         return None
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        shown = _without_query(url) if isinstance(url, str) else url
+    address = str(url)
+    parts = server_parts(address)
+    if parts is None:
         raise ConfigurationError(
-            f"the Trackio server is {shown!r}; it takes an address such as http://127.0.0.1:7860 "
-            "(as server_url= or TRACKIO_SERVER_URL)"
+            f"the Trackio server's address{quoted(address)} is none: it takes one such as "
+            "http://127.0.0.1:7860 (as server_url= or TRACKIO_SERVER_URL)"
         )
-    assert isinstance(url, str)
     if given is not None and ("@" in parts.netloc or "write_token" in parts.query):
         raise ConfigurationError(
-            f"server_url {_without_query(url)} comes with a credential, which is not kept: set "
+            f"server_url{quoted(address)} comes with a credential, which is not kept: set "
             "TRACKIO_WRITE_TOKEN instead"
         )
-    return _without_query(url)
-
-
-def _without_query(url: str) -> str:
-    """Return an address as it is kept and compared: no user, no query, no slash at the end."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
+    return kept(address)
 
 
 def _directory(environ: Mapping[str, str]) -> Path:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from asynccb._exceptions import AccessError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.client import Client
+from asynccb.trackers._addresses import shown
 from asynccb.trackers._environment import switch
 from asynccb.trackers._wandb_files import saved_key, setting
 
@@ -85,8 +86,7 @@ def open_storage(base_url: str) -> Client:
 
 def app_url(base_url: str, environ: Mapping[str, str]) -> str:
     """Return the address of the pages for people: `WANDB_APP_URL`, or derived from the server's."""
-    given = environ.get("WANDB_APP_URL", "").strip().rstrip("/")
-    if given:
+    if given := shown(environ.get("WANDB_APP_URL", "").strip()).rstrip("/"):
         return given
     parts = urlsplit(base_url)
     if parts.netloc.startswith("api.wandb."):

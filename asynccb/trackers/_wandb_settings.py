@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._environment import switch, text_setting
 from asynccb.trackers._wandb_access import DEFAULT_BASE, app_url
 from asynccb.trackers._wandb_files import setting
@@ -99,17 +99,11 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettin
 
 
 def _base_url(address: str) -> str:
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        # It is not shown where it may hold a password.
-        shown = "" if "@" in address else f", {address!r},"
+    parts = server_parts(address)
+    if parts is None:
         raise ConfigurationError(
-            f"the W&B server's address{shown} is none: it takes http(s)://host:port, as in "
-            f"{DEFAULT_BASE}"
+            f"the W&B server's address{quoted(address)} is none: it takes http(s)://host:port, as "
+            f"in {DEFAULT_BASE}"
         )
     if "@" in parts.netloc:
         raise ConfigurationError(

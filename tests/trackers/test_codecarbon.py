@@ -359,10 +359,23 @@ def test_a_value_that_cannot_work_is_refused_with_its_name(
     assert variable.lower() in str(caught.value).lower()
 
 
-def test_a_configuration_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".codecarbon.config").write_text("country_iso_code: FRA")
-    with pytest.raises(ConfigurationError, match=r"\.codecarbon\.config cannot be read"):
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("api_key = SECRET", "line 1"),
+        ("[codecarbon]\napi_key SECRET", "line 2"),
+        ("[codecarbon]\napi_key = SECRET\napi_key = SECRET", "line 3"),
+        ("[codecarbon]\napi_key = SECRET%", "api_key has a %"),
+    ],
+)
+def test_a_configuration_file_that_is_none_is_refused_without_quoting_it(
+    tmp_path: Path, file: str, why: str
+) -> None:
+    (tmp_path / ".codecarbon.config").write_text(file)
+    said = rf"\.codecarbon\.config cannot be read: .*{why}"
+    with pytest.raises(ConfigurationError, match=said) as caught:
         asynccb.CodeCarbonCallback()
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ def test_it_is_configured_where_there_is_an_address_and_no_veto(
     ("uri", "advice"),
     [
         ("sqlite:///my runs.db", "--backend-store-uri 'sqlite:///my runs.db'"),
-        (f"postgresql://ada:{SECRET}@db/x", "--backend-store-uri postgresql://ada:PASSWORD@db/x"),
-        (f"mysql+pymysql://ada:{SECRET}@db/x", "mysql+pymysql://ada:PASSWORD@db/x"),
+        (f"postgresql://ada:{SECRET}@db/x", "--backend-store-uri postgresql://USER:PASSWORD@db/x"),
+        (f"mysql+pymysql://ada:{SECRET}@db/x", "mysql+pymysql://USER:PASSWORD@db/x"),
         ("file:///data/mlruns", "--backend-store-uri file:///data/mlruns"),
         ("./mlruns", "MLFLOW_ALLOW_FILE_STORE=true mlflow server"),
         ("localhost:5000", "did you mean http://localhost:5000"),
