@@ -177,8 +177,15 @@ class Reply:
 
 
 def public_url(url: str) -> str:
-    """Return an address without what may hold credentials: user, query and fragment."""
-    parts = urlsplit(url)
+    """
+    Return an address without what may hold credentials: user, query and fragment.
+
+    Nothing is left of one that cannot be taken apart.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

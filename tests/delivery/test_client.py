@@ -119,6 +119,12 @@ async def test_a_redirect_is_an_access_error_that_names_the_target_without_its_q
     assert SECRET not in str(error)
 
 
+async def test_a_redirect_to_what_is_no_address_is_an_access_error_without_it() -> None:
+    error = await failure(Answer(302, b"", {"Location": f"http://[{SECRET}"}))
+    assert isinstance(error, AccessError)
+    assert SECRET not in str(error)
+
+
 async def test_a_success_that_is_no_json_is_the_page_of_something_between_and_transient() -> None:
     error = await failure(Answer(200, b"<html>Welcome to the hotel network</html>"))
     assert isinstance(error, TransientError)
