@@ -1,8 +1,8 @@
 """
-What is on its way to Comet, in order: facts, then parameters, then metrics.
+What is on its way to Comet, in order: facts, then metrics, then parameters.
 
 Promises: what was sent is not sent again, whatever failed in between; what is refused is set aside
-alone.
+alone; metrics do not wait for parameters, of which a model may have tens of thousands.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class CometOutbox:
         self.notes = Queue[Note](1, repeatable=True)
         self.parameters = Queue[Parameter](BATCH, repeatable=True)
         self.metrics = Queue[Metric](BATCH)
+        self._later: list[Parameter] = []
+        """Parameters whose turn has not come."""
         self.doubtful = True
         """Whether metrics may be stored though their answer was lost, or a process with it."""
         self._reject = reject
 
     def __bool__(self) -> bool:
-        return bool(self.notes or self.parameters or self.metrics)
+        return bool(self.notes or self.parameters or self.metrics or self._later)
 
     def describe(
         self, run: RunDescription, name: str | None, usual_name: str | None, time: int
@@ -67,7 +69,7 @@ class CometOutbox:
         """Add what is known of a run: its parameters, its program, its machine and its name."""
         named = name or getattr(run.args, "run_name", None) or usual_name
         self.notes.extend(notes_of(run, named))
-        self.parameters.extend(parameters_of(run, time))
+        self._later.extend(parameters_of(run, time))
 
     def add(self, values: Mapping[str, Any], state: TrainerState, time: int) -> list[str]:
         """Add what was logged, and return the names of what is no metric."""
@@ -76,13 +78,18 @@ class CometOutbox:
         return dropped
 
     async def send_to_server(
-        self, server: CometServer, before_each: Callable[[], Awaitable[None]]
+        self, server: CometServer, before_each: Callable[[], Awaitable[None]], *, whole: bool
     ) -> None:
-        """Send all, but for metrics that the server turns out to have; see `send`."""
+        """
+        Send all, but for metrics that the server turns out to have; see `send`.
+
+        Unless it is to be `whole`, parameters beyond what their rate lets through are left.
+        """
         if self.doubtful and self.metrics:
             self.metrics.forget(stored_before(await server.latest()))
         self.doubtful = True  # until all is acknowledged
-        await self.send(server, server.check, before_each)
+        most = None if whole else server.spare_parameters
+        await self.send(server, server.check, before_each, most)
         self.doubtful = False
 
     async def send(
@@ -90,8 +97,13 @@ class CometOutbox:
         store: Store,
         verify: Verify | None = None,
         before_each: Callable[[], Awaitable[None]] | None = None,
+        most: int | None = None,
     ) -> None:
-        """Send all; `verify` is that of `Queue.send`, `before_each` goes before each batch."""
+        """
+        Send all, but at most so many parameters.
+
+        `verify` is that of `Queue.send`, `before_each` goes before each batch.
+        """
 
         async def note(notes: Sequence[Note]) -> None:
             await store.store_note(notes[0])
@@ -101,9 +113,21 @@ class CometOutbox:
                 await before_each()
             await store.store_metrics(values)
 
+        async def parameters(values: Sequence[Parameter]) -> None:
+            if before_each is not None:
+                await before_each()
+            await store.store_parameters(values)
+
         await self.notes.send(note, self._refuse_note, verify)
-        await self.parameters.send(store.store_parameters, self._refuse_parameter, verify)
         await self.metrics.send(metrics, self._refuse_metric, verify)
+        self._admit(most)
+        await self.parameters.send(parameters, self._refuse_parameter, verify)
+
+    def _admit(self, most: int | None) -> None:
+        """Queue parameters whose turn has come: all, or so many with those that are queued."""
+        count = None if most is None else max(0, most - len(self.parameters))
+        self.parameters.extend(self._later[:count])
+        del self._later[:count]
 
     def _refuse_note(self, note: Note, error: RejectedError) -> None:
         name = note.fields.get("key", note.endpoint)

@@ -115,6 +115,7 @@ class CometCallback(ServerTracker):
         self._asked = False
         self._stale = False
         self._ended = False
+        self._is_last = False
         self._beaten = 0.0
 
     @classmethod
@@ -197,7 +198,7 @@ class CometCallback(ServerTracker):
     async def send(self, client: Client) -> None:
         """Send what is queued; at Comet's pace that may take longer than a heart beat."""
         assert self._server is not None
-        await self._outbox.send_to_server(self._server, self._beat_if_due)
+        await self._outbox.send_to_server(self._server, self._beat_if_due, whole=self._is_last)
 
     async def heartbeat(self) -> None:
         """Say that the run lives."""
@@ -209,6 +210,9 @@ class CometCallback(ServerTracker):
 
     async def finish(self, status: RunStatus) -> None:
         """Say how the run ended, unless nothing ever happened in it."""
+        if self._experiment is not None and not self._ended:
+            self._hear()  # a process that has died may have left parameters for later
+        self._is_last = True
         await self.flush()
         error, now = ERRORS[status], milliseconds(self.time)
         if not self.settings.online:

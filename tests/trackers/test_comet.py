@@ -12,12 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 from comet_runs import kept, tracker
-from lane import deliver, description, emitted, play, revived, training
+from lane import START, deliver, description, emitted, play, revived, training
 from servers.comet_server import CometServer, Sent
 from servers.scripted import Answer
 
 from asynccb._exceptions import AccessError, TransientError
-from asynccb._run import ModelDescription
+from asynccb._run import ModelDescription, RunDescription
 from asynccb.trackers import _comet_rest
 from asynccb.trackers._comet_values import short
 
@@ -325,6 +325,44 @@ async def test_twenty_thousand_steps_arrive_complete_in_order_and_within_the_rat
         if sent.path.endswith("/metric"):
             arrived += len(sent.json["values"])
             assert arrived <= burst + faster * (sent.at - begin)
+
+
+def many_parameters(monkeypatch: pytest.MonkeyPatch) -> RunDescription:
+    """Return a run of 100 labels, of which a server takes 20 at once."""
+    monkeypatch.setattr(_comet_rest, "PARAMETER_RATE", (200.0, 20.0))
+    labels = {"id2label": {str(number): f"L{number}" for number in range(100)}}
+    return replace(description(), model=ModelDescription("Net", labels, 10, 8))
+
+
+def labels_of(comet: CometServer) -> int:
+    return sum("id2label" in name for name in comet.experiment().parameters)
+
+
+async def test_metrics_do_not_wait_for_parameters_which_are_there_in_the_end(
+    comet: CometServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tracker(many_parameters(monkeypatch))
+    await deliver(made, training(3))
+    assert len(comet.experiment().points("train/loss")) == 3
+    assert len(comet.experiment().parameters) == 20
+    kinds = [sent.path.rpartition("/")[2] for sent in comet.sent]
+    assert kinds.index("metric") < kinds.index("parameter")
+    await made.finish("finished")
+    await made.close()
+    assert labels_of(comet) == 100
+
+
+async def test_parameters_that_a_dead_companion_has_left_are_sent_by_the_next_one(
+    comet: CometServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tracker(many_parameters(monkeypatch))
+    await deliver(made, training(1))
+    await made.close()
+    again = revived(made, made.state())
+    again.time = START
+    await again.finish("crashed")
+    await again.close()
+    assert labels_of(comet) == 100
 
 
 async def test_one_that_waits_for_its_turn_goes_on_saying_that_it_lives(
