@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from asynccb._exceptions import ConfigurationError
 from asynccb._run import RunDescription
+from asynccb.trackers._utf8 import path_in_utf8
 
 _VARIABLE: Final = "TENSORBOARD_LOGGING_DIR"
 
@@ -50,4 +51,5 @@ def given_directory(tb_writer: Any, logging_dir: str | os.PathLike[str] | None) 
         raise ConfigurationError(
             f"logging_dir is {path!r}; event files are written to a local or mounted directory only"
         )
-    return os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(os.path.expanduser(path))
+    return path_in_utf8("logging_dir", path, os.environ)

@@ -25,6 +25,7 @@ from asynccb.trackers._mlflow_rest import Limits, RunInfo
 from asynccb.trackers._mlflow_run import MLflowRun
 from asynccb.trackers._mlflow_tracker import MLflowTracker
 from asynccb.trackers._token import Keeper
+from asynccb.trackers._utf8 import in_utf8
 
 if TYPE_CHECKING:
     pass
@@ -91,7 +92,7 @@ class AzureMLCallback(MLflowTracker):
             "log_artifacts": log_artifacts,
         }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
 
     def set_up(self, settings: AzureMLSettings) -> None:
         """Take the settings."""

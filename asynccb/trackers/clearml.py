@@ -30,6 +30,7 @@ from asynccb.trackers._console import ConsoleSide
 from asynccb.trackers._models import model_folder
 from asynccb.trackers._system_metrics import is_live
 from asynccb.trackers._token import Keeper
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class ClearMLCallback(ServerTracker):
         system_metrics: float | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
         self.training_side = ConsoleSide(self.settings.console)
 
     def set_up(self, settings: ClearMLSettings) -> None:

@@ -25,6 +25,7 @@ from asynccb.trackers._codecarbon_rows import MOMENTS, UNREADABLE, sums_of, writ
 from asynccb.trackers._codecarbon_session import Row, Session
 from asynccb.trackers._codecarbon_settings import CodeCarbonSettings, resolve
 from asynccb.trackers._packages import is_installed, require
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.base import Tracker
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class CodeCarbonCallback(Tracker):
             "output_dir": None if output_dir is None else os.fspath(output_dir),
             "measure_power_secs": measure_power_secs,
         }
-        self._set_up(resolve(given, os.environ), measures=True)
+        self._set_up(in_utf8(resolve(given, os.environ), os.environ), measures=True)
 
     def _set_up(self, settings: CodeCarbonSettings, *, measures: bool) -> None:
         self.settings = settings

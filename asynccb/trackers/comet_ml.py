@@ -33,6 +33,7 @@ from asynccb.trackers._comet_rest import OTHER_RATE, CometServer, Experiment
 from asynccb.trackers._comet_settings import CometSettings, is_configured, resolve
 from asynccb.trackers._comet_training import GRAPH, CometTraining
 from asynccb.trackers._comet_values import ERRORS, Note, milliseconds, other
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class CometCallback(ServerTracker):
         url: str | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
         self.training_side = CometTraining()
 
     def set_up(self, settings: CometSettings) -> None:

@@ -30,6 +30,7 @@ from asynccb.trackers._mlflow_artifacts import find_store
 from asynccb.trackers._mlflow_rest import RunInfo
 from asynccb.trackers._mlflow_run import MLflowRun
 from asynccb.trackers._mlflow_tracker import MLflowTracker
+from asynccb.trackers._utf8 import in_utf8
 
 if TYPE_CHECKING:
     from asynccb._state import StateSnapshot
@@ -93,7 +94,7 @@ class DagsHubCallback(MLflowTracker):
             "log_output": log_output,
         }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
 
     def set_up(self, settings: DagsHubSettings) -> None:
         """Take the settings."""

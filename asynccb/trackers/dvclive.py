@@ -35,6 +35,7 @@ from asynccb.trackers._dvclive_settings import (
 from asynccb.trackers._dvclive_studio import PATIENT, Studio
 from asynccb.trackers._dvclive_training import FINAL_MODEL, DVCLiveTraining
 from asynccb.trackers._dvclive_updates import Updates
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.payload import clean
 from asynccb.trackers.server import ServerTracker
 
@@ -93,7 +94,7 @@ class DVCLiveCallback(ServerTracker):
     ) -> None:
         own = (dir, resume, dvcyaml, save_dvc_exp, exp_name, exp_message)
         given = {**dict(zip(DEFAULTS, own, strict=True)), "log_model": log_model}
-        self.set_up(resolve(given, live, os.environ))
+        self.set_up(in_utf8(resolve(given, live, os.environ), os.environ))
         if live is not None or self.settings.log_model == "true":
             self.training_side = DVCLiveTraining(self.settings, live)
 

@@ -27,6 +27,7 @@ from asynccb.trackers._swanlab_rows import STEP, Row, named, row
 from asynccb.trackers._swanlab_run import SwanLabRun
 from asynccb.trackers._swanlab_settings import SwanLabSettings, is_configured, resolve
 from asynccb.trackers._system_metrics import is_live
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class SwanLabCallback(ServerTracker):
         web_host: str | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
         if self.settings.console:
             self.training_side = ConsoleSide(True)
 

@@ -20,6 +20,7 @@ from asynccb._run import RunStatus
 from asynccb.trackers._event_directory import default_directory, given_directory
 from asynccb.trackers._event_file import file_name
 from asynccb.trackers._event_writer import HIDE_NOTHING, EventWriter
+from asynccb.trackers._utf8 import path_in_utf8
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.payload import clean, flatten, rewrite_logs, run_config, scalars
 
@@ -81,7 +82,8 @@ class TensorBoardCallback(Tracker):
         self, tb_writer: Any = None, *, logging_dir: str | os.PathLike[str] | None = None
     ) -> None:
         self._logging_dir = given_directory(tb_writer, logging_dir)
-        self._position = self._acknowledged = _Position(origin=os.getcwd())
+        origin = path_in_utf8("the working directory", os.getcwd(), os.environ)
+        self._position = self._acknowledged = _Position(origin=origin)
         self._writer = EventWriter()
 
     @classmethod

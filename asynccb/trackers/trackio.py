@@ -40,6 +40,7 @@ from asynccb.trackers._trackio_settings import (
     write_token,
 )
 from asynccb.trackers._trackio_space import Wanted, find_space, hub_headers
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers.server import ServerTracker
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class TrackioCallback(ServerTracker):
             "auto_log_gpu": auto_log_gpu,
             "gpu_log_interval": gpu_log_interval,
         }
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
 
     def set_up(self, settings: TrackioSettings) -> None:
         """Take the settings."""

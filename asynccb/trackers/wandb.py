@@ -22,6 +22,7 @@ from asynccb._run import PlainArguments, RunDescription, RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.uploads import Folder, Kept
 from asynccb.trackers._system_metrics import is_live
+from asynccb.trackers._utf8 import in_utf8
 from asynccb.trackers._wandb_access import has_key, open_client
 from asynccb.trackers._wandb_models import Models, folder_of
 from asynccb.trackers._wandb_opening import find_bases, id_of, is_of, open_run
@@ -118,7 +119,7 @@ class WandbCallback(ServerTracker):
         directory: str | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(resolve(given, os.environ))
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
         self.training_side = WandbTraining(self.settings)
 
     def set_up(self, settings: WandbSettings) -> None:
