@@ -98,7 +98,8 @@ def _address(given: object, environ: Mapping[str, str]) -> tuple[str, str]:
     found = None if parts is None else _WORKSPACE.fullmatch(parts.path)
     if parts is None or found is None or not parts.hostname or "@" in parts.netloc:
         raise ConfigurationError(
-            f"the AzureML address{quoted(address)} names no workspace: it ends in "
-            "/subscriptions/S/resourceGroups/G/providers/Microsoft.MachineLearningServices/workspaces/W"
+            f"the AzureML address{quoted(address)} (tracking_uri, or MLFLOW_TRACKING_URI) names no "
+            "workspace: it ends in /subscriptions/S/resourceGroups/G/providers/"
+            "Microsoft.MachineLearningServices/workspaces/W"
         )
     return f"https://{parts.netloc}", found[1]

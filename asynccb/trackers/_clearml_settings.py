@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._addresses import quoted, server_parts
 from asynccb.trackers._clearml_conf import Configuration, read_configuration
-from asynccb.trackers._environment import switch, switch_setting, text_setting
+from asynccb.trackers._environment import expanded, switch, switch_setting, text_setting
 
 DEFAULT_PROJECT: Final = "HuggingFace Transformers"
 DEFAULT_TASK: Final = "Trainer"
@@ -105,7 +105,7 @@ def conf_path(environ: Mapping[str, str]) -> Path:
     """Return where the configuration file is, or would be."""
     given = variable("CONFIG_FILE", environ)
     home = environ.get("HOME", "").strip() or "~"
-    return Path(os.path.abspath(Path(given or f"{home}/clearml.conf").expanduser()))
+    return Path(os.path.abspath(expanded(given or f"{home}/clearml.conf")))
 
 
 def open_conf(path: Path, environ: Mapping[str, str]) -> Configuration:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._environment import expanded
 from asynccb.trackers._packages import folder_of
 
 _FILE: Final = ".codecarbon.config"
@@ -79,7 +80,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CodeCarbonS
 def configured(environ: Mapping[str, str]) -> dict[str, str]:
     """Return what the files and the environment say, by key, as CodeCarbon reads them."""
     found: dict[str, str] = {}
-    for folder in (Path(environ.get("HOME") or Path.home()), Path.cwd()):
+    for folder in (expanded(environ.get("HOME") or "~"), Path.cwd()):
         found.update(_of_file(folder / _FILE))
     for name, value in environ.items():
         if name.lower().startswith(_PREFIX):

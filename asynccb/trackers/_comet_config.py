@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from asynccb._exceptions import AccessError
+from asynccb.trackers._environment import expanded
 
 _SECTION: Final = "comet"
 _NAME: Final = ".comet.config"
@@ -39,10 +40,10 @@ def setting(name: str, environ: Mapping[str, str]) -> str | None:
 def _files(environ: Mapping[str, str]) -> Iterator[Path]:
     given = environ.get("COMET_CONFIG", "").strip()
     if given:
-        named = Path(given).expanduser()
+        named = expanded(given)
         yield named / _NAME if named.is_dir() else named
     for folder in (".", _COLAB, "~"):
-        yield Path(folder).expanduser() / _NAME
+        yield expanded(folder) / _NAME
 
 
 def _parsed(file: Path) -> configparser.RawConfigParser:

@@ -6,17 +6,15 @@ Promises: what cannot work is refused where it was given; what is kept holds no 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.trackers._comet_access import host_in, server_root
 from asynccb.trackers._comet_config import setting
-from asynccb.trackers._environment import switch, switch_setting, text_setting
+from asynccb.trackers._environment import folder_setting, switch, switch_setting, text_setting
 
 Mode: TypeAlias = Literal["get_or_create", "create", "get"]
 
@@ -75,7 +73,10 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CometSettin
         mode=_mode(given["mode"], environ),
         online=_online(given["online"], environ),
         log_assets=switch_setting("log_assets", given["log_assets"], "COMET_LOG_ASSETS", environ),
-        offline_directory=_absolute(text("offline_directory") or _DIRECTORY),
+        offline_directory=folder_setting(
+            "offline_directory (or COMET_OFFLINE_DIRECTORY)",
+            text("offline_directory") or _DIRECTORY,
+        ),
     )
 
 
@@ -137,7 +138,3 @@ def _tags(given: object) -> list[str]:
                 f"a Comet tag is {tag!r}; it takes 1 to {_LONGEST_TAG} characters"
             )
     return tags
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(Path(path).expanduser())

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.trackers import _mlflow_settings as mlflow
 from asynccb.trackers._addresses import kept, server_parts, split
-from asynccb.trackers._environment import switch_setting, text_setting
+from asynccb.trackers._environment import expanded, switch_setting, text_setting
 
 _NAME: Final = re.compile(r"[\w.\-]+", re.ASCII)
 _BRANCH: Final = re.compile(r"[\w.\-/]+", re.ASCII)
@@ -118,7 +118,7 @@ def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
 def _saved_token(host: str, environ: Mapping[str, str]) -> str:
     """Return the first token that `dagshub login` has saved for the host."""
     file = environ.get("DAGSHUB_CLIENT_TOKENS_CACHE", "").strip()
-    path = Path(file).expanduser() if file else _cache(environ) / "dagshub" / "tokens"
+    path = expanded(file) if file else _cache(environ) / "dagshub" / "tokens"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -134,8 +134,8 @@ def _saved_token(host: str, environ: Mapping[str, str]) -> str:
 
 def _cache(environ: Mapping[str, str]) -> Path:
     if sys.platform == "darwin":
-        return Path("~/Library/Caches").expanduser()
-    return Path(environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache").expanduser()
+        return expanded("~/Library/Caches")
+    return expanded(environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache")
 
 
 def _host(environ: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import urlunsplit
 
 from asynccb.trackers._addresses import server_parts
+from asynccb.trackers._environment import expanded
 
 NO_COMMIT: Final = "0" * 40
 """What stands for a commit where there is none."""
@@ -158,7 +159,7 @@ def _setting(
     home = environ.get("XDG_CONFIG_HOME", "").strip() or "~/.config"
     own = environ.get("DVC_GLOBAL_CONFIG_DIR", "").strip() or os.path.join(home, "dvc")
     system = environ.get("DVC_SYSTEM_CONFIG_DIR", "").strip() or "/etc/xdg/dvc"
-    files = [Path(system, "config"), Path(own).expanduser() / "config"]
+    files = [Path(system, "config"), expanded(own) / "config"]
     if dvc is not None:
         files += [Path(dvc, ".dvc", "config"), Path(dvc, ".dvc", "config.local")]
     return _read(files).get(section, {}).get(name) or None

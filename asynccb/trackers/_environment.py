@@ -6,7 +6,9 @@ Promises: what cannot work is refused where it was given, with its value and wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from asynccb._exceptions import ConfigurationError
@@ -33,6 +35,25 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
         f"the environment variable {name} is {environ[name]!r}; it takes 1, on, yes or true, "
         "or 0, off, no or false"
     )
+
+
+def expanded(path: str) -> Path:
+    """
+    Return where a path leads, with the home of a user for a tilde.
+
+    One of a user who is not known, with which `Path.expanduser` fails, leads nowhere.
+    """
+    return Path(os.path.expanduser(path))
+
+
+def folder_setting(name: str, path: str) -> str:
+    """Return the absolute path of a folder to write to; `name` is said where there can be none."""
+    folder = str(expanded(path))
+    if folder.startswith("~"):
+        raise ConfigurationError(
+            f"{name} is {path!r}, and the home of that user is not known: give it without a ~"
+        )
+    return os.path.abspath(folder)
 
 
 def text_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> str | None:

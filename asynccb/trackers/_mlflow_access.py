@@ -12,7 +12,6 @@ import configparser
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -20,7 +19,7 @@ from asynccb._exceptions import AccessError, ConfigurationError
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
 from asynccb.trackers._addresses import kept, split
-from asynccb.trackers._environment import switch
+from asynccb.trackers._environment import expanded, switch
 
 _HINT: Final = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
@@ -100,7 +99,7 @@ def _userinfo(uri: str, variable: str) -> tuple[str, str] | None:
 
 
 def _saved_credentials() -> Mapping[str, str]:
-    file = Path(_CREDENTIALS).expanduser()
+    file = expanded(_CREDENTIALS)
     saved = configparser.RawConfigParser()
     try:
         saved.read(file, encoding="utf-8")

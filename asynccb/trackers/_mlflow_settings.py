@@ -6,6 +6,7 @@ Promises: what cannot work is refused where it was given; what is kept holds no 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -13,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult
-
-import msgspec
 
 from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._addresses import kept, quoted, shown, split
@@ -25,6 +24,8 @@ DAGSHUB: Final = "https://dagshub.com"
 
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 _HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
+_EXCERPT: Final = 200
+"""Characters of a variable that a message quotes."""
 _DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
 _SERVE: Final = "mlflow server --host 127.0.0.1 --port 5000"
 _THEN: Final = "and give http://127.0.0.1:5000 as the tracking URI"
@@ -125,15 +126,16 @@ def _decoded(variable: str) -> object:
     if not variable.strip():
         return {}
     try:
-        tags = msgspec.json.decode(variable)
-    except msgspec.DecodeError as error:
+        tags = json.loads(variable)
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
-            f"MLFLOW_TAGS is {variable!r}, which is no JSON ({error}); it takes an object such as "
-            '{"team": "vision"}'
+            f"MLFLOW_TAGS is {variable[:_EXCERPT]!r}, which is no JSON ({error}); it takes an "
+            'object such as {"team": "vision"}'
         ) from None
     if not isinstance(tags, dict):
         raise ConfigurationError(
-            f'MLFLOW_TAGS is {variable!r}; it takes a JSON object such as {{"team": "vision"}}'
+            f"MLFLOW_TAGS is {variable[:_EXCERPT]!r}; it takes a JSON object such as "
+            '{"team": "vision"}'
         )
     return tags
 

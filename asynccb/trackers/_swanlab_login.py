@@ -21,6 +21,7 @@ import msgspec
 from asynccb._exceptions import AccessError, RejectedError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.client import Client
+from asynccb.trackers._environment import expanded
 
 logger = logging.getLogger("asynccb")
 
@@ -74,7 +75,7 @@ def api_key(api_host: str, environ: Mapping[str, str]) -> str:
 def _saved(environ: Mapping[str, str]) -> tuple[SavedLogin, str] | None:
     """Return the only entry of the vendor's file: the machine is an address, the login another."""
     own = environ.get("SWANLAB_ROOT", "").strip() or environ.get("SWANLAB_SAVE_DIR", "").strip()
-    for folder in (Path(".swanlab"), Path(own or "~/.swanlab").expanduser()):
+    for folder in (Path(".swanlab"), expanded(own or "~/.swanlab")):
         file = folder / ".netrc"
         try:
             hosts = netrc.netrc(file).hosts if file.is_file() else {}

@@ -8,14 +8,13 @@ kept holds no credential.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-
-import msgspec
 
 from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._addresses import quoted, server_parts
@@ -246,8 +245,8 @@ def _tags(given: object, variable: str) -> list[str]:
 
 def _listed(variable: str) -> list[Any]:
     """Return a variable's items, which are a JSON array or have commas between them."""
-    with contextlib.suppress(msgspec.DecodeError):
-        if isinstance(found := msgspec.json.decode(variable), list):
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(variable), list):
             return found
     return variable.split(",")
 

@@ -18,6 +18,8 @@ from asynccb._exceptions import ConfigurationError
 from asynccb.trackers._addresses import kept, quoted, server_parts, split
 from asynccb.trackers._environment import (
     Uploaded,
+    expanded,
+    folder_setting,
     switch_setting,
     text_setting,
     upload_setting,
@@ -28,6 +30,13 @@ Resume: TypeAlias = Literal["allow", "never"]
 _SPACE: Final = re.compile(r"([\w.\-]+/)?[\w.\-]+", re.ASCII)
 _HUB: Final = "https://huggingface.co"
 _PROJECT: Final = "huggingface"
+_DIRECTORIES: Final = {
+    "TRACKIO_DIR": "",
+    "HF_HOME": "trackio",
+    "XDG_CACHE_HOME": "huggingface/trackio",
+}
+"""Variables that say where the folder is, the first one that is set counts, and where below it."""
+_USUAL_DIRECTORY: Final = "~/.cache/huggingface/trackio"
 _SHORTEST_INTERVAL: Final = 1.0
 
 
@@ -129,7 +138,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSett
         private=None
         if given["private"] is None
         else switch_setting("private", given["private"], "", {}),
-        directory=str(_directory(environ)),
+        directory=_directory(environ),
         hub=_hub(environ),
         resume=_resume(given["resume"]),
         log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
@@ -188,9 +197,10 @@ def hub_token(environ: Mapping[str, str]) -> str:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := environ.get(name, "").strip():
             return token
-    saved = environ.get("HF_TOKEN_PATH", "").strip() or _hub_home(environ) / "token"
+    named = environ.get("HF_TOKEN_PATH", "").strip()
+    saved = expanded(named) if named else _hub_home(environ) / "token"
     try:
-        return Path(saved).expanduser().read_text(encoding="utf-8").strip()
+        return saved.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
@@ -214,11 +224,11 @@ def _server_url(given: object, environ: Mapping[str, str]) -> str | None:
     return kept(address)
 
 
-def _directory(environ: Mapping[str, str]) -> Path:
-    given = environ.get("TRACKIO_DIR", "").strip()
-    return Path(
-        os.path.abspath(Path(given).expanduser() if given else _hub_home(environ) / "trackio")
-    )
+def _directory(environ: Mapping[str, str]) -> str:
+    for variable, below in _DIRECTORIES.items():
+        if given := environ.get(variable, "").strip():
+            return str(Path(folder_setting(variable, given), below))
+    return folder_setting("TRACKIO_DIR", _USUAL_DIRECTORY)
 
 
 def _hub_home(environ: Mapping[str, str]) -> Path:
@@ -226,7 +236,7 @@ def _hub_home(environ: Mapping[str, str]) -> Path:
     if not home:
         cache = environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
         home = os.path.join(cache, "huggingface")
-    return Path(home).expanduser()
+    return expanded(home)
 
 
 def _resume(value: object) -> Resume:

@@ -8,6 +8,7 @@ read is said, without quoting from it.
 from __future__ import annotations
 
 import configparser
+import logging
 import netrc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from asynccb._exceptions import AccessError
+from asynccb.trackers._environment import expanded
+
+logger = logging.getLogger("asynccb")
 
 _SECTION: Final = "default"
 _FORGE: Final = ("api.forge.coreweave.com", "forge.coreweave.com")
@@ -48,10 +52,10 @@ def setting(name: str, environ: Mapping[str, str], directory: str | None = None)
 
 
 def _settings_files(environ: Mapping[str, str], directory: str | None) -> Iterator[Path]:
-    root = Path(directory or environ.get("WANDB_DIR", "").strip() or ".").expanduser()
+    root = expanded(directory or environ.get("WANDB_DIR", "").strip() or ".")
     yield root / "wandb" / "settings"
     own = environ.get("WANDB_CONFIG_DIR", "").strip() or "~/.config/wandb"
-    yield Path(own).expanduser() / "settings"
+    yield expanded(own) / "settings"
 
 
 def saved_key(base_url: str, environ: Mapping[str, str]) -> str | None:
@@ -68,6 +72,9 @@ def saved_key(base_url: str, environ: Mapping[str, str]) -> str | None:
         entries = netrc.netrc(file)
     except netrc.NetrcParseError as error:
         raise AccessError(f"line {error.lineno} of {file} is no line of a netrc file") from None
+    except UnicodeDecodeError:  # many programs read it, and this run may not even need W&B
+        logger.warning("W&B: %s is no text in UTF-8, and no key is looked for there", file)
+        return None
     except OSError as error:
         raise AccessError(f"{file} cannot be read: {error.strerror}") from None
     host = urlsplit(base_url).netloc
@@ -83,6 +90,6 @@ def saved_key(base_url: str, environ: Mapping[str, str]) -> str | None:
 def _netrc(environ: Mapping[str, str]) -> Path | None:
     given = environ.get("NETRC", "").strip()
     if given:
-        return Path(given).expanduser()
-    files = (Path("~/.netrc").expanduser(), Path("~/_netrc").expanduser())
+        return expanded(given)
+    files = (expanded("~/.netrc"), expanded("~/_netrc"))
     return next((file for file in files if file.is_file()), None)
