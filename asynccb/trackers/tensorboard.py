@@ -70,7 +70,8 @@ class TensorBoardCallback(Tracker):
 
     A training resumed at step s begins a new file in the directory of the interrupted one, unless
     it was given another, and what that holds after step s is hidden; so is, when steps go back
-    within a training, what was logged at the later ones. The status on the hyper-parameter page is
+    within a training, what was logged at the later ones. A run that begins at step 0 hides nothing
+    of another one that its directory holds. The status on the hyper-parameter page is
     that of the run's first end: TensorBoard never reads a second one.
     """
 
@@ -99,8 +100,7 @@ class TensorBoardCallback(Tracker):
 
         step = state.global_step
         if self._needs_file(state):
-            # Step s itself was logged before its checkpoint was saved: only what follows is hidden.
-            self._begin_file(state, start=step + 1 if step else 0)
+            self._begin_file(state, start=self._first_hidden(state))
         self._position = replace(self._position, trained=True, step=step)
         self._add(records.values(self._seconds, step, {}, self._texts()))
         hparams = flatten(run_config(self.run))
@@ -207,6 +207,16 @@ class TensorBoardCallback(Tracker):
         if position.file is None or position.trained or state.global_step > 0:
             return True
         return position.step > 0 or Path(position.file).parent != self._directory(state)
+
+    def _first_hidden(self, state: TrainerState) -> int:
+        """Return from which step on a training that begins now hides what its directory holds."""
+        if state.global_step > 0:
+            # That step was logged before its checkpoint was saved: only what follows is hidden.
+            return state.global_step + 1
+        file = self._position.file
+        starts_anew = file is not None and Path(file).parent == self._directory(state)
+        # What is there and is not this run's own may be another run's, which may be going on.
+        return 0 if starts_anew else HIDE_NOTHING
 
     def _begin_file(self, state: TrainerState, start: int) -> None:
         count, root, directory = self._position.count, self._root(), self._directory(state)

@@ -14,6 +14,7 @@ from event_files import START, Lane, contents, describe, events, files, points, 
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from asynccb._exceptions import ConfigurationError
+from asynccb.trackers._event_writer import HIDE_NOTHING
 from asynccb.trackers.tensorboard import TensorBoardCallback
 
 
@@ -75,7 +76,8 @@ async def test_a_file_starts_with_its_version_and_a_session_start(
     await lane.deliver(training(0, 1))
     version, session = events(files(tmp_path)[0])[:2]
     assert version.file_version == "brain.Event:2"
-    assert (session.session_log.status, session.step) == (session.session_log.START, 0)
+    assert session.session_log.status == session.session_log.START
+    assert session.step == HIDE_NOTHING
 
 
 async def test_a_file_is_named_by_time_host_and_run(lane: Lane, tmp_path: Path) -> None:
@@ -204,7 +206,7 @@ async def test_a_resumed_training_hides_what_follows_its_checkpoint_and_nothing_
 ) -> None:
     await lane.deliver(training(0, 10))
     await lane.deliver(training(6, 12))
-    assert [events(file)[1].step for file in files(tmp_path)] == [0, 7]
+    assert [events(file)[1].step for file in files(tmp_path)] == [HIDE_NOTHING, 7]
     assert [step for step, _ in points(tmp_path)["train/loss"]] == list(range(1, 13))
 
 
@@ -219,6 +221,27 @@ async def test_a_training_from_scratch_starts_a_new_curve(lane: Lane, tmp_path: 
     await lane.deliver([("on_log", 3, {"loss": 4.0})])
     await lane.deliver(training(0, 2))
     assert points(tmp_path)["train/loss"] == [(1, 1.0), (2, 0.5)]
+
+
+async def test_a_run_hides_nothing_of_another_one_in_its_directory(
+    lane: Lane, tmp_path: Path
+) -> None:
+    await lane.deliver(training(0, 3))
+    later = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), events=1000)
+    await later.deliver(training(0, 1))
+    await lane.deliver([("on_log", 4, {"loss": 0.5})])
+    assert sorted(step for step, _ in points(tmp_path)["train/loss"]) == [1, 1, 2, 3, 4]
+
+
+async def test_a_trial_hides_nothing_of_another_run_s(lane: Lane, tmp_path: Path) -> None:
+    other = Lane(TensorBoardCallback(logging_dir=tmp_path / "trial-1"), describe(tmp_path))
+    await other.deliver(training(0, 3))
+    later = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), events=1000)
+    for name in ("trial-0", "trial-1"):
+        trial = {"trial_name": name, "is_hyper_param_search": True}
+        await later.deliver(training(0, 1), **trial)
+    steps = sorted(step for step, _ in points(tmp_path / "trial-1")["train/loss"])
+    assert steps == [1, 1, 2, 3]
 
 
 async def test_an_evaluation_alone_hides_nothing_of_an_earlier_run(
