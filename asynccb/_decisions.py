@@ -99,7 +99,6 @@ class Decisions:
         self._asked = []
         if self._look is not None:
             self._seen = pack_flags(self._look())
-        members = {member.name for member in self._roster.members}
         for decider in route.deciders:
             ticket = Ticket(
                 self._emission,
@@ -114,7 +113,8 @@ class Decisions:
                 self._replay.answer(ticket, self._training)
             elif answered := self._noted.answers.get(decider.name):
                 ticket.settle(Decision(**answered.flags), answered.outcome)
-            elif decider.name not in members:  # a hook of this event has removed it
+            elif self._roster.terms(decider.name, EVENTS[route.number]) is None:
+                # A hook of this event has removed it.
                 ticket.lose()
             elif decider.asked:
                 self._tickets.add(ticket)

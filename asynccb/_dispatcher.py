@@ -92,7 +92,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         replayed; the latter also later, where it turns out to be of another run.
         """
         check_limits(callbacks, max_steps, capacity, overflow)
-        made = [make_callback(callback) for callback in callbacks]  # before any is served
+        made = [make_callback(callback)[0] for callback in callbacks]  # before any is served
         self.args: Any = TrainingArguments() if args is None else args
         self.state = first_state(self.args) if state is None else state
         if max_steps:

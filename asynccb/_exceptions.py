@@ -30,6 +30,13 @@ Every error that asynccb raises on purpose.
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
 
 class AsyncCCBError(Exception):
     """Catch this to catch every error that asynccb raises on purpose."""
@@ -147,3 +154,14 @@ class RejectedError(DeliveryError):
 
 class AccessError(DeliveryError):
     """Signal that the server takes nothing from us: credentials, permissions or a wrong address."""
+
+
+@contextlib.contextmanager
+def naming_damage(
+    path: Path, *errors: type[Exception], advice: str = "resume from an earlier checkpoint"
+) -> Iterator[None]:
+    """Raise `ConfigurationError` with the path for these errors of reading a file."""
+    try:
+        yield
+    except errors as error:
+        raise ConfigurationError(f"{path} is damaged ({error!r}); {advice}") from error

@@ -2,8 +2,8 @@
 A model's weights, written to disk.
 
 Promises: written as safetensors where that package is there, else with `torch.save`; under the
-names that the model itself has for them; those of what data parallelism and
-`torch.compile` put around it never reach the disk.
+names that the model itself has for them, without those of what data parallelism and
+`torch.compile` put around it.
 """
 
 from __future__ import annotations

@@ -101,12 +101,10 @@ class Route:
         return not (self.resets or self.is_heard or self.frames_training or self.is_boundary)
 
 
-def make_callback(callback: type | object) -> Any:
-    """Return a callback, made here from a class; raises what is raised for one that cannot work."""
+def make_callback(callback: type | object) -> tuple[Any, Hooks]:
+    """Return a callback, made here from a class, and its hooks; raises as `find_hooks` does."""
     instance = callback() if inspect.isclass(callback) else callback
-    find_hooks(instance)
-    read_options(instance)
-    return instance
+    return instance, find_hooks(instance)
 
 
 class Roster:
@@ -124,8 +122,7 @@ class Roster:
 
     def prepare(self, callback: type | object) -> Member:
         """Check a callback, or make one from a class; it is not a member yet."""
-        instance = make_callback(callback)
-        hooks = find_hooks(instance)
+        instance, hooks = make_callback(callback)
         if not isinstance(instance, TrainerCallback):  # it knows nothing of values on their way
             read = {event: with_numbers(hook) for event, hook in hooks.inline.items()}
             hooks = hooks._replace(inline=read)

@@ -20,10 +20,12 @@ from typing import Final
 import msgspec
 
 from asynccb._control import Decision
-from asynccb._exceptions import ConfigurationError
+from asynccb._exceptions import naming_damage
 from asynccb._schedule import Outcome, Ticket
 
 logger = logging.getLogger("asynccb")
+
+_DAMAGE: Final = (OSError, TypeError, UnicodeDecodeError, msgspec.DecodeError)
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -113,16 +115,12 @@ class SaveNotes:
 
 def read_note(file: Path) -> Note:
     """Return what was decided on a checkpoint's `on_save`; `ConfigurationError` for nonsense."""
-    try:
+    if not file.exists():
+        return NOTHING
+    with naming_damage(file, *_DAMAGE, advice="delete it, and what was decided is asked again"):
         note = msgspec.json.decode(file.read_bytes(), type=Note)
         for flags in (note.flags, *(answer.flags for answer in note.answers.values())):
-            Decision(**flags)
-    except FileNotFoundError:
-        return NOTHING
-    except (OSError, TypeError, UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise ConfigurationError(
-            f"{file} is damaged ({error}); delete it, and what was decided is asked again"
-        ) from None
+            Decision(**flags)  # raises TypeError for one that there is not
     return note
 
 

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from asynccb import distributed
-from asynccb._exceptions import ConfigurationError
+from asynccb._exceptions import ConfigurationError, naming_damage
 
 logger = logging.getLogger("asynccb")
 
@@ -160,17 +160,6 @@ def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> An
         except pickle.UnpicklingError as error:
             logger.warning("%s is not read, because it may run code: %s", path, error)
             return None
-
-
-@contextlib.contextmanager
-def naming_damage(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Raise `ConfigurationError` with the path for these errors of reading a file."""
-    try:
-        yield
-    except errors as error:
-        raise ConfigurationError(
-            f"{path} is damaged ({error!r}); resume from an earlier checkpoint"
-        ) from error
 
 
 def of_rank(name: str) -> str:

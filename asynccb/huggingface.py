@@ -10,7 +10,6 @@ transformers 5.0 (the first that has `on_push_begin`) to 5.24 are supported.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ import msgspec
 
 from asynccb._callback import COMMON_KEYWORDS, Overflow
 from asynccb._events import EVENTS, Event
-from asynccb._exceptions import ClosedError, ConfigurationError, DefinitionError
+from asynccb._exceptions import ClosedError, ConfigurationError, DefinitionError, naming_damage
 from asynccb._foreign import make_foreign
 from asynccb._given import check_limits
 from asynccb._lifetime import status_of
@@ -208,7 +207,8 @@ class AsyncCallbacks(_Theirs):
                 self._checkpoint = folder
                 dispatcher.resume_trace(folder)
                 if (own := folder / _rank_file(args)).is_file():
-                    decisions = _read(own)
+                    with naming_damage(own, UnicodeDecodeError, msgspec.DecodeError):
+                        decisions = msgspec.json.decode(own.read_bytes())
                 break
         if decisions is not None:
             dispatcher.load_state_dict(decisions)
@@ -288,22 +288,12 @@ def _rank_file(args: Any) -> str:
     return f"asynccb_decisions_{args.process_index}.json"
 
 
-def _read(file: Path) -> Any:
-    try:
-        return msgspec.json.decode(file.read_bytes())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{file} is damaged ({error}); resume from another checkpoint, or delete the file, and "
-            "with it the decisions that were pending"
-        ) from None
-
-
 def _checked(callback: Any) -> Any:
     """Return the callback, or one made from a class; raise for one that cannot work."""
-    instance = callback() if inspect.isclass(callback) else callback
+    instance, _ = make_callback(callback)
     if isinstance(instance, AsyncCallbacks):
         raise DefinitionError("AsyncCallbacks cannot hold another one; put both lists into one")
-    return make_callback(instance)
+    return instance
 
 
 def _hook(event: Event) -> Callable[..., Any]:

@@ -96,9 +96,11 @@ def _is_new(place: str, seen: set[tuple[int, int]]) -> bool:
         status = os.stat(place)
     except OSError:
         return False
-    before = len(seen)
-    seen.add((status.st_dev, status.st_ino))
-    return len(seen) > before
+    folder = status.st_dev, status.st_ino
+    if folder in seen:
+        return False
+    seen.add(folder)
+    return True
 
 
 def look_at(path: Path) -> Overview:

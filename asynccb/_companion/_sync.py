@@ -2,8 +2,7 @@
 Delivering an old journal: what `asynccb sync` does, and a training that is resumed.
 
 Promises: the same lanes as in the companion read the same journal, so that a server ends up with
-what it would have had; safe beside a live run, whose training or
-companion holds a lock.
+what it would have had; safe beside a live run, whose training or companion holds a lock.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class ResumableTrainer(BaseTrainer):
         epochs = Epochs(loader, dataset, args)
         length = planned = checks.length_of(epochs, args)
         resumed = None
-        if with_state := checkpoint.with_state(found):
-            resumed = Resumed(with_state, epochs)
+        if whole := checkpoint.with_state(found):
+            resumed = Resumed(whole, epochs)
             length = resumed.length(epochs, args, planned)
         state = self.dispatcher.state = self._new_state(resumed, *length)
         random_state.seed_all(args.seed + distributed.rank())

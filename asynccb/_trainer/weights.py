@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from asynccb._exceptions import ConfigurationError
+from asynccb._exceptions import ConfigurationError, naming_damage
 from asynccb._model_files import PICKLED, SAFE, bare
-from asynccb.checkpoint import naming_damage
 
 SAFE_INDEX = "model.safetensors.index.json"
 

@@ -33,12 +33,21 @@ class Bucket:
         self._tokens = burst
         self._counted = -math.inf  # of the loop's time
 
+    @property
+    def spare(self) -> int:
+        """Whole tokens that can be taken without a wait; on an event loop."""
+        self._tokens = self._count()
+        return max(0, int(self._tokens))
+
     async def take(self, count: float = 1.0) -> None:
         """Take tokens, and wait for those that are not there; more than `burst` are lent."""
-        now = anyio.current_time()
-        self._tokens += (now - self._counted) * self._per_second
-        self._tokens = min(self._tokens, self._burst) - count
-        self._counted = now
+        self._tokens = self._count() - count
         # Going below zero is the queue: who comes next waits for the tokens of all before.
         if self._tokens < 0:
             await anyio.sleep(-self._tokens / self._per_second)
+
+    def _count(self) -> float:
+        """Return the tokens that are there now, below zero for those that are lent."""
+        now = anyio.current_time()
+        back, self._counted = (now - self._counted) * self._per_second, now
+        return min(self._tokens + back, self._burst)

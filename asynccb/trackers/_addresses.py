@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit
+
+from asynccb.delivery.answers import public_url
 
 _REST: Final = re.compile(r"[?#;].*", re.DOTALL)
 
@@ -34,11 +36,7 @@ def server_parts(address: str) -> SplitResult | None:
 
 def kept(address: str) -> str:
     """Return an address as it is kept and compared: also without a slash at the end."""
-    parts = split(address)
-    if parts is None:
-        return ""
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme.lower(), host, parts.path.rstrip("/"), "", ""))
+    return "" if split(address) is None else public_url(address).rstrip("/")
 
 
 def shown(address: str) -> str:

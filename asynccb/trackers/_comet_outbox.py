@@ -8,7 +8,7 @@ alone; metrics do not wait for parameters, of which a model may have tens of tho
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from asynccb._exceptions import RejectedError
 from asynccb._run import RunDescription
@@ -26,6 +26,9 @@ from asynccb.trackers._comet_values import (
 
 if TYPE_CHECKING:
     from asynccb._state import TrainerState
+
+T = TypeVar("T")
+_StoreAll: TypeAlias = Callable[[Sequence[T]], Awaitable[None]]
 
 
 class Store(Protocol):
@@ -108,19 +111,18 @@ class CometOutbox:
         async def note(notes: Sequence[Note]) -> None:
             await store.store_note(notes[0])
 
-        async def metrics(values: Sequence[Metric]) -> None:
-            if before_each is not None:
-                await before_each()
-            await store.store_metrics(values)
+        def batch(store_all: _StoreAll[T]) -> _StoreAll[T]:
+            async def store_next(values: Sequence[T]) -> None:
+                if before_each is not None:
+                    await before_each()
+                await store_all(values)
 
-        async def parameters(values: Sequence[Parameter]) -> None:
-            if before_each is not None:
-                await before_each()
-            await store.store_parameters(values)
+            return store_next
 
         await self.notes.send(note, self._refuse_note, verify)
-        await self.metrics.send(metrics, self._refuse_metric, verify)
+        await self.metrics.send(batch(store.store_metrics), self._refuse_metric, verify)
         self._admit(most)
+        parameters = batch(store.store_parameters)
         await self.parameters.send(parameters, self._refuse_parameter, verify)
 
     def _admit(self, most: int | None) -> None:

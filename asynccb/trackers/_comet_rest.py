@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 import aiofiles.os
-import anyio
 import msgspec
 
 from asynccb._exceptions import AccessError, RejectedError
@@ -80,16 +79,6 @@ class _Summary(msgspec.Struct):
     values: list[Latest] = msgspec.field(default_factory=list)
 
 
-class _CountedBucket(Bucket):
-    """Tell, too, what can be taken without a wait."""
-
-    @property
-    def spare(self) -> int:
-        """Tokens that are there."""
-        back = (anyio.current_time() - self._counted) * self._per_second
-        return max(0, int(min(self._tokens + back, self._burst)))
-
-
 class CometServer:
     """Speak to a server about one experiment."""
 
@@ -100,7 +89,7 @@ class CometServer:
         self._for_metrics = open_client(client.base, key)
         self._key = key
         self._metrics = Bucket(*METRIC_RATE)
-        self._parameters = _CountedBucket(*PARAMETER_RATE)
+        self._parameters = Bucket(*PARAMETER_RATE)
         self.experiment: Experiment | None = None
 
     async def close(self) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlunsplit
 
+from asynccb.delivery.answers import public_url
 from asynccb.trackers._addresses import server_parts
 from asynccb.trackers._environment import expanded
 
@@ -88,11 +88,7 @@ def without_user(url: str) -> str:
     """
     if not url.lower().startswith(("http:", "https:")):
         return url
-    parts = server_parts(url)
-    if parts is None:
-        return ""
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+    return "" if server_parts(url) is None else public_url(url)
 
 
 def _above(start: Path, name: str) -> Path | None:
