@@ -18,7 +18,8 @@ takes are not the training's. With `--turn` as long as a block each is a trainin
 the background counts. On the CPU PyTorch has one thread.
 
 How to read the table: the median over the pairs of all rounds, in brackets the least and the
-greatest pair; a ratio within the brackets of `nothing` is no difference. `points` is how many
+greatest pair; a ratio within the brackets of `nothing` is no difference. `calls us` is how long a
+step is within the hooks of the contender's callbacks, in microseconds. `points` is how many
 values of the loss the MLflow server has; one missing or doubled stops the bench. Goal for
 `asynccb`: a ratio of 0.99 or more. What `offload` lacks to 1 is what a client that holds Python's
 lock costs, whatever its thread.
@@ -53,11 +54,20 @@ from _server import mlflow_server
 CONTENDERS: Final = ("nothing", "asynccb", "offload", "transformers")
 
 
+class Pair(NamedTuple):
+    """Hold what a pair of blocks gave, without callbacks and with them."""
+
+    alone: float
+    """Steps/s."""
+    beside: float
+    calls: float
+    """Microseconds a step within the callbacks' hooks, on the training thread."""
+
+
 class Turn(NamedTuple):
     """Hold what one contender's turn gave."""
 
-    pairs: list[tuple[float, float]]
-    """Steps/s without and with it."""
+    pairs: list[Pair]
     points: int
 
 
@@ -84,7 +94,7 @@ class Blocks:
         os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
         sizes = (self.lead_in, self.steps, self.turn)
         training = Training(self.device, *sizes, place.folder / "out")
-        pairs: list[tuple[float, float]] = []
+        pairs: list[Pair] = []
         with WAYS[name](place) as way:
             self._pair(training, way)  # what happens for the first time happens here
             for _ in range(self.pairs):
@@ -92,10 +102,10 @@ class Blocks:
         expected = (1 + self.pairs) * (self.lead_in + self.steps)
         return Turn(pairs, count_losses(place.server, experiment, expected) if name in SENT else 0)
 
-    def _pair(self, training: Any, way: Any) -> tuple[float, float]:
-        speeds: tuple[float, float] = training.speeds(way.callbacks())
+    def _pair(self, training: Any, way: Any) -> Pair:
+        pair = Pair(*training.speeds(way.callbacks()))
         way.settle()
-        return speeds
+        return pair
 
 
 def count_losses(server: str, experiment: str, expected: int) -> int:
@@ -120,9 +130,10 @@ def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
     pairs = [pair for turn in turns for pair in turn.pairs]
     return {
         "contender": contender,
-        "ratio": Figure.over([beside / alone for alone, beside in pairs]),
-        "steps_per_second": Figure.over([beside for _, beside in pairs]),
-        "steps_per_second_without": Figure.over([alone for alone, _ in pairs]),
+        "ratio": Figure.over([pair.beside / pair.alone for pair in pairs]),
+        "calls_microseconds": Figure.over([pair.calls for pair in pairs]),
+        "steps_per_second": Figure.over([pair.beside for pair in pairs]),
+        "steps_per_second_without": Figure.over([pair.alone for pair in pairs]),
         "points": sum(turn.points for turn in turns),
     }
 
@@ -170,11 +181,12 @@ def main() -> None:
             turns = take_turns(options.contenders, options.rounds, blocks)
             rows = sum_up_turns(turns, options.contenders, summarize, write)
     print_table(
-        ("contender", "ratio", "steps/s", "without", "points"),
+        ("contender", "ratio", "calls us", "steps/s", "without", "points"),
         [
             (
                 row["contender"],
                 row["ratio"].show(".3f"),
+                row["calls_microseconds"].show(".0f"),
                 row["steps_per_second"].show(".1f"),
                 row["steps_per_second_without"].show(".1f"),
                 str(row["points"]),
