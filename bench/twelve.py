@@ -6,8 +6,11 @@ dispatchers are open in one process: one without any tracker, the other with wha
 for: `nothing`, too, which shows how exact the method is; `all`, every tracker there is; or one of
 them by its name in `report_to`. Those that have a server talk to one on loopback, in a process that
 gives way to everything else: real ones of MLflow and Trackio, and the tests' own for the others.
-Blocks of steps with the one and with the other alternate, and each pair of blocks gives a ratio of
-steps/s. Between blocks everything is delivered.
+Each pair of blocks of steps, with the one and with the other, gives a ratio of steps/s, and after
+it everything is delivered. Blocks alternate: each pays for what its own trackers and their servers
+take of the cores, which is right where the training shares them. With a shorter `--turn` they are
+woven, since the speed of many a virtual machine changes within seconds by more than logging costs;
+then what happens in the background falls on both alike, as it may where there are cores enough.
 
 How to read the table: the median over the pairs of all rounds, in brackets the least and the
 greatest pair; a ratio within the brackets of `nothing` is no difference. Afterwards all points are
@@ -76,10 +79,11 @@ class Side:
         """Steps so far."""
         return self._run.state.global_step
 
-    def speed(self, lead_in: int, steps: int) -> float:
-        """Train and log, at first without looking; return the steps/s."""
-        self._train(lead_in)
-        return steps / sum(self._train(steps))
+    def train(self, count: int) -> float:
+        """Train and log; return the seconds that it took."""
+        step = self._run.step
+        first = self.steps + 1
+        return sum(run_steps(self._work, lambda _, values: step(logs=values), first, count))
 
     def settle(self, rest: float) -> None:
         """Wait until everything is delivered, and the companion has nothing more to do."""
@@ -97,11 +101,6 @@ class Side:
             if counts.dropped or counts.failed or counts.rejected or counts.disabled:
                 raise RuntimeError(f"{name} did not deliver everything: {counts}")
         return said.getvalue().strip()
-
-    def _train(self, count: int) -> list[float]:
-        step = self._run.step
-        first = self.steps + 1
-        return run_steps(self._work, lambda _, values: step(logs=values), first, count)
 
 
 def make(openings: Sequence[Opening]) -> Iterator[Tracker]:
@@ -167,7 +166,10 @@ class Training:
     """Those of `all`."""
     seconds: float
     steps: int
+    """Those of a block."""
     lead_in: int
+    per_turn: int
+    """Steps after which it is the other side's turn; those of a block if not woven."""
     pairs: int
     rest: float
 
@@ -190,7 +192,7 @@ class Training:
             alone = Side(folder / "alone", [], work)
             beside = Side(folder / "beside", list(make(openings)), work)
             for side in (alone, beside):
-                side.speed(self.lead_in, self.lead_in)  # until all connections are there
+                side.train(2 * self.lead_in)  # until all connections are there
                 side.settle(self.rest)
             pairs = [self._pair(alone, beside, place) for place in range(self.pairs)]
             alone.close()
@@ -202,11 +204,18 @@ class Training:
         return Turn(pairs, [opening.name for opening in openings], points, closing)
 
     def _pair(self, alone: Side, beside: Side, place: int) -> tuple[float, float]:
-        speeds = {}
-        for side in (alone, beside) if place % 2 == 0 else (beside, alone):
-            speeds[side] = side.speed(self.lead_in, self.steps)
-            side.settle(self.rest)
-        return speeds[alone], speeds[beside]
+        seconds = {alone: 0.0, beside: 0.0}
+        woven = self.per_turn < self.steps
+        for number in range(self.steps // self.per_turn):
+            for side in (alone, beside) if (place + number) % 2 == 0 else (beside, alone):
+                if number == 0:
+                    side.train(self.lead_in)
+                seconds[side] += side.train(self.per_turn)
+                if not woven:
+                    side.settle(self.rest)
+        if woven:
+            beside.settle(self.rest)
+        return self.steps / seconds[alone], self.steps / seconds[beside]
 
 
 def _clear_environment(folder: Path) -> None:
@@ -229,6 +238,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             options.milliseconds / 1000,
             options.steps,
             options.lead_in,
+            options.turn or options.steps,
             options.pairs,
             options.rest,
         )
@@ -261,12 +271,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pairs", type=int, default=10, help="pairs of blocks a turn")
     parser.add_argument("--steps", type=int, default=400, help="steps measured a block")
     parser.add_argument("--lead-in", type=int, default=20, help="steps before them")
+    parser.add_argument("--turn", type=int, help="steps of a turn; by default those of a block")
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--rest", type=float, default=1.0, help="seconds between blocks")
     options = parser.parse_args(arguments)
     sizes = (options.rounds, options.pairs, options.steps, options.lead_in, options.milliseconds)
     if min(*sizes, options.rest) <= 0:
         parser.error("--rounds and all other numbers are above 0")
+    if options.turn is not None and (options.turn < 1 or options.steps % options.turn):
+        parser.error(f"--steps is a multiple of --turn, not {options.steps} and {options.turn}")
     return options
 
 
@@ -311,6 +324,7 @@ def main() -> None:
         "pairs": options.pairs,
         "steps": options.steps,
         "lead_in": options.lead_in,
+        "turn": options.turn or options.steps,
         "step_milliseconds": options.milliseconds,
         "rest_seconds": options.rest,
     }

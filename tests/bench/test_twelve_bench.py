@@ -79,10 +79,13 @@ def test_a_run_that_is_not_the_only_one_or_not_finished_stops_it(runs: tuple[str
         count(logged(), *runs)
 
 
+@pytest.mark.parametrize("per_turn", [4, 2])
 def test_a_turn_logs_to_each_tracker_and_reads_everything_back(
-    tmp_path: Path, as_before: None
+    tmp_path: Path, as_before: None, per_turn: int
 ) -> None:
-    training = twelve.Training(tmp_path, [], 0.001, steps=4, lead_in=2, pairs=1, rest=0.01)
+    training = twelve.Training(
+        tmp_path, [], 0.001, steps=4, lead_in=2, per_turn=per_turn, pairs=1, rest=0.01
+    )
     turn = training.turn(tmp_path, ["tensorboard", "dvclive"])
     assert turn.trackers == ["tensorboard", "dvclive"]
     assert turn.points == 2 * 5 * 10
@@ -97,3 +100,10 @@ def test_what_takes_part_is_what_can_be_read_back() -> None:
     assert {"tensorboard", "mlflow", "wandb", "dvclive"} <= set(twelve.parse([]).trackers)
     with pytest.raises(SystemExit):
         twelve.parse(["--steps", "0"])
+
+
+def test_blocks_are_whole_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert twelve.parse(["--steps", "40", "--turn", "20"]).turn == 20
+    with pytest.raises(SystemExit):
+        twelve.parse(["--steps", "40", "--turn", "30"])
+    assert "a multiple of --turn, not 40 and 30" in capsys.readouterr().err
