@@ -119,6 +119,7 @@ def test_a_ratio_is_taken_within_each_pair() -> None:
 
     assert figures["ratio"].median == pytest.approx(0.8)
     assert figures["host_p99_ratio"].greatest == pytest.approx(2.0)
+    assert figures["host_p99_of_all_ratio"] == pytest.approx(1.25)
     assert "gpu_p99_ratio" not in figures
 
 
