@@ -31,7 +31,7 @@ from asynccb._requesting import Requesting
 from asynccb._roster import Refusing, Roster, Route, make_callback
 from asynccb._run import RunStatus
 from asynccb._state import TrainerState
-from asynccb._statistics import Statistics
+from asynccb._statistics import Statistics, StepCount
 from asynccb._steering import Steering
 from asynccb._stepping import Stepping
 from asynccb.arguments import TrainingArguments
@@ -106,6 +106,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         self.train_dataloader = train_dataloader
         self.eval_dataloader = eval_dataloader
         self._max_steps = max_steps
+        self._steps = StepCount(self.state)
         self._events = 0
         self._busy = 0
         self._next_look = 0
@@ -237,6 +238,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
 
     def _mark_training(self, begins: bool) -> None:
         self._training = begins
+        self._steps.mark(self.state)
         if begins:
             self._decisions.begin(self.state.global_step)
             self._publisher.describe(self.args, self.model, begins=True)
@@ -273,7 +275,7 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         outlet = self._publisher.outlet
         return Statistics(
             events=self._events,
-            steps=self.state.global_step,
+            steps=self._steps.total,
             seconds=self._busy / 1e9,
             dropped=outlet.dropped if outlet else 0,
             blocked=outlet.blocked if outlet else 0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from asynccb._lane_counts import LaneCounts
 
@@ -14,7 +15,7 @@ class Statistics:
     events: int
     """Events that some callback listened to."""
     steps: int
-    """Update steps of the run so far."""
+    """Update steps so far, of all trainings; those that a checkpoint holds are not among them."""
     seconds: float
     """Time that the training thread spent emitting, its inline hooks included."""
     dropped: int
@@ -49,6 +50,38 @@ class Statistics:
         for name, counts in self.callbacks.items():
             parts.append(f"{name}: {_describe(counts, pending.get(name, 0))}")
         return "asynccb: " + "; ".join(parts)
+
+
+class StepCount:
+    """
+    Count the update steps of one training after another, however each of them ends.
+
+    A step costs nothing, as the state of a training holds the last one.
+    """
+
+    def __init__(self, state: Any) -> None:
+        """Begin with a training, or a loop that says of none that it begins."""
+        self._before = 0
+        self._state = state
+        self._first = _number(state.global_step)
+
+    def mark(self, state: Any) -> None:
+        """Count on from a state's step, where a training begins or ends."""
+        self._before = self.total
+        self._state, self._first = state, _number(state.global_step)
+
+    @property
+    def total(self) -> int:
+        """Steps so far."""
+        return self._before + max(0, _number(self._state.global_step) - self._first)
+
+
+def _number(step: Any) -> int:
+    """Return a step as a number; one that is none, which the event itself is refused for, as 0."""
+    try:
+        return int(step)
+    except (TypeError, ValueError):
+        return 0
 
 
 def _describe(counts: LaneCounts, pending: int) -> str:

@@ -14,7 +14,7 @@ import pytest
 from running import Inline, Logs, running
 from waiting import PROMPT, eventually, open_descriptors
 
-from asynccb import CallbackDispatcher, ClosedError, TrainerCallback
+from asynccb import CallbackDispatcher, ClosedError, TrainerCallback, TrainerState
 
 
 class Hangs(TrainerCallback):
@@ -139,6 +139,27 @@ def test_the_last_line_sums_the_run_up(capsys: pytest.CaptureFixture[str]) -> No
         r"Fails: 0 delivered, 4 failed",
         line,
     )
+
+
+def test_steps_before_a_checkpoint_are_not_counted_as_this_run_s() -> None:
+    with CallbackDispatcher([Logs()], state=TrainerState(global_step=1000)) as run:
+        for _ in range(4):
+            run.step(logs={"loss": 1.0})
+        assert run.statistics().steps == 4
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["which has ended", "which has not ended"])
+def test_steps_of_a_training_before_are_counted(ended: bool) -> None:
+    with running(Logs()) as run:
+        for _ in range(3):
+            run.step(logs={"loss": 1.0})
+        if ended:
+            run.emit("on_train_end")
+        run.state = TrainerState()
+        run.emit("on_train_begin")
+        run.step(logs={"loss": 1.0})
+        run.step(logs={"loss": 1.0})
+        assert run.statistics().steps == 5
 
 
 def test_a_run_without_steps_says_what_it_cost_in_all(capsys: pytest.CaptureFixture[str]) -> None:
