@@ -80,7 +80,7 @@ def _number(step: Any) -> int:
     """Return a step as a number; one that is none, which the event itself is refused for, as 0."""
     try:
         return int(step)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 

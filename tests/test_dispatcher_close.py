@@ -148,6 +148,16 @@ def test_steps_before_a_checkpoint_are_not_counted_as_this_run_s() -> None:
         assert run.statistics().steps == 4
 
 
+@pytest.mark.parametrize("step", [None, "seven", float("nan"), float("inf")])
+def test_a_step_that_is_no_number_counts_as_none(step: Any) -> None:
+    with running(Inline()) as run:
+        run.step()
+        run.emit("on_train_end")
+        run.state = TrainerState(global_step=step)
+        run.emit("on_train_begin")
+        assert run.statistics().steps == 1
+
+
 @pytest.mark.parametrize("ended", [True, False], ids=["which has ended", "which has not ended"])
 def test_steps_of_a_training_before_are_counted(ended: bool) -> None:
     with running(Logs()) as run:
