@@ -169,7 +169,8 @@ class CallbackDispatcher(Membership, Stepping, Steering):
             setattr(self.control, flag, False)
         records = self._publisher.records
         if route.is_direct and records is not None:  # most logs of most runs
-            records.write(route.number, begin, self.state, self.control, history, extra, 0)
+            logs = extra.pop("logs", None)
+            records.write(route.number, begin, self.state, self.control, history, logs, extra)
         else:
             self._serve(route, event, extra, history, begin)
             if self._closed:  # by a hook
@@ -213,8 +214,10 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         ticket = self._decisions.open(route, self.state) if route.deciders else 0
         if route.companion:
             assert publisher.records is not None
+            others = dict(extra)
+            logs = others.pop("logs", None)
             written = publisher.records.write(
-                route.number, now, self.state, self.control, history, extra, ticket
+                route.number, now, self.state, self.control, history, logs, others, ticket
             )
             if ticket and not written:
                 publisher.listening.lose_record()

@@ -20,6 +20,7 @@ from asynccb._late_history import append_late
 from asynccb._outlet import Outlet
 from asynccb._record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
 from asynccb._run import RunStatus
+from asynccb._staged_logs import StagedLogs
 from asynccb._state import ChangeTracker, TrainerState
 from asynccb.staging import Staging
 
@@ -66,30 +67,31 @@ class RecordWriter:
         state: TrainerState,
         control: Any,
         history: int,
-        extra: dict[str, Any],
-        ticket: int,
+        logs: Any,
+        others: Mapping[str, Any] | None = None,
+        ticket: int = 0,
     ) -> bool:
         """
         Write an event's record; return False where it was dropped.
 
-        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `ticket` is 0 where no decision is waited for.
-        Raises `ConfigurationError` where the state's step or epoch is no number.
+        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others` are the event's keywords but `logs`;
+        `ticket` is 0 where no decision is waited for. Raises `ConfigurationError` where the state's
+        step or epoch is no number.
         """
-        put = self._outlet.put
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
             step, epoch = _whole(step), _real(epoch)
         if self._wants_history:
             self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
-        head = number, now, step, epoch, pack_flags(control) | history
-        if "logs" in extra and len(extra) == 1 and not ticket:  # nearly always
-            logs = self._staging.for_record(extra["logs"])
-            return put((*head, logs) if changes is None else (*head, logs, changes))
-        rest = dict(extra)
-        logs = self._staging.for_record(rest.pop("logs", None))
-        record = (*head, logs, changes, rest.pop("metrics", None), rest or None)
-        return put((*record, ticket) if ticket else record)
+        if type(logs) is StagedLogs:
+            logs = self._staging.for_record(logs)
+        head = number, now, step, epoch, pack_flags(control) | history, logs
+        if others or ticket:
+            rest = dict(others or {})
+            record = (*head, changes, rest.pop("metrics", None), rest or None)
+            return self._outlet.put((*record, ticket) if ticket else record)
+        return self._outlet.put(head if changes is None else (*head, changes))
 
     def write_log(
         self, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]

@@ -7,6 +7,7 @@ lives until it is closed, at the latest at the end of the program, but keeps no 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ from asynccb._record import HISTORY_BIT
 
 _OWN: Final[tuple[str, ...]] = ("logs", "metrics")
 """Keywords of single events; all others are those of every one."""
+_clock = time.time_ns
 
 
 class Relay(CallbackDispatcher):
@@ -44,6 +46,19 @@ class Relay(CallbackDispatcher):
         return route is None or (
             route.is_quiet and not self._faults and self._decisions.pass_by(state)
         )
+
+    def relay_log(self, args: Any, state: Any, control: Any, given: dict[str, Any]) -> Any:
+        """Do as `relay` at `on_log`; what only the companion is to get goes straight there."""
+        begin = _clock()
+        route, records = self._routes["on_log"], self._publisher.records
+        if route is None or not route.is_direct or records is None:
+            return self.relay(Event.LOG, args, state, control, given)
+        self.args, self.state, self.control = args, state, control
+        logs = given["logs"]
+        history = HISTORY_BIT if _is_last(logs, state) else 0
+        records.write(route.number, begin, state, control, history, logs)
+        self._account(begin)
+        return control
 
     def relay(
         self,
@@ -100,8 +115,11 @@ class Relay(CallbackDispatcher):
 
 def _is_last(logs: Mapping[str, Any], state: Any) -> bool:
     """Tell whether the loop has put the logs into its history, with the step, as they are."""
-    entry = state.log_history[-1] if state.log_history else {}
-    return "step" in entry and "step" not in logs and len(entry) == len(logs) + 1
+    history = state.log_history
+    if not history or "step" in logs:
+        return False
+    entry = history[-1]
+    return "step" in entry and len(entry) == len(logs) + 1
 
 
 def _copy_flags(source: TrainerControl, target: Any) -> None:

@@ -49,6 +49,8 @@ _STAGED: Final = 1 << 31
 _BRIEF: Final = 1 << 30
 """Set in the length of a brief frame, as `_STAGED` is."""
 _LENGTH: Final = _BRIEF - 1
+_BRIEF_STAGED: Final = _BRIEF | _STAGED
+_BRIEF_SIZE: Final = BRIEF.size
 _REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
 """Whether another core may see this machine's stores in another order."""
 
@@ -80,7 +82,7 @@ class _Ring:
     def __init__(self, fd: int, size: int, flags: int = mmap.MAP_SHARED) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, size, flags)
-        self._words = memoryview(self._map)[:_PAGE].cast("Q")
+        self._words = memoryview(self._map).cast("Q")
         self.capacity = size - _PAGE - TABLE_SIZE - SIZE
         rest = memoryview(self._map)[_PAGE + self.capacity :]
         self.forms = FormTable(rest[:TABLE_SIZE])
@@ -131,25 +133,25 @@ class RingWriter(_Ring):
         except (OSError, ValueError):  # no memory for it
             os.close(fd)
             raise
-        frames = memoryview(self._map)[_PAGE : _PAGE + capacity]
         # Single words: to pack them into bytes takes several times as long where caches are cold.
-        self._frames, self._floats = frames.cast("Q"), frames.cast("d")
+        self._floats = memoryview(self._map).cast("d")
         self._checked = checked
         self._words[_WORD_CHECKED] = checked
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
-        self._tail = 0
+        self._word = _PAGE >> 3  # the head's place in the mapping
+        self._until = capacity  # how far the head may go without a look at the tail, and in a piece
+        self._most = capacity >> 1
         self._next = 0
 
     def _release(self) -> None:
-        self._frames.release()
         self._floats.release()
 
     @property
     def largest(self) -> int:
         """Bytes of the largest payload that `write` takes."""
-        return (self.capacity >> 1) - HEADER.size
+        return self._most - HEADER.size
 
     @property
     def slots_read(self) -> int:
@@ -171,30 +173,41 @@ class RingWriter(_Ring):
         """
         length = len(payload)
         total = (length + 23) & ~7
-        capacity = self.capacity
-        if total > capacity >> 1:
-            raise ValueError(f"a record of {length} bytes does not fit a ring of {capacity}")
-        head = self._head
-        place = head % capacity
-        skip = capacity - place if place + total > capacity else 0
-        if head + skip + total - self._tail > capacity:
-            self._tail = self._words[_WORD_TAIL]
-            if head + skip + total - self._tail > capacity:
+        end = self._head + total
+        if end > self._until or total > self._most:
+            if total > self._most:
+                raise ValueError(
+                    f"a record of {length} bytes does not fit a ring of {self.capacity}"
+                )
+            if not self._find_room(total):
                 return False
-        if skip:  # at least 8 bytes, which a whole header may not fit
-            self._frames[place >> 3] = _SKIP
-            head += skip
-            place = 0
-        record = self._next
-        word = place >> 3
+            end = self._head + total
+        words, word, record = self._words, self._word, self._next
         size = length | _STAGED if staged else length
-        self._frames[word] = size | checksum(payload, record) << 32 if self._checked else size
-        self._frames[word + 1] = record
-        start = _PAGE + place + 16
+        words[word] = size | checksum(payload, record) << 32 if self._checked else size
+        words[word + 1] = record
+        start = (word << 3) + 16
         self._map[start : start + length] = payload
         self._next = record + 1
+        self._word = word + (total >> 3)
         # The head goes last: what lies before it is complete.
-        self._head = self._words[_WORD_HEAD] = head + total
+        self._head = words[_WORD_HEAD] = end
+        return True
+
+    def _find_room(self, total: int) -> bool:
+        """Look how far the reader is, and go where so many bytes fit; tell whether they do."""
+        capacity, head = self.capacity, self._head
+        place = head % capacity
+        skip = capacity - place if place + total > capacity else 0
+        limit = self._words[_WORD_TAIL] + capacity
+        if head + skip + total > limit:
+            return False
+        if skip:  # at least 8 bytes, which a whole header may not fit
+            self._words[self._word] = _SKIP
+            place = 0
+        self._head = head + skip  # which the reader sees with what is written next
+        self._word = _PAGE + place >> 3
+        self._until = min(limit, self._head - place + capacity)
         return True
 
     def number_form(self, form: bytes) -> int:
@@ -217,30 +230,28 @@ class RingWriter(_Ring):
         Returns False, with nothing written, where `write` has to do it: at the end of the ring,
         where it looks full, or for a step that is below 0 or has more than 64 bits.
         """
-        length = BRIEF.size + len(others)
+        length = _BRIEF_SIZE + len(others)
         total = (length + 23) & ~7
-        head = self._head
-        place = head % self.capacity
-        if place + total > self.capacity or head + total - self._tail > self.capacity:
+        end = self._head + total
+        if end > self._until:
             return False
-        record = self._next
-        word = place >> 3
-        words = self._frames
-        words[word] = length | (_BRIEF | _STAGED) | form << 32
+        words, word, record = self._words, self._word, self._next
+        words[word] = length | _BRIEF_STAGED | form << 32
         words[word + 1] = record
         try:
             words[word + 2] = time
             words[word + 3] = step
-            self._floats[word + 6] = epoch
         except ValueError:
             return False
         words[word + 4] = flags
         words[word + 5] = position
+        self._floats[word + 6] = epoch
         if others:
-            start = _PAGE + place + 16
-            self._map[start + BRIEF.size : start + length] = others
+            start = (word << 3) + 16
+            self._map[start + _BRIEF_SIZE : start + length] = others
         self._next = record + 1
-        self._head = self._words[_WORD_HEAD] = head + total
+        self._word = word + (total >> 3)
+        self._head = words[_WORD_HEAD] = end
         return True
 
 

@@ -232,7 +232,6 @@ SLOW_FIELDS: Final = tuple(
 )
 """Fields that a record carries only when they have changed; the step and epoch are in each."""
 
-_PLACES: Final = range(len(SLOW_FIELDS))
 _read_slow_fields = operator.attrgetter(*SLOW_FIELDS)
 
 
@@ -253,9 +252,7 @@ class ChangeTracker:
         if now == last:
             return None
         self._last = now
-        if not last:
-            return dict(zip(SLOW_FIELDS, now, strict=True))
+        values = zip(SLOW_FIELDS, now, strict=True)
         # With transformers a field changes at every log; one that was set to an equal value is sent
         # in vain, which costs less than to compare all.
-        changed = compress(_PLACES, map(is_not, now, last))
-        return {SLOW_FIELDS[place]: now[place] for place in changed}
+        return dict(compress(values, map(is_not, now, last)) if last else values)

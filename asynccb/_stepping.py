@@ -83,34 +83,37 @@ class Stepping:
         return self.control  # type: ignore[no-any-return]
 
     def _log(self, logs: Mapping[str, Any]) -> None:
-        """Log; tensors of a device go the short way, if only the companion listens."""
+        """Log; the short way if only the companion listens, and the shortest for a device."""
         begin = _clock()
-        route, records, state = self._routes["on_log"], self._publisher.records, self.state
-        if (
-            route is None
-            or not route.is_direct
-            or records is None
-            or not isinstance(state, TrainerState)  # that of transformers holds a plain list
-        ):
-            self._log_plainly(logs)
+        route, records = self._routes["on_log"], self._publisher.records
+        if route is None or not route.is_direct or records is None:
+            self._emit("on_log", {"logs": self._append(logs)}, HISTORY_BIT)
             return
-        control = self.control
+        state, control = self.state, self.control
         for flag in route.resets:
             setattr(control, flag, False)
-        if not records.write_log(begin, state, control, logs):
-            self._log_plainly(logs)
-            return
+        if not (
+            isinstance(state, TrainerState)  # that of transformers holds a plain list
+            and records.write_log(begin, state, control, logs)
+        ):
+            plain = self._append(logs)
+            records.write(route.number, begin, state, control, HISTORY_BIT, plain)
+        self._account(begin)
+
+    def _append(self, logs: Mapping[str, Any]) -> dict[str, Any]:
+        """Append logs to the history, and return them as plain values."""
+        plain = self._staging.plain(logs)
+        entry = {**plain, "step": self.state.global_step}
+        if type(plain) is StagedLogs:
+            plain.log.watch(entry)
+        self.state.log_history.append(entry)
+        return plain
+
+    def _account(self, begin: int) -> None:
+        """Do what is to be done after an event that went straight to the companion."""
         if begin >= self._next_look:
             self._look_around(begin)
         self._events += 1
         self._busy += _clock() - begin
         if self._faults:
             raise_oldest(self._faults)
-
-    def _log_plainly(self, logs: Mapping[str, Any]) -> None:
-        plain = self._staging.plain(logs)
-        entry = {**plain, "step": self.state.global_step}
-        if type(plain) is StagedLogs:
-            plain.log.watch(entry)
-        self.state.log_history.append(entry)
-        self._emit("on_log", {"logs": plain}, HISTORY_BIT)

@@ -297,20 +297,24 @@ def _checked(callback: Any) -> Any:
 
 
 def _hook(event: Event) -> Callable[..., Any]:
-    is_prepared = event in _PREPARED
+    def prepare(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        return self._forward(event, args, state, control, kwargs)
+
+    def log(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
+        return dispatcher.relay_log(args, state, control, kwargs)
 
     def forward(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        dispatcher = self._dispatcher
-        if dispatcher is None or is_prepared:
-            return self._forward(event, args, state, control, kwargs)
+        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
         if dispatcher.passes(event, state):
             return control
         return dispatcher.relay(event, args, state, control, kwargs)
 
-    forward.__name__ = event
-    forward.__qualname__ = f"{AsyncCallbacks.__name__}.{event}"
-    forward.__doc__ = f"Forward `{event}`."
-    return forward
+    hook = prepare if event in _PREPARED else log if event == Event.LOG else forward
+    hook.__name__ = event
+    hook.__qualname__ = f"{AsyncCallbacks.__name__}.{event}"
+    hook.__doc__ = f"Forward `{event}`."
+    return hook
 
 
 for _event in EVENTS:
