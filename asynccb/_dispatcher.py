@@ -36,7 +36,7 @@ from asynccb._steering import Steering
 from asynccb._stepping import Stepping
 from asynccb.arguments import TrainingArguments
 
-_LOOK_NS: Final = 100_000_000
+_LOOK_NS: Final = 200_000_000
 """Nanoseconds between two looks at what has come meanwhile, from the companion and from devices."""
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 

@@ -40,7 +40,7 @@ class TrainingSide(TrainerCallback):
         """Begin: the tracker is served here."""
 
     def drain(self, *, whole: bool) -> None:
-        """Tell what has gathered, all of it or a part; on the training thread, every 100 ms."""
+        """Tell what has gathered, all of it or a part; on the training thread, every 200 ms."""
 
     def close(self) -> None:
         """Undo what was done to the process; called once, when the run is over."""

@@ -147,6 +147,17 @@ SIZES: Final = {"cpu": Size(64, 2, 32, 4), "cuda": Size(256, 4, 128, 8)}
 """About 10 ms a step on a core, and on an H100 a step that Python's calls bound."""
 
 
+class Times(NamedTuple):
+    """Hold the seconds that steps took."""
+
+    alone: list[float]
+    """Those of each step without the callbacks."""
+    beside: list[float]
+    """Those of each step with them."""
+    within: float
+    """Those within their hooks, of all steps together."""
+
+
 class Turns(transformers.TrainerCallback):
     """
     Hand events on to callbacks, and time the turns of steps.
@@ -165,31 +176,33 @@ class Turns(transformers.TrainerCallback):
         self._device = device
         self._on = True
         self._begin: float | None = None
-        self.seconds = {False: 0.0, True: 0.0}
-        """Those of all turns, without the callbacks and with them."""
+        self.seconds: dict[bool, list[float]] = {False: [], True: []}
+        """Those of each step, without the callbacks and with them."""
         self.within = 0.0
         """Those within the callbacks' hooks, of all turns."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin a turn where it is time for one."""
         passed = state.global_step - self._lead_in
-        if passed >= 0 and passed % self._turn == 0:
-            self._end()
-            self._on = not self._woven or passed // self._turn % 4 in (1, 2)
+        if passed >= 0:
+            begins = passed % self._turn == 0
+            self._end_step(waits=begins)
+            if begins:
+                self._on = not self._woven or passed // self._turn % 4 in (1, 2)
             self._begin = _clock()
         self._hand_on("on_step_begin", args, state, control, kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the last turn before the callbacks end their runs."""
-        self._end()
+        self._end_step(waits=True)
         self._on = True
         self._hand_on("on_train_end", args, state, control, kwargs)
 
-    def _end(self) -> None:
-        if self._device == "cuda":
+    def _end_step(self, *, waits: bool) -> None:
+        if waits and self._device == "cuda":
             torch.cuda.synchronize()
         if self._begin is not None:
-            self.seconds[self._on] += _clock() - self._begin
+            self.seconds[self._on].append(_clock() - self._begin)
             self._begin = None
 
     def _hand_on(self, event: str, args: Any, state: Any, control: Any, given: Any) -> None:
@@ -237,21 +250,15 @@ class Training:
         )
         self._model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
 
-    def speeds(self, callbacks: list[Any]) -> tuple[float, float, float]:
-        """
-        Train; return how fast it was after the lead-in.
-
-        These are the steps/s without the callbacks and with them, and the microseconds a step
-        within their hooks.
-        """
+    def time_steps(self, callbacks: list[Any]) -> Times:
+        """Train; return how long the steps after the lead-in took."""
         if self._turn < self._steps:
             beside = self._train(callbacks, 2 * self._steps, woven=True)
             alone = beside.seconds[False]
         else:
             alone = self._train([], self._steps, woven=False).seconds[True]
             beside = self._train(callbacks, self._steps, woven=False)
-        calls = 1e6 * beside.within / self._steps
-        return self._steps / alone, self._steps / beside.seconds[True], calls
+        return Times(alone, beside.seconds[True], beside.within)
 
     def _train(self, callbacks: list[Any], steps: int, *, woven: bool) -> Turns:
         gc.collect()

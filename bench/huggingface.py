@@ -17,21 +17,23 @@ what happens in the background then falls on both kinds alike, as it may where t
 takes are not the training's. With `--turn` as long as a block each is a training of its own, and
 the background counts. On the CPU PyTorch has one thread.
 
-How to read the table: the median over the pairs of all rounds, in brackets the least and the
-greatest pair; a ratio within the brackets of `nothing` is no difference. `calls us` is how long a
-step is within the hooks of the contender's callbacks, in microseconds. `points` is how many
-values of the loss the MLflow server has; one missing or doubled stops the bench. Goal for
-`asynccb`: a ratio of 0.99 or more. What `offload` lacks to 1 is what a client that holds Python's
-lock costs, whatever its thread.
+How to read the table: `ratio` is the median over the pairs of all rounds, and in brackets where it
+lies with 95 per cent of confidence. `typical` is the same of the median step's speed, which a pause
+of the machine does not change. `calls us` is how long a step is within the hooks of the contender's
+callbacks, in microseconds, and in brackets, as for the steps/s, the least and the greatest pair.
+`points` is how many values of the loss the MLflow server has; one missing or doubled stops the
+bench. Goal for `asynccb`: a ratio of 0.99 or more. What `offload` lacks to 1 is what a client that
+holds Python's lock costs, whatever its thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +46,7 @@ from _measure import (
     add_mlflow,
     describe_machine,
     make_parser,
+    median_interval,
     print_table,
     sum_up_turns,
     take_turns,
@@ -60,6 +63,8 @@ class Pair(NamedTuple):
     alone: float
     """Steps/s."""
     beside: float
+    typical: float
+    """Ratio of the median step's speed beside them to that of the one alone."""
     calls: float
     """Microseconds a step within the callbacks' hooks, on the training thread."""
 
@@ -103,9 +108,15 @@ class Blocks:
         return Turn(pairs, count_losses(place.server, experiment, expected) if name in SENT else 0)
 
     def _pair(self, training: Any, way: Any) -> Pair:
-        pair = Pair(*training.speeds(way.callbacks()))
+        times = training.time_steps(way.callbacks())
         way.settle()
-        return pair
+        alone, beside, within = times
+        return Pair(
+            self.steps / sum(alone),
+            self.steps / sum(beside),
+            statistics.median(alone) / statistics.median(beside),
+            1e6 * within / self.steps,
+        )
 
 
 def count_losses(server: str, experiment: str, expected: int) -> int:
@@ -128,14 +139,24 @@ def count_losses(server: str, experiment: str, expected: int) -> int:
 def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
     """Return a row of the table."""
     pairs = [pair for turn in turns for pair in turn.pairs]
+    ratios, typical = [pair.beside / pair.alone for pair in pairs], [pair.typical for pair in pairs]
     return {
         "contender": contender,
-        "ratio": Figure.over([pair.beside / pair.alone for pair in pairs]),
+        "ratio": Figure.over(ratios),
+        "ratio_interval": median_interval(ratios),
+        "typical": Figure.over(typical),
+        "typical_interval": median_interval(typical),
         "calls_microseconds": Figure.over([pair.calls for pair in pairs]),
         "steps_per_second": Figure.over([pair.beside for pair in pairs]),
         "steps_per_second_without": Figure.over([pair.alone for pair in pairs]),
         "points": sum(turn.points for turn in turns),
     }
+
+
+def show_confident(row: Mapping[str, Any], name: str) -> str:
+    """Return a figure of a row with its interval."""
+    low, high = row[f"{name}_interval"]
+    return f"{row[name].median:.4f} ({low:.4f} … {high:.4f})"
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -181,11 +202,12 @@ def main() -> None:
             turns = take_turns(options.contenders, options.rounds, blocks)
             rows = sum_up_turns(turns, options.contenders, summarize, write)
     print_table(
-        ("contender", "ratio", "calls us", "steps/s", "without", "points"),
+        ("contender", "ratio", "typical", "calls us", "steps/s", "without", "points"),
         [
             (
                 row["contender"],
-                row["ratio"].show(".3f"),
+                show_confident(row, "ratio"),
+                show_confident(row, "typical"),
                 row["calls_microseconds"].show(".0f"),
                 row["steps_per_second"].show(".1f"),
                 row["steps_per_second_without"].show(".1f"),

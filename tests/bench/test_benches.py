@@ -262,3 +262,18 @@ def test_contenders_take_turns_in_a_new_order_each_round() -> None:
         *("b-1", "c-1", "a-1"),
         *("c-2", "a-2", "b-2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("count", "bounds"),
+    [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (20, (5, 14)), (100, (39, 60))],
+)
+def test_the_interval_of_a_median_is_the_one_of_a_sign_test(
+    count: int, bounds: tuple[int, int]
+) -> None:
+    assert _measure.median_interval(range(count)) == bounds
+
+
+def test_there_is_no_interval_of_no_values() -> None:
+    with pytest.raises(ValueError, match="no interval"):
+        _measure.median_interval([])
