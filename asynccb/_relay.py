@@ -49,10 +49,10 @@ class Relay(CallbackDispatcher):
 
     def relay_log(self, args: Any, state: Any, control: Any, given: dict[str, Any]) -> Any:
         """Do as `relay` at `on_log`; what only the companion is to get goes straight there."""
-        begin = _clock()
         route, records = self._routes["on_log"], self._publisher.records
         if route is None or not route.is_direct or records is None:
             return self.relay(Event.LOG, args, state, control, given)
+        begin = _clock()
         self.args, self.state, self.control = args, state, control
         logs = given["logs"]
         history = HISTORY_BIT if _is_last(logs, state) else 0

@@ -87,7 +87,9 @@ class Stepping:
         begin = _clock()
         route, records = self._routes["on_log"], self._publisher.records
         if route is None or not route.is_direct or records is None:
-            self._emit("on_log", {"logs": self._append(logs)}, HISTORY_BIT)
+            plain = self._append(logs)
+            self._busy += _clock() - begin
+            self._emit("on_log", {"logs": plain}, HISTORY_BIT)
             return
         state, control = self.state, self.control
         for flag in route.resets:
