@@ -47,9 +47,12 @@ def row(tensor: Tensor) -> Tensor:
     finite = values.isfinite()
     least = values.where(finite, torch.inf).amin()
     most = values.where(finite, -torch.inf).amax()
+    # Half of everything where the range is greater than any float, so that it is one.
+    scale = 1 - 0.5 * (most - least).isinf().float()
+    begin = least * scale
+    width = most * scale - begin
     # Given as numbers, the ends of the range would have to be known here, and waited for.
-    width = (most - least).clamp(min=torch.finfo(torch.float32).tiny)
-    places = ((values - least) / width).where(finite, -1.0)
+    places = ((values * scale - begin) / width.where(width > 0, 1.0)).where(finite, -1.0)
     return torch.cat([least.reshape(1), most.reshape(1), _counts(places)])
 
 
