@@ -68,15 +68,15 @@ class RecordWriter:
         control: Any,
         history: int,
         logs: Any,
-        others: Mapping[str, Any] | None = None,
+        others: dict[str, Any] | None = None,
         ticket: int = 0,
     ) -> bool:
         """
         Write an event's record; return False where it was dropped.
 
-        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others` are the event's keywords but `logs`;
-        `ticket` is 0 where no decision is waited for. Raises `ConfigurationError` where the state's
-        step or epoch is no number.
+        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others`, which is changed, holds the event's
+        keywords but `logs`; `ticket` is 0 where no decision is waited for. Raises
+        `ConfigurationError` where the state's step or epoch is no number.
         """
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
@@ -84,11 +84,11 @@ class RecordWriter:
         if self._wants_history:
             self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
-        if type(logs) is StagedLogs:
+        if type(logs) is StagedLogs:  # or it would be a call for nothing, nearly always
             logs = self._staging.for_record(logs)
         head = number, now, step, epoch, pack_flags(control) | history, logs
         if others or ticket:
-            rest = dict(others or {})
+            rest = others or {}
             record = (*head, changes, rest.pop("metrics", None), rest or None)
             return self._outlet.put((*record, ticket) if ticket else record)
         return self._outlet.put(head if changes is None else (*head, changes))

@@ -140,7 +140,6 @@ class RingWriter(_Ring):
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
-        self._word = _PAGE >> 3  # the head's place in the mapping
         self._until = capacity  # how far the head may go without a look at the tail, and in a piece
         self._most = capacity >> 1
         self._next = 0
@@ -182,14 +181,14 @@ class RingWriter(_Ring):
             if not self._find_room(total):
                 return False
             end = self._head + total
-        words, word, record = self._words, self._word, self._next
+        words, record = self._words, self._next
+        word = _PAGE + self._head % self.capacity >> 3
         size = length | _STAGED if staged else length
         words[word] = size | checksum(payload, record) << 32 if self._checked else size
         words[word + 1] = record
         start = (word << 3) + 16
         self._map[start : start + length] = payload
         self._next = record + 1
-        self._word = word + (total >> 3)
         # The head goes last: what lies before it is complete.
         self._head = words[_WORD_HEAD] = end
         return True
@@ -203,10 +202,9 @@ class RingWriter(_Ring):
         if head + skip + total > limit:
             return False
         if skip:  # at least 8 bytes, which a whole header may not fit
-            self._words[self._word] = _SKIP
+            self._words[_PAGE + place >> 3] = _SKIP
             place = 0
         self._head = head + skip  # which the reader sees with what is written next
-        self._word = _PAGE + place >> 3
         self._until = min(limit, self._head - place + capacity)
         return True
 
@@ -235,7 +233,8 @@ class RingWriter(_Ring):
         end = self._head + total
         if end > self._until:
             return False
-        words, word, record = self._words, self._word, self._next
+        words, record = self._words, self._next
+        word = _PAGE + self._head % self.capacity >> 3
         words[word] = length | _BRIEF_STAGED | form << 32
         words[word + 1] = record
         try:
@@ -250,7 +249,6 @@ class RingWriter(_Ring):
             start = (word << 3) + 16
             self._map[start + _BRIEF_SIZE : start + length] = others
         self._next = record + 1
-        self._word = word + (total >> 3)
         self._head = words[_WORD_HEAD] = end
         return True
 
