@@ -10,12 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from asynccb._callback import TrainerCallback
-    from asynccb._control import Decision, TrainerControl
-    from asynccb._decides import decides
-    from asynccb._dispatcher import CallbackDispatcher
-    from asynccb._events import Event
-    from asynccb._exceptions import (
+    from asynccb._dispatch.dispatcher import CallbackDispatcher
+    from asynccb._ground.events import Event
+    from asynccb._ground.exceptions import (
         AccessError,
         AgreementError,
         AsyncCCBError,
@@ -39,81 +36,84 @@ if TYPE_CHECKING:
         UndecidedError,
         UnknownEventError,
     )
-    from asynccb._offload import offload
-    from asynccb._reporting import get_reporting_integration_callbacks
-    from asynccb._state import ExportableState, TrainerState
-    from asynccb.arguments import TrainingArguments
+    from asynccb._state.control import Decision, TrainerControl
+    from asynccb._state.trainer_state import ExportableState, TrainerState
+    from asynccb.arguments.training_arguments import TrainingArguments
+    from asynccb.callbacks.base import TrainerCallback
+    from asynccb.callbacks.decides import decides
     from asynccb.callbacks.default_flow import DefaultFlowCallback
     from asynccb.callbacks.early_stopping import EarlyStoppingCallback
+    from asynccb.callbacks.offload import offload
     from asynccb.callbacks.printer import PrinterCallback
     from asynccb.callbacks.progress import ProgressCallback
-    from asynccb.huggingface import AsyncCallbacks
-    from asynccb.trackers.azure_ml import AzureMLCallback
-    from asynccb.trackers.clearml import ClearMLCallback
-    from asynccb.trackers.codecarbon import CodeCarbonCallback
-    from asynccb.trackers.comet_ml import CometCallback
-    from asynccb.trackers.dagshub import DagsHubCallback
-    from asynccb.trackers.dvclive import DVCLiveCallback
-    from asynccb.trackers.flyte import FlyteCallback
-    from asynccb.trackers.mlflow import MLflowCallback
-    from asynccb.trackers.swanlab import SwanLabCallback
-    from asynccb.trackers.tensorboard import TensorBoardCallback
-    from asynccb.trackers.trackio import TrackioCallback
-    from asynccb.trackers.wandb import WandbCallback
-    from asynccb.trainer import Trainer
+    from asynccb.huggingface.bridge import AsyncCallbacks
+    from asynccb.trackers.azure_ml.callback import AzureMLCallback
+    from asynccb.trackers.clearml.callback import ClearMLCallback
+    from asynccb.trackers.codecarbon.callback import CodeCarbonCallback
+    from asynccb.trackers.comet_ml.callback import CometCallback
+    from asynccb.trackers.dagshub.callback import DagsHubCallback
+    from asynccb.trackers.dvclive.callback import DVCLiveCallback
+    from asynccb.trackers.flyte.callback import FlyteCallback
+    from asynccb.trackers.mlflow.callback import MLflowCallback
+    from asynccb.trackers.report_to import get_reporting_integration_callbacks
+    from asynccb.trackers.swanlab.callback import SwanLabCallback
+    from asynccb.trackers.tensorboard.callback import TensorBoardCallback
+    from asynccb.trackers.trackio.callback import TrackioCallback
+    from asynccb.trackers.wandb.callback import WandbCallback
+    from asynccb.trainer.loop import Trainer
 
 _HOMES: Final = {
-    "AccessError": "_exceptions",
-    "AgreementError": "_exceptions",
-    "AsyncCCBError": "_exceptions",
-    "AsyncCallbacks": "huggingface",
-    "AzureMLCallback": "trackers.azure_ml",
-    "CallbackDispatcher": "_dispatcher",
-    "BusyError": "_exceptions",
-    "CallbackError": "_exceptions",
-    "ClearMLCallback": "trackers.clearml",
-    "ClosedError": "_exceptions",
-    "CodeCarbonCallback": "trackers.codecarbon",
-    "CometCallback": "trackers.comet_ml",
-    "ConfigurationError": "_exceptions",
-    "DVCLiveCallback": "trackers.dvclive",
-    "DagsHubCallback": "trackers.dagshub",
-    "Decision": "_control",
+    "AccessError": "_ground.exceptions",
+    "AgreementError": "_ground.exceptions",
+    "AsyncCCBError": "_ground.exceptions",
+    "AsyncCallbacks": "huggingface.bridge",
+    "AzureMLCallback": "trackers.azure_ml.callback",
+    "CallbackDispatcher": "_dispatch.dispatcher",
+    "BusyError": "_ground.exceptions",
+    "CallbackError": "_ground.exceptions",
+    "ClearMLCallback": "trackers.clearml.callback",
+    "ClosedError": "_ground.exceptions",
+    "CodeCarbonCallback": "trackers.codecarbon.callback",
+    "CometCallback": "trackers.comet_ml.callback",
+    "ConfigurationError": "_ground.exceptions",
+    "DVCLiveCallback": "trackers.dvclive.callback",
+    "DagsHubCallback": "trackers.dagshub.callback",
+    "Decision": "_state.control",
     "DefaultFlowCallback": "callbacks.default_flow",
-    "DefinitionError": "_exceptions",
-    "DeliveryError": "_exceptions",
+    "DefinitionError": "_ground.exceptions",
+    "DeliveryError": "_ground.exceptions",
     "EarlyStoppingCallback": "callbacks.early_stopping",
-    "Event": "_events",
-    "ExportableState": "_state",
-    "FaultError": "_exceptions",
-    "FlyteCallback": "trackers.flyte",
-    "ForkedError": "_exceptions",
-    "FrozenError": "_exceptions",
-    "HookReturnError": "_exceptions",
-    "JournalError": "_exceptions",
-    "LateDecisionError": "_exceptions",
-    "MLflowCallback": "trackers.mlflow",
-    "MailboxFullError": "_exceptions",
+    "Event": "_ground.events",
+    "ExportableState": "_state.trainer_state",
+    "FaultError": "_ground.exceptions",
+    "FlyteCallback": "trackers.flyte.callback",
+    "ForkedError": "_ground.exceptions",
+    "FrozenError": "_ground.exceptions",
+    "HookReturnError": "_ground.exceptions",
+    "JournalError": "_ground.exceptions",
+    "LateDecisionError": "_ground.exceptions",
+    "MLflowCallback": "trackers.mlflow.callback",
+    "MailboxFullError": "_ground.exceptions",
     "PrinterCallback": "callbacks.printer",
     "ProgressCallback": "callbacks.progress",
-    "RejectedError": "_exceptions",
-    "StateFileError": "_exceptions",
-    "SwanLabCallback": "trackers.swanlab",
-    "TensorBoardCallback": "trackers.tensorboard",
-    "TraceError": "_exceptions",
-    "TrackioCallback": "trackers.trackio",
-    "Trainer": "trainer",
-    "TrainerCallback": "_callback",
-    "TrainerControl": "_control",
-    "TrainerState": "_state",
-    "TrainingArguments": "arguments",
-    "TransientError": "_exceptions",
-    "UndecidedError": "_exceptions",
-    "UnknownEventError": "_exceptions",
-    "WandbCallback": "trackers.wandb",
-    "decides": "_decides",
-    "get_reporting_integration_callbacks": "_reporting",
-    "offload": "_offload",
+    "RejectedError": "_ground.exceptions",
+    "StateFileError": "_ground.exceptions",
+    "SwanLabCallback": "trackers.swanlab.callback",
+    "TensorBoardCallback": "trackers.tensorboard.callback",
+    "TraceError": "_ground.exceptions",
+    "TrackioCallback": "trackers.trackio.callback",
+    "Trainer": "trainer.loop",
+    "TrainerCallback": "callbacks.base",
+    "TrainerControl": "_state.control",
+    "TrainerState": "_state.trainer_state",
+    "TrainingArguments": "arguments.training_arguments",
+    "TransientError": "_ground.exceptions",
+    "UndecidedError": "_ground.exceptions",
+    "UnknownEventError": "_ground.exceptions",
+    "WandbCallback": "trackers.wandb.callback",
+    "decides": "callbacks.decides",
+    "get_reporting_integration_callbacks": "trackers.report_to",
+    "offload": "callbacks.offload",
 }
 """Where each public name is defined."""
 

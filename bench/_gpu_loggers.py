@@ -98,7 +98,7 @@ def _asynccb(servers: Servers, folder: Path) -> Iterator[Ready]:
     import _gpu_sinks as sinks
 
     import asynccb
-    from asynccb import distributed
+    from asynccb.distributed import process_group as distributed
 
     second: Any = (
         asynccb.MLflowCallback(tracking_uri=servers.mlflow)

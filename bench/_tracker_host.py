@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
-PATHS: Final = (ROOT / "tests" / "trackers", ROOT / "tests", ROOT)
 _ASKED: Final = "ASYNCCB_BENCH_TRACKERS"
 """Variable with the pipe's address, the folder, and the names."""
 _START_SECONDS: Final = 240
@@ -65,10 +64,10 @@ class Host:
 
 def known() -> list[str]:
     """Return the trackers that are there and have an opening, in the order of `report_to`."""
-    sys.path[:0] = [str(path) for path in PATHS if str(path) not in sys.path]
-    from contract_cases import CASES
-
-    from asynccb._reporting import _TRACKERS, _is_there
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    from asynccb.trackers.report_to import _TRACKERS, _is_there
+    from tests.trackers.contract_cases import CASES
 
     return [name for name, home in _TRACKERS.items() if _is_there(home) and name in CASES]
 
@@ -77,14 +76,14 @@ def known() -> list[str]:
 def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
     """Start the process for some trackers, which has a folder for each, and end it."""
     given = os.environ.get("PYTHONPATH")
-    paths = os.pathsep.join([*map(str, PATHS), *([given] if given else [])])
+    paths = os.pathsep.join([str(ROOT), *([given] if given else [])])
     with tempfile.TemporaryDirectory() as place, Listener(f"{place}/pipe", "AF_UNIX") as listener:
         asked = "\n".join([f"{place}/pipe", str(folder), *names])
         with (folder / "servers.log").open("wb") as log:
             process = subprocess.Popen(
                 [
                     *("nice", "-n", "19", sys.executable, "-m", "pytest", "-q", "-s"),
-                    *("-p", "conftest", "-p", "no:cacheprovider", "-W", "default"),
+                    *("-p", "tests.conftest", "-p", "no:cacheprovider", "-W", "default"),
                     *("--rootdir", str(ROOT), f"{__file__}::test_serve"),
                 ],
                 env={**os.environ, "PYTHONPATH": paths, _ASKED: asked},
@@ -115,7 +114,7 @@ def _connected(listener: Listener, process: subprocess.Popen[bytes], log: Path) 
 
 def test_serve(request: Any) -> None:
     """Open what is asked for, and answer until nothing more is; in the process with the servers."""
-    from contract_cases import CASES, Case, Servers
+    from tests.trackers.contract_cases import CASES, Case, Servers
 
     address, place, *names = os.environ[_ASKED].split("\n")
     cases: dict[str, Case] = {}

@@ -4,7 +4,7 @@ What several tests share: servers, and the processor.
 `pytest -n auto` runs the suite in one process more than there are cores, since many tests wait for
 processes, servers and clocks, whole files to each (`--dist loadfile`): then a file's tests share
 what is dear to start. Plain `pytest` runs all in one. `python tests/faults/kills.py COUNT` and the
-programs named in tests/programs do at length what the tests do a few times.
+programs named in tests/support/programs do at length what the tests do a few times.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import pytest
 from hypothesis import HealthCheck, settings
-from servers.clearml_schema import Schema
-from servers.clearml_schema import clearml_schema as opened_schema
-from servers.clearml_server import ClearMLServer, clearml_server
-from servers.comet_server import CometServer, comet_server
-from servers.gate import Gate, gate
-from servers.mlflow_server import RealMLflow
-from servers.swanlab_reader import SwanLabReader
-from servers.swanlab_server import KEY as SWANLAB_KEY
-from servers.swanlab_server import SwanLabServer, swanlab_server
-from servers.trackio_server import RealTrackio
-from servers.wandb_server import KEY, WandbServer, wandb_server
+
+from tests.trackers.clearml.schema import Schema
+from tests.trackers.clearml.schema import clearml_schema as opened_schema
+from tests.trackers.clearml.server import ClearMLServer, clearml_server
+from tests.trackers.comet_ml.server import CometServer, comet_server
+from tests.trackers.gate import Gate, gate
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.swanlab.reader import SwanLabReader
+from tests.trackers.swanlab.server import KEY as SWANLAB_KEY
+from tests.trackers.swanlab.server import SwanLabServer, swanlab_server
+from tests.trackers.trackio.server import RealTrackio
+from tests.trackers.wandb.server import KEY, WandbServer, wandb_server
 
 # How long an example takes says something of the machine alone.
 settings.register_profile(

@@ -9,14 +9,14 @@ from typing import Any
 
 import anyio
 import pytest
-from launching import launch
-from running import running
-from servers.gate import Gate
-from servers.mlflow_server import RealMLflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from waiting import PROMPT, eventually
 
 import asynccb
+from tests.support.launching import launch
+from tests.support.running import running
+from tests.support.waiting import PROMPT, eventually
+from tests.trackers.gate import Gate
+from tests.trackers.mlflow.server import RealMLflow
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

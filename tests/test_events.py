@@ -1,8 +1,8 @@
 import pytest
 
-from asynccb._control import FLAGS
-from asynccb._events import EVENTS, RESETS, TERMINAL, Event, closest, parse_event
-from asynccb._exceptions import UnknownEventError
+from asynccb._ground.events import EVENTS, RESETS, TERMINAL, Event, closest, parse_event
+from asynccb._ground.exceptions import UnknownEventError
+from asynccb._state.control import FLAGS
 
 
 def test_there_are_the_sixteen_events_of_transformers_under_its_names():

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from launching import command, environment
-from waiting import PROMPT, eventually
 
 from asynccb.testing import RecordingTracker
+from tests.support.launching import command, environment
+from tests.support.waiting import PROMPT, eventually
 
 ENDS = {
     "returns": (0, "finished"),

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from callbacks_for_tests import read_lines
-from launching import launch, output_of
-from waiting import eventually, is_gone
 
 from asynccb._cli import main
-from asynccb._companion._run_folder import is_live
+from asynccb._journal.run_folder import is_live
+from tests.support.callbacks_for_tests import read_lines
+from tests.support.launching import launch, output_of
+from tests.support.waiting import eventually, is_gone
 
 
 def test_children_forked_during_emission_end_and_leave_no_record(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import torch
-from device_lanes import InCompanion, OnThread
-from launching import environment
-from waiting import eventually
 
 import asynccb
 from asynccb.testing import no_sync
+from tests.staging.device_lanes import InCompanion, OnThread
+from tests.support.launching import environment
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.gpu,
@@ -347,9 +347,9 @@ def test_a_device_that_has_failed_is_waited_for_by_nobody(tmp_path: Path) -> Non
 def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from asynccb import _pinned
+    from asynccb._staging import pinned
 
-    monkeypatch.setattr(_pinned, "_register", lambda address: False)
+    monkeypatch.setattr(pinned, "_register", lambda address: False)
     source = torch.rand(500, device="cuda")
     with two_lanes(tmp_path) as (run, companion, _):
         for value in source:
@@ -359,9 +359,9 @@ def test_where_the_memory_cannot_be_pinned_values_arrive_all_the_same(
 
 
 def test_pinning_that_fails_leaves_no_cuda_error_behind(tmp_path: Path) -> None:
-    from asynccb import _pinned
+    from asynccb._staging import pinned
 
-    assert not _pinned._register(0)
+    assert not pinned._register(0)
     torch.ones(4, device="cuda").sum().item()
     torch.cuda.synchronize()
 

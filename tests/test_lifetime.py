@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from asynccb._lifetime import at_exit, in_forked_children, status_of
+from asynccb._ground.lifetime import at_exit, in_forked_children, status_of
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import typing
 from importlib import import_module
 
 import pytest
-from launching import environment
 
 import asynccb
+from tests.support.launching import environment
 
 HEAVY = {"torch", "transformers", "httpx", "numpy", "tensorboard", "mlflow", "tqdm", "anyio"}
 
@@ -98,7 +98,7 @@ def test_type_checkers_see_the_same_names() -> None:
 
 
 def test_every_error_is_public_and_an_asynccb_error() -> None:
-    errors = import_module("asynccb._exceptions")
+    errors = import_module("asynccb._ground.exceptions")
     kinds = {n for n, value in vars(errors).items() if inspect.isclass(value)}
     assert kinds <= set(asynccb.__all__)
     for name in kinds:

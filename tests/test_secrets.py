@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from launching import command, environment
+
+from tests.support.launching import command, environment
 
 TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB, SAVED = (f"s3cr+t/{name}" for name in "abcdef")
 SECRETS = (TOKEN, PASSWORD, IN_URL, IN_PROXY, HUB, SAVED)

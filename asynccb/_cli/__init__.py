@@ -4,6 +4,8 @@ The command line: `asynccb ls | sync | clean DIR`.
 Promises: each takes a run's folder, or a folder with runs somewhere below; exit status 0 says that
 nothing is left to do, 1 that something is, 2 that the command cannot work or a run cannot be read,
 130 that Ctrl-C ended it.
+
+May import: _ground, _companion.sync, _journal.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asynccb._cli.cleaning import clean
-from asynccb._cli.listing import ls
-from asynccb._cli.syncing import sync
-from asynccb._companion._overview import find_runs
+from asynccb._cli.clean import clean
+from asynccb._cli.ls import ls
+from asynccb._cli.sync import sync
+from asynccb._journal.overview import find_runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,11 +12,11 @@ import anyio
 import anyio.abc
 import stamina.instrumentation
 
-from asynccb._companion._conversation import Conversation
-from asynccb._companion._locks import FileLock
-from asynccb._companion._messages import Hello, Notice
-from asynccb._companion._service import Service
-from asynccb._ring import RingReader
+from asynccb._companion.connection import Conversation
+from asynccb._companion.messages import Hello, Notice
+from asynccb._companion.service import Service
+from asynccb._journal.file_lock import FileLock
+from asynccb._ring.ring import RingReader
 
 
 class _Forward(logging.Handler):

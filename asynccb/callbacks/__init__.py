@@ -1,9 +1,20 @@
-"""The callbacks that steer a run and show it: no tracker, no network."""
+"""
+What a callback is, and the four that steer or show a run: no tracker, no network.
 
-from asynccb.callbacks.default_flow import DefaultFlowCallback
-from asynccb.callbacks.early_stopping import EarlyStoppingCallback
-from asynccb.callbacks.printer import PrinterCallback
-from asynccb.callbacks.progress import ProgressCallback
+May import: _ground, _state, _staging, arguments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.callbacks.default_flow import DefaultFlowCallback
+    from asynccb.callbacks.early_stopping import EarlyStoppingCallback
+    from asynccb.callbacks.printer import PrinterCallback
+    from asynccb.callbacks.progress import ProgressCallback
 
 __all__ = [
     "DefaultFlowCallback",
@@ -11,3 +22,13 @@ __all__ = [
     "PrinterCallback",
     "ProgressCallback",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "DefaultFlowCallback": "default_flow",
+        "EarlyStoppingCallback": "early_stopping",
+        "PrinterCallback": "printer",
+        "ProgressCallback": "progress",
+    },
+)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from asynccb._callback import TrainerCallback
-from asynccb._control import TrainerControl
-from asynccb._state import TrainerState
-from asynccb.arguments import TrainingArguments
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
+from asynccb.arguments.training_arguments import TrainingArguments
+from asynccb.callbacks.base import TrainerCallback
 
 
 class DefaultFlowCallback(TrainerCallback):

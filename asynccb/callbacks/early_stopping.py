@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from asynccb._callback import TrainerCallback
-from asynccb._control import TrainerControl
-from asynccb._exceptions import ConfigurationError
-from asynccb._state import ExportableState, TrainerState
-from asynccb.arguments import IntervalStrategy, TrainingArguments
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import ExportableState, TrainerState
+from asynccb.arguments.training_arguments import IntervalStrategy, TrainingArguments
+from asynccb.callbacks.base import TrainerCallback
 
 logger = logging.getLogger("asynccb")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asynccb._callback import TrainerCallback
-from asynccb._control import TrainerControl
-from asynccb._state import TrainerState
-from asynccb.arguments import TrainingArguments
-from asynccb.callbacks._display import Arriving, readable
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
+from asynccb.arguments.training_arguments import TrainingArguments
+from asynccb.callbacks.base import TrainerCallback
+from asynccb.callbacks.display import Arriving, readable
 
 
 class PrinterCallback(TrainerCallback):

@@ -7,12 +7,12 @@ from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from asynccb._callback import TrainerCallback
-from asynccb._control import TrainerControl
-from asynccb._exceptions import ConfigurationError
-from asynccb._state import TrainerState
-from asynccb.arguments import TrainingArguments
-from asynccb.callbacks._display import Arriving, readable
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
+from asynccb.arguments.training_arguments import TrainingArguments
+from asynccb.callbacks.base import TrainerCallback
+from asynccb.callbacks.display import Arriving, readable
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm

@@ -1,1 +1,7 @@
-"""What stands between the journal and a tracker's server: delivery that survives a crash."""
+"""
+One HTTP request, and what its answer means; retried until acknowledged.
+
+The only room that imports httpx.
+
+May import: _ground.
+"""

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from asynccb._exceptions import (
+from asynccb._ground.exceptions import (
     AccessError,
     DeliveryError,
     FaultError,

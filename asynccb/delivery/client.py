@@ -19,11 +19,11 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from asynccb._exceptions import AccessError
-from asynccb.delivery._exchange import Request, exchange
-from asynccb.delivery._origins import Origins
+from asynccb._ground.exceptions import AccessError
 from asynccb.delivery.answers import USUAL, Reply, Statuses, public_url
 from asynccb.delivery.bodies import Body, FileBody
+from asynccb.delivery.exchange import Request, exchange
+from asynccb.delivery.origins import Origins
 from asynccb.delivery.rate import Bucket
 from asynccb.delivery.secrecy import header_secrets
 from asynccb.delivery.transport import PUBLIC, Transport

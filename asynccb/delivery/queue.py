@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
-from asynccb._exceptions import FaultError, RejectedError
+from asynccb._ground.exceptions import FaultError, RejectedError
 from asynccb.delivery.portion import Portion
 
 R = TypeVar("R")

@@ -11,7 +11,7 @@ import math
 
 import anyio
 
-from asynccb._exceptions import ConfigurationError
+from asynccb._ground.exceptions import ConfigurationError
 
 
 class Bucket:

@@ -12,7 +12,7 @@ from typing import Final
 
 import stamina
 
-from asynccb._exceptions import TransientError
+from asynccb._ground.exceptions import TransientError
 
 FIRST_WAIT: Final = 0.2
 LONGEST_WAIT: Final = 15.0

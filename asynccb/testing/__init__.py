@@ -11,28 +11,31 @@ What users need to test their own callbacks.
     in_turn, silence    scripts: one answer after another; none ever
 
 Torch is loaded with the first of them alone, so that the tracker can live in the companion.
+
+May import: _ground, _state, trackers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from asynccb.testing._clock import Clock
-from asynccb.testing._recording import Recorded, RecordingTracker
-from asynccb.testing._server import (
-    Answer,
-    CutError,
-    Request,
-    Script,
-    ScriptedServer,
-    in_turn,
-    scripted,
-    serving,
-    silence,
-)
+from asynccb._ground.faces import lazily
 
 if TYPE_CHECKING:
-    from asynccb.testing._device import no_sync
+    from asynccb.testing.clock import Clock
+    from asynccb.testing.no_sync import no_sync
+    from asynccb.testing.recording_tracker import Recorded, RecordingTracker
+    from asynccb.testing.server import (
+        Answer,
+        CutError,
+        Request,
+        Script,
+        ScriptedServer,
+        in_turn,
+        scripted,
+        serving,
+        silence,
+    )
 
 __all__ = [
     "Answer",
@@ -50,10 +53,21 @@ __all__ = [
     "silence",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "no_sync":
-        from asynccb.testing._device import no_sync
-
-        return no_sync
-    raise AttributeError(f"module 'asynccb.testing' has no attribute {name!r}")
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Answer": "server",
+        "Clock": "clock",
+        "CutError": "server",
+        "Recorded": "recording_tracker",
+        "RecordingTracker": "recording_tracker",
+        "Request": "server",
+        "Script": "server",
+        "ScriptedServer": "server",
+        "in_turn": "server",
+        "no_sync": "no_sync",
+        "scripted": "server",
+        "serving": "server",
+        "silence": "server",
+    },
+)

@@ -41,14 +41,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
 
-from asynccb._callback import Placement, Ranks, TrainerCallback
-from asynccb._events import Event
-from asynccb._run import PlainArguments, RunDescription, RunStatus
-from asynccb._state import ExportableState, StateSnapshot
-from asynccb._training_sides import TrainingSide
-from asynccb.delivery.rejected import Refusal
-from asynccb.delivery.uploads import Folder, Kept
-from asynccb.trackers.payload import scalars
+from asynccb._ground.events import Event
+from asynccb._journal.rejected import Refusal
+from asynccb._journal.uploads import Folder, Kept
+from asynccb._publishing.training_sides import TrainingSide
+from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.trainer_state import ExportableState, StateSnapshot
+from asynccb.callbacks.base import Placement, Ranks, TrainerCallback
+from asynccb.trackers.names import scalars
 
 logger = logging.getLogger("asynccb")
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import anyio
 import anyio.to_thread
 
-from asynccb._exceptions import ConfigurationError, FaultError, RejectedError
+from asynccb._ground.exceptions import ConfigurationError, FaultError, RejectedError
+from asynccb._journal.uploads import Kept, KeptFile
 from asynccb.delivery.client import Client
-from asynccb.delivery.uploads import Kept, KeptFile
 from asynccb.trackers.base import Tracker
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from asynccb._state import TrainerState
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -39,7 +39,8 @@ import decisions  # noqa: E402
 import emit  # noqa: E402
 import step  # noqa: E402
 from _contenders import Place, make_values  # noqa: E402
-from servers.mlflow_server import RealMLflow  # noqa: E402
+
+from tests.trackers.mlflow.server import RealMLflow  # noqa: E402
 
 PARSERS = {"emit": emit, "step": step, "contained": contained, "decisions": decisions}
 

@@ -29,7 +29,8 @@ from _contenders import make_values  # noqa: E402
 from _faulty_server import faulty_server  # noqa: E402
 from _measure import Figure  # noqa: E402
 from _mlflow_ways import WAYS  # noqa: E402
-from servers.mlflow_server import RealMLflow  # noqa: E402
+
+from tests.trackers.mlflow.server import RealMLflow  # noqa: E402
 
 FAULTY = (_faults.NO_LOGGING, "503")
 """Contenders with a process of their own here; each has a training beside it that is answered."""

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from servers.mlflow_server import RealMLflow
-from test_benches import assert_described, assert_figures, run_bench, table
+
+from tests.bench.test_benches import assert_described, assert_figures, run_bench, table
+from tests.trackers.mlflow.server import RealMLflow
 
 
 @pytest.mark.parametrize("turn", ["2", "4"], ids=["woven", "in blocks"])

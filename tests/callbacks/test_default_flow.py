@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asynccb._control import TrainerControl
-from asynccb._state import TrainerState
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments import TrainingArguments
 from asynccb.callbacks import DefaultFlowCallback
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from asynccb._control import TrainerControl
-from asynccb._state import TrainerState
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments import TrainingArguments
 from asynccb.callbacks import PrinterCallback
 

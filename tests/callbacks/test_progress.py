@@ -4,16 +4,16 @@ import sys
 import pytest
 import torch
 
-from asynccb._control import TrainerControl
-from asynccb._exceptions import ConfigurationError
-from asynccb._state import TrainerState
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments import TrainingArguments
 from asynccb.callbacks import ProgressCallback
 
 COUNT_THREADS = """
 import threading
-from asynccb._control import TrainerControl
-from asynccb._state import TrainerState
+from asynccb._state.control import TrainerControl
+from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments import TrainingArguments
 from asynccb.callbacks import ProgressCallback
 

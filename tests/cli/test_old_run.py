@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from servers.mlflow_server import RealMLflow
-from servers.wandb_server import WandbServer
 
 from asynccb._cli import main
 from asynccb.testing import RecordingTracker
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.wandb.server import WandbServer
 
 STORED = Path(__file__).parent / "run_of_0_1_0"
 """40 steps, journaled offline for MLflow, W&B and a `RecordingTracker`."""

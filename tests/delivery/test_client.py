@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers.scripted import Answer, CutError, certificate, in_turn, scripted, silence
 
-from asynccb._exceptions import AccessError, DeliveryError, RejectedError, TransientError
+from asynccb._ground.exceptions import AccessError, DeliveryError, RejectedError, TransientError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.bodies import chunks
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
+from tests.trackers.scripted import Answer, CutError, certificate, in_turn, scripted, silence
 
 SECRET = "s3cr3t-value"
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import anyio
 import pytest
-from servers.scripted import Answer, CutError, Request, in_turn, scripted, silence
 
-from asynccb._exceptions import AccessError, DeliveryError, RejectedError, TransientError
+from asynccb._ground.exceptions import AccessError, DeliveryError, RejectedError, TransientError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.bodies import FileBody, FormBody
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
 from asynccb.delivery.transport import Transport
+from tests.trackers.scripted import Answer, CutError, Request, in_turn, scripted, silence
 
 SECRET = "s3cr3t-value"
 

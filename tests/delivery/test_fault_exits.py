@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers.mlflow_server import RealMLflow
-from servers.scripted import (
+
+import asynccb
+from asynccb._cli import main
+from tests.support.waiting import PROMPT, eventually
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.scripted import (
     Answer,
     CutError,
     Request,
@@ -20,10 +24,6 @@ from servers.scripted import (
     serving,
     silence,
 )
-from waiting import PROMPT, eventually
-
-import asynccb
-from asynccb._cli import main
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from running import running
-from servers.mlflow_server import RealMLflow
-from servers.scripted import (
+
+import asynccb
+from asynccb._cli import main
+from asynccb._lanes.counts import LaneCounts
+from tests.support.running import running
+from tests.support.waiting import eventually
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.scripted import (
     Answer,
     CutError,
     Request,
@@ -23,11 +28,6 @@ from servers.scripted import (
     serving,
     silence,
 )
-from waiting import eventually
-
-import asynccb
-from asynccb._cli import main
-from asynccb._lane_counts import LaneCounts
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

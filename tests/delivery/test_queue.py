@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynccb._exceptions import AccessError, FaultError, RejectedError, TransientError
+from asynccb._ground.exceptions import AccessError, FaultError, RejectedError, TransientError
 from asynccb.delivery.queue import PATIENCE, PROOFS, Queue, json_size
 
 

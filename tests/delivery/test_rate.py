@@ -7,7 +7,7 @@ import time
 import anyio
 import pytest
 
-from asynccb._exceptions import ConfigurationError
+from asynccb._ground.exceptions import ConfigurationError
 from asynccb.delivery.rate import Bucket
 
 

@@ -9,7 +9,7 @@ import anyio
 import pytest
 import stamina
 
-from asynccb._exceptions import AccessError, RejectedError, TransientError
+from asynccb._ground.exceptions import AccessError, RejectedError, TransientError
 from asynccb.delivery.retry import FIRST_WAIT, until_acknowledged
 
 

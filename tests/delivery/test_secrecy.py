@@ -10,12 +10,12 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers.scripted import Answer, Request, scripted
 
-from asynccb._exceptions import DeliveryError
+from asynccb._ground.exceptions import DeliveryError
 from asynccb.delivery.answers import Reply
 from asynccb.delivery.client import Client
 from asynccb.delivery.secrecy import header_secrets, hide, proxy_secrets
+from tests.trackers.scripted import Answer, Request, scripted
 
 SECRET = 's3cr+t/"<é>'
 

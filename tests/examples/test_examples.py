@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers.mlflow_server import RealMLflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.trackers.mlflow.server import RealMLflow
 
 ROOT = Path(__file__).parents[2]
 

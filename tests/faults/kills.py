@@ -20,22 +20,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-TESTS = Path(__file__).parents[1]
-if str(TESTS) not in sys.path:  # as a script
-    sys.path.insert(0, str(TESTS))
+ROOT = Path(__file__).parents[2]
+if str(ROOT) not in sys.path:  # as a script
+    sys.path.insert(0, str(ROOT))
 
-from launching import environment, launch  # noqa: E402
-from servers.mlflow_server import RealMLflow  # noqa: E402
-from waiting import eventually, is_gone  # noqa: E402
-
-from asynccb._companion._replica import decode  # noqa: E402
-from asynccb._events import EVENTS, Event  # noqa: E402
-from asynccb.delivery.segments import (  # noqa: E402
+from asynccb._companion.replica import decode  # noqa: E402
+from asynccb._ground.events import EVENTS, Event  # noqa: E402
+from asynccb._journal.segments import (  # noqa: E402
     SEGMENT_HEADER,
     payload_at,
     segments,
     split_frames,
 )
+from tests.support.launching import environment, launch  # noqa: E402
+from tests.support.waiting import eventually, is_gone  # noqa: E402
+from tests.trackers.mlflow.server import RealMLflow  # noqa: E402
 
 Victim = Literal["trainer", "companion", "both"]
 STEPS = 3000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servers.mlflow_server import RealMLflow
 
-from faults.kills import kill_many, mlflow_target
+from tests.faults.kills import kill_many, mlflow_target
+from tests.trackers.mlflow.server import RealMLflow
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from launching import output_of
+
+from tests.support.launching import output_of
 
 
 @pytest.mark.usefixtures("mlflow_environment")

@@ -15,25 +15,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from comet_archives import archived
-from dvclive_files import numeric, plain, studio_rows, tables
-from event_files import logged
-from servers.azureml_rules import WORKSPACE, AzureML
-from servers.clearml_server import ACCESS, ClearMLServer, clearml_server
-from servers.comet_server import CometServer, comet_server
-from servers.dagshub_rules import DagsHub
-from servers.front import Front, fronting
-from servers.mlflow_server import RealMLflow
-from servers.scripted import certificate, serving_with
-from servers.studio import Studio, studio_server
-from servers.swanlab_reader import SwanLabReader
-from servers.swanlab_server import SwanLabServer, swanlab_server
-from servers.trackio_server import WRITE_TOKEN, RealTrackio
-from servers.wandb_server import WandbServer, wandb_server
-from waiting import eventually
 
 import asynccb
 from asynccb.trackers.base import Tracker
+from tests.support.waiting import eventually
+from tests.trackers.azure_ml.rules import WORKSPACE, AzureML
+from tests.trackers.clearml.server import ACCESS, ClearMLServer, clearml_server
+from tests.trackers.comet_ml.archives import archived
+from tests.trackers.comet_ml.server import CometServer, comet_server
+from tests.trackers.dagshub.rules import DagsHub
+from tests.trackers.dvclive.studio import Studio, studio_server
+from tests.trackers.dvclive.written import numeric, plain, studio_rows, tables
+from tests.trackers.front import Front, fronting
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.scripted import certificate, serving_with
+from tests.trackers.swanlab.reader import SwanLabReader
+from tests.trackers.swanlab.server import SwanLabServer, swanlab_server
+from tests.trackers.tensorboard.event_files import logged
+from tests.trackers.trackio.server import WRITE_TOKEN, RealTrackio
+from tests.trackers.wandb.server import WandbServer, wandb_server
 
 SECRET = WRITE_TOKEN
 

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from asynccb._callback import find_hooks
-from asynccb._control import TrainerControl
-from asynccb._events import Event
-from asynccb._exceptions import TransientError
-from asynccb._run import ModelDescription, PlainArguments, RunDescription
-from asynccb._state import TrainerState
+from asynccb._ground.events import Event
+from asynccb._ground.exceptions import TransientError
+from asynccb._state.control import TrainerControl
+from asynccb._state.run_description import ModelDescription, PlainArguments, RunDescription
+from asynccb._state.trainer_state import TrainerState
+from asynccb.callbacks.base import find_hooks
 from asynccb.trackers.base import Tracker
 
 START = 1_795_000_000_000_000_000

@@ -11,15 +11,15 @@ from typing import Any
 
 import anyio
 import pytest
-from servers.scripted import Answer, CutError, Request, ScriptedServer, in_turn, scripted
 
-from asynccb._exceptions import FaultError, RejectedError, TransientError
-from asynccb._run import RunStatus
+from asynccb._ground.exceptions import FaultError, RejectedError, TransientError
+from asynccb._journal.uploads import Folder, Kept, KeptFile, Spool
+from asynccb._state.run_description import RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue
-from asynccb.delivery.uploads import Folder, Kept, KeptFile, Spool
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.server import ServerTracker
+from tests.trackers.scripted import Answer, CutError, Request, ScriptedServer, in_turn, scripted
 
 
 class Plain(Tracker):

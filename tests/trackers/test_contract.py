@@ -21,8 +21,16 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cases import CASES, SECRET, Case, Servers
-from lane import (
+
+import asynccb
+from asynccb._ground.exceptions import TransientError
+from asynccb.trackers.base import Tracker
+from asynccb.trackers.report_to import get_reporting_integration_callbacks
+from tests.support.launching import environment
+from tests.support.running import running
+from tests.support.waiting import PROMPT, eventually
+from tests.trackers.contract_cases import CASES, SECRET, Case, Servers
+from tests.trackers.lane import (
     START,
     Emitted,
     deliver,
@@ -33,14 +41,6 @@ from lane import (
     training,
     until_done,
 )
-from launching import environment
-from running import running
-from waiting import PROMPT, eventually
-
-import asynccb
-from asynccb._exceptions import TransientError
-from asynccb._reporting import get_reporting_integration_callbacks
-from asynccb.trackers.base import Tracker
 
 FOREIGN = (
     "MLFLOW",

@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract_cases import workspace_address
-from dvclive_files import studio_rows, tables
-from faults.kills import STEPS, Target, ended_in, kill_many
-from servers.azureml_rules import AzureML
-from servers.clearml_server import ClearMLServer
-from servers.comet_server import CometServer
-from servers.dagshub_rules import DagsHub
-from servers.front import fronting
-from servers.mlflow_server import RealMLflow
-from servers.scripted import certificate, serving_with
-from servers.studio import TOKEN as STUDIO_TOKEN
-from servers.studio import studio_server
-from servers.swanlab_server import SwanLabServer
-from servers.trackio_server import WRITE_TOKEN, RealTrackio
-from servers.wandb_server import WandbServer
 
-from asynccb.trackers._wandb_run import STEP
+from asynccb.trackers.wandb.values import STEP
+from tests.faults.kills import STEPS, Target, ended_in, kill_many
+from tests.trackers.azure_ml.rules import AzureML
+from tests.trackers.clearml.server import ClearMLServer
+from tests.trackers.comet_ml.server import CometServer
+from tests.trackers.contract_cases import workspace_address
+from tests.trackers.dagshub.rules import DagsHub
+from tests.trackers.dvclive.studio import TOKEN as STUDIO_TOKEN
+from tests.trackers.dvclive.studio import studio_server
+from tests.trackers.dvclive.written import studio_rows, tables
+from tests.trackers.front import fronting
+from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.scripted import certificate, serving_with
+from tests.trackers.swanlab.server import SwanLabServer
+from tests.trackers.trackio.server import WRITE_TOKEN, RealTrackio
+from tests.trackers.wandb.server import WandbServer
 
 TOKEN = "token-of-the-server"
 

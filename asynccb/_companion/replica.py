@@ -1,0 +1,114 @@
+"""
+A lane's own copy of the run's state, fed by the differences in the records.
+
+Promises: after a record it equals the training process's state at that emission; a snapshot made of
+it never changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from asynccb._ground.events import EVENTS
+from asynccb._journal.reader import JournalReader
+from asynccb._lanes.mailbox import Letter
+from asynccb._ring.record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, Record
+from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb._state.trainer_state import HistoryView, StateSnapshot, TrainerState
+
+_GROUP: Final = 2000
+"""Records that are read together."""
+_NO_EVENTS: Final = (RUN, END, LEAVE, TOLD)
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def decode(payload: bytes) -> Record:
+    """Return the record in a payload; raises `msgspec.DecodeError`."""
+    return _decoder.decode(payload)
+
+
+class Replica:
+    """Follow the state from record to record."""
+
+    def __init__(self, values: dict[str, Any], *, keep_history: bool) -> None:
+        """Take the state's fields as they were, and whether the log history is wanted."""
+        self.values = dict(TrainerState().__dict__)
+        self.values.update(values)
+        self.run: RunDescription | None = None
+        self._history: list[dict[str, Any]] = []
+        self._keep_history = keep_history
+        self._args = PlainArguments({})
+
+    def describe(self, record: Record) -> RunDescription:
+        """Take a `RUN` record."""
+        self.run = RunDescription.from_record(record.time, record.extra or {})
+        self._args = self.run.args
+        return self.run
+
+    def apply(self, record: Record) -> None:
+        """Bring the state to where it was at this record."""
+        if record.kind == HISTORY:
+            self._take_history(record.extra or {})
+            return
+        values = self.values
+        if record.changes is not None:
+            values.update(record.changes)
+        values["global_step"] = record.step
+        values["epoch"] = record.epoch
+        if record.flags & HISTORY_BIT and self._keep_history:
+            self._history.append({**_named(record.logs or {}), "step": record.step})
+
+    async def reread(self, journal: JournalReader, end: int) -> None:
+        """Build the log history again from the records below `end`."""
+        while records := await journal.read(end, _GROUP):
+            for _, payload in records:
+                record = decode(payload)
+                if record.kind not in _NO_EVENTS:
+                    self.apply(record)
+        await journal.close()
+
+    def _take_history(self, part: dict[str, Any]) -> None:
+        if self._keep_history:
+            # A new list, for snapshots keep the old one.
+            self._history = [*self._history[: part["start"]], *part["entries"]]
+
+    def letter(self, record: Record) -> Letter:
+        """Return an event as a hook gets it; the record has been applied."""
+        values = dict(self.values)
+        values["log_history"] = HistoryView(self._history, len(self._history))
+        keywords: dict[str, Any] = {
+            "model": self.run.model if self.run else None,
+            "processing_class": None,
+            "optimizer": None,
+            "lr_scheduler": None,
+            "train_dataloader": None,
+            "eval_dataloader": None,
+        }
+        if record.logs is not None:
+            keywords["logs"] = _named(record.logs)
+        if record.metrics is not None:
+            keywords["metrics"] = _named(record.metrics)
+        if record.extra is not None:
+            keywords.update(record.extra)
+        return Letter(
+            EVENTS[record.kind],
+            self._args,
+            StateSnapshot(values),
+            record.flags,
+            keywords,
+            record.time,
+            ticket=record.ticket,
+        )
+
+    def saved_values(self) -> dict[str, Any]:
+        """Return the fields to keep beside a cursor."""
+        return {name: value for name, value in self.values.items() if name != "log_history"}
+
+
+def _named(values: dict[Any, Any]) -> dict[str, Any]:
+    """Return the values with text for keys; the training thread does not spend time on that."""
+    if all(type(key) is str for key in values):
+        return values
+    return {str(key): value for key, value in values.items()}

@@ -1,0 +1,319 @@
+"""
+Decisions, from the event that asks for them to the boundary that applies them.
+
+Promises: what is applied where depends on the events alone, not on when an answer comes; while
+nothing is due a boundary costs a few looks; whatever is not applied is counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from asynccb._decisions.log import DecisionLog
+from asynccb._decisions.requests import Requests
+from asynccb._decisions.save_notes import NOTHING, Note, SaveNotes, note_name, read_note
+from asynccb._decisions.saved import Saved, load, save
+from asynccb._decisions.schedule import Schedule, Ticket, fingerprint
+from asynccb._decisions.trace import RANKS, REQUEST, TRACE_FILE, Replay, Trace
+from asynccb._decisions.waiting import Waiting
+from asynccb._ground.events import EVENTS
+from asynccb._ground.exceptions import ClosedError, ForkedError
+from asynccb._ground.lifetime import FORKED
+from asynccb._journal.tracker_runs import SavedRuns
+from asynccb._lanes.counts import LaneCounts
+from asynccb._lanes.registry import Roster, Route
+from asynccb._publishing.publisher import Publisher
+from asynccb._state.control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
+from asynccb._state.trainer_state import TrainerState
+from asynccb.distributed.agreement import Agreement
+
+_SAVE: Final = 1 << FLAGS.index("should_save")
+
+
+class Decisions:
+    """Ask, wait, apply and trace for one dispatcher; on the training thread only."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        roster: Roster,
+        args: object,
+        replay: Path | None,
+        *,
+        owner: bool,
+    ) -> None:
+        """Take who answers, whose answers count, and a trace to go by; `owner` writes the own."""
+        self._tickets = publisher.listening.tickets
+        self._roster = roster
+        self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
+        self.requests = Requests(self._agreement)
+        self._refusal: Exception | None = None
+        publisher.on_request = self.requests.post
+        self._schedule = Schedule()
+        self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
+        self._replay = None if replay is None else Replay(replay, owner=owner)
+        self.trace = Trace(publisher.directory / TRACE_FILE, owner=owner)
+        self._log = DecisionLog(self.trace, self._replay, roster, getattr(args, "seed", None))
+        self._emission = 0
+        self._training = 0
+        self._has_begun = False
+        self._last = 0
+        self._left: list[Ticket] = []
+        """What earlier trainings were asked for and did not come to."""
+        self._notes = SaveNotes()
+        self._noted = NOTHING
+        self._asked: list[Ticket] = []  # by the last event that asks for decisions
+        self._look: Callable[[], Any] | None = None  # at the control, where what it shows is kept
+        self._seen: int | None = None
+        self._saved = 0  # flags of the checkpoint that this run resumes from
+        self._stop: int | None = None  # step at which it was decided that the run ends
+        self.stopped: int | None = None
+        """Step of a checkpoint at which it was decided that the run ends, if it resumes there."""
+        self.paused = False
+        """Whether events ask for no decisions: a run that was interrupted has asked already."""
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def begin(self, step: int) -> None:
+        """Begin a training at a step; leave behind what one before it was asked for."""
+        self.requests.begin()
+        if self._has_begun and not self.paused:
+            self._begin_anew(step)
+        self._has_begun = True
+
+    def open(self, route: Route, state: TrainerState) -> int:
+        """Ask the callbacks that decide on an event; return the number that answers refer to."""
+        if self.paused:
+            return 0
+        step = state.global_step
+        self._look_back(step)
+        self._log.identify(state.max_steps)
+        self._emission += 1
+        self._asked = []
+        if self._look is not None:
+            self._seen = pack_flags(self._look())
+        for decider in route.deciders:
+            ticket = Ticket(
+                self._emission,
+                decider.position,
+                decider.name,
+                EVENTS[route.number],
+                step,
+                step + decider.terms.lag,
+                decider.terms,
+            )
+            if self._replay is not None:
+                self._replay.answer(ticket, self._training)
+            elif answered := self._noted.answers.get(decider.name):
+                ticket.settle(Decision(**answered.flags), answered.outcome)
+            elif self._roster.terms(decider.name, EVENTS[route.number]) is None:
+                # A hook of this event has removed it.
+                ticket.lose()
+            elif decider.asked:
+                self._tickets.add(ticket)
+            else:  # the callback runs on another rank
+                ticket.settle(NO_OPINION, "decided")
+            self._asked.append(ticket)
+        self._schedule.add(self._asked)
+        return self._emission
+
+    def pass_by(self, state: TrainerState) -> bool:
+        """Go past a boundary where nothing can be due; tell whether this is one, at little cost."""
+        step = state.global_step
+        if self._schedule.waiting or self._replay is not None or step < self._last:
+            return False
+        if not self.requests.pass_by():
+            return False
+        self._last = step
+        return True
+
+    def apply(self, route: Route, state: TrainerState, control: Any) -> None:
+        """Apply to the control what is due now that the event has been published."""
+        if route.is_boundary:
+            self._apply_boundary(state, control)
+        elif due := self._schedule.take_prompt(self._emission):
+            decided = self._settle(due, state.global_step, self._emission)
+            self._note_stop(decided, state.global_step)
+            write_flags(control, [decided])
+
+    def request(self, wishes: Decision) -> None:
+        """Set flags at a boundary soon; from any thread or signal. `ClosedError` after `close`."""
+        if self._refusal is not None:
+            raise self._refusal
+        self.requests.post(wishes)
+
+    def agree(self, event: str, step: int, wishes: Decision) -> Decision:
+        """Return what holds on all ranks of what `def` hooks want at an event."""
+        return self._agreement.agree(step, fingerprint(step, event), wishes)
+
+    def forget(self, name: str) -> None:
+        """Lose what a callback that is removed has decided and what it was asked for."""
+        self._tickets.lose([name])
+        for ticket in self._schedule.tickets:
+            if ticket.name == name:
+                ticket.lose()
+
+    def _begin_anew(self, step: int) -> None:
+        self._training, self._last = self._training + 1, step
+        self._leave()
+
+    def _leave(self) -> None:
+        self._left += self._schedule.tickets
+        self._schedule = Schedule()
+
+    def _look_back(self, step: int) -> None:
+        """Notice another training, of a loop that emits no `on_train_begin`."""
+        if step < self._last:
+            self._begin_anew(step)
+
+    def _apply_boundary(self, state: TrainerState, control: Any) -> None:
+        step = state.global_step
+        self._look_back(step)
+        self._last = step
+        if self._notes:
+            self._notes.write()
+        if due := self._schedule.take(step):
+            self._log.identify(state.max_steps)
+        if self._replay is not None:
+            self._replay.check_passed(self._training, step)
+        decisions = [self._settle(due, step, 0)] if due else []
+        for decided in decisions:
+            self._note_stop(decided, step)
+        decisions += self._requested(state)
+        if decisions:
+            write_flags(control, decisions)
+
+    def _settle(self, due: Sequence[Ticket], step: int, emission: int) -> Decision:
+        """Wait for what is due, and return what comes of it on all ranks."""
+        try:
+            self._waiting.wait(due)
+        except BaseException:
+            self._schedule.add(due)
+            raise
+        if self._notes:
+            self._notes.write()
+        for ticket in due:
+            self._log.note(ticket, step, self._training)
+        wishes = combine(ticket.decision for ticket in due)
+        if self._replay is not None:
+            of_ranks = self._replay.other(RANKS, self._training, emission, step)
+            wishes = combine((wishes, of_ranks or NO_OPINION))
+        named = [(ticket.emission, ticket.event, ticket.name) for ticket in due]
+        agreed = self._agreement.agree(step, fingerprint(step, named), wishes)
+        if agreed != wishes:
+            self._log.note_other(RANKS, agreed, step, emission, self._training)
+        return agreed
+
+    def _requested(self, state: TrainerState) -> list[Decision]:
+        """Return what was requested from outside, if anything was."""
+        step = state.global_step
+        request = self.requests.take(step)
+        replayed = None
+        if self._replay is not None:
+            replayed = self._replay.other(REQUEST, self._training, 0, step)
+        if request is None and replayed is None:  # nearly always
+            return []
+        self._log.identify(state.max_steps)
+        requested = combine(each for each in (request, replayed) if each is not None)
+        self._log.note_other(REQUEST, requested, step, 0, self._training)
+        return [requested]
+
+    def _note_stop(self, decided: Decision, step: int) -> None:
+        if decided.should_training_stop is not None:
+            self._stop = step if decided.should_training_stop else None
+
+    # -- the state ---------------------------------------------------------------------------------
+
+    def state(self, step: int, control: Any, trackers: SavedRuns | None) -> dict[str, Any]:
+        """Wait for what is pending, and return what a resumed run needs, as JSON values."""
+        tickets = self._schedule.tickets
+        self._waiting.wait(tickets)
+        self._notes.write()
+        return save(
+            self._emission,
+            self._training,
+            self._roster,
+            tickets,
+            flags=pack_flags(control),
+            stopped=bool(control.should_training_stop) and self._stop == step,
+            trackers=trackers,
+        )
+
+    def load(self, state: object, step: int) -> Saved:
+        """Go on from a state at a step; raises `ConfigurationError` for something else."""
+        saved, tickets = load(state, self._roster)
+        self._emission, self._training, self._last = saved.emission, saved.training, step
+        self._leave()
+        self._schedule.add(tickets)
+        self._stop = self.stopped = step if saved.stopped else None
+        self._saved = saved.flags & ~_SAVE
+        if self._replay is not None:
+            self._replay.forget(saved.emission, step)
+        return saved
+
+    @contextmanager
+    def keeping(
+        self, checkpoint: Path, control: Callable[[], Any], *, again: bool
+    ) -> Iterator[Note]:
+        """
+        Keep in a checkpoint what its `on_save`, emitted within, changes of the control and decides.
+
+        With `again`, what was kept there already holds, and only the rest is decided anew, by those
+        who see the control of then. Yields what was kept.
+        """
+        name = note_name(self._agreement.rank, self._agreement.world)
+        file = checkpoint.absolute() / name  # the program may change its folder before answers come
+        self._noted, self._look, self._seen = NOTHING, control, None
+        if again:
+            note = read_note(file)
+            self._noted = note if note.seen is not None else replace(note, seen=self._saved)
+        before, emission = pack_flags(control()) & ~_SAVE, self._emission  # which the event clears
+        try:
+            yield self._noted
+        finally:
+            self._noted, self._look = NOTHING, None
+        changed = Decision.between(before, pack_flags(control()))
+        asked = self._asked if self._emission > emission else ()
+        self._notes.begin(file, changed, asked, self._seen)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    @property
+    def undue(self) -> Counter[str]:
+        """Decisions with an opinion whose step has not come, by callback."""
+        undue = (*self._left, *self._schedule.tickets)
+        return Counter(ticket.name for ticket in undue if ticket.decision.opinions)
+
+    def count(self, counts: dict[str, LaneCounts]) -> dict[str, LaneCounts]:
+        """Add to the lanes' counts what is counted here."""
+        undue = self.undue
+        return {
+            name: dataclasses.replace(
+                lane,
+                decided=self._log.decided[name],
+                waited=self._waiting.waited.get(name, 0.0),
+                late=self._waiting.late.get(name, 0),
+                undue=undue[name],
+            )
+            for name, lane in counts.items()
+        }
+
+    def abandon(self) -> None:
+        """Refuse requests in a forked child, where they would reach nobody."""
+        self._refusal = ForkedError(FORKED)
+
+    def close(self) -> None:
+        """Let go of the other ranks, and of the trace that was replayed."""
+        closed = "nothing can be requested any more: this dispatcher was closed"
+        self._refusal = self._refusal or ClosedError(closed)
+        self.requests.close()
+        self._agreement.close()
+        if self._replay is not None:
+            self._replay.close()

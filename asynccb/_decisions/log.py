@@ -1,0 +1,91 @@
+"""
+What was decided: counted, said and traced.
+
+Promises: each decision that is applied, lost or late has its line; the trace says which run it is
+before its first line, and a trace that is replayed is of the same run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from asynccb._decisions.schedule import Ticket
+from asynccb._decisions.trace import FORMAT, Entry, Header, Replay, Trace
+from asynccb._ground.events import Event
+from asynccb._lanes.registry import Roster
+from asynccb._state.control import Decision
+
+logger = logging.getLogger("asynccb")
+
+
+class DecisionLog:
+    """Write one dispatcher's decisions down."""
+
+    def __init__(self, trace: Trace, replay: Replay | None, roster: Roster, seed: object) -> None:
+        """Take where they are written, what is replayed, who decides, and the run's seed."""
+        self._trace = trace
+        self._replay = replay
+        self._roster = roster
+        self._seed = seed if isinstance(seed, int) else None
+        self._header: Header | None = None
+        self._lost: set[str] = set()
+        self.decided: Counter[str] = Counter()
+        """Decisions with an opinion that were applied, by callback."""
+
+    def identify(self, max_steps: int) -> None:
+        """Say which run this is; raises `TraceError` where what is replayed is another one's."""
+        # Not before something is decided: boundaries where nothing is are passed by.
+        if self._header is None:
+            self._header = Header(FORMAT, self._roster.deciders, max_steps, self._seed)
+            if self._replay is not None:
+                self._replay.check(self._header)
+
+    def note(self, ticket: Ticket, step: int, training: int) -> None:
+        """Count and trace a decision that is applied at a step, or will never be."""
+        opinions = ticket.decision.opinions
+        if ticket.outcome == "lost" and ticket.name not in self._lost:
+            self._lost.add(ticket.name)
+            logger.warning(
+                "%s does not decide any more: it was removed or disabled, or its lane has ended "
+                "(said once; the trace has each decision that is lost)",
+                ticket.name,
+            )
+        if not opinions and ticket.outcome == "decided":
+            return
+        self.decided[ticket.name] += ticket.outcome == "decided"
+        self._write(
+            Entry(
+                step,
+                ticket.event,
+                ticket.step,
+                ticket.name,
+                opinions,
+                ticket.outcome or "decided",
+                round(ticket.waited, 6),
+                ticket.emission,
+                training,
+            )
+        )
+
+    def note_other(
+        self, callback: str, decision: Decision, step: int, emission: int, training: int
+    ) -> None:
+        """Trace what came from outside or from other ranks."""
+        self._write(
+            Entry(
+                step,
+                Event.STEP_END,
+                step,
+                callback,
+                decision.opinions,
+                "decided",
+                0.0,
+                emission,
+                training,
+            )
+        )
+
+    def _write(self, entry: Entry) -> None:
+        assert self._header is not None
+        self._trace.write(self._header, entry)

@@ -1,0 +1,128 @@
+"""
+What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint, and the
+trackers' runs.
+
+Promises: plain JSON values; what belongs to callbacks that are not there any more is left out with
+a warning, never an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from asynccb._decisions.schedule import Outcome, Ticket
+from asynccb._ground.events import EVENTS
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._journal.tracker_runs import SavedRuns
+from asynccb._lanes.registry import Roster
+from asynccb._state.control import FLAGS, Decision
+
+logger = logging.getLogger("asynccb")
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """Hold one decision."""
+
+    emission: int
+    position: int
+    callback: str
+    event: str
+    step: int
+    due: int
+    flags: dict[str, bool]
+    outcome: Outcome
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """Hold all of it."""
+
+    emission: int
+    """Number of the last event that asked for decisions."""
+    training: int
+    deciders: list[tuple[str, str, int]]
+    """Name, event and lag of each hook that decided."""
+    pending: list[Pending]
+    flags: int = 0
+    """The control, packed."""
+    stopped: bool = False
+    """Whether it was decided that the run ends at the checkpoint's step."""
+    trackers: SavedRuns | None = None
+
+
+def save(
+    emission: int,
+    training: int,
+    roster: Roster,
+    tickets: Iterable[Ticket],
+    *,
+    flags: int,
+    stopped: bool,
+    trackers: SavedRuns | None,
+) -> dict[str, Any]:
+    """Return the state; the tickets are settled."""
+    pending = [
+        Pending(
+            ticket.emission,
+            ticket.position,
+            ticket.name,
+            ticket.event,
+            ticket.step,
+            ticket.due,
+            ticket.decision.opinions,
+            ticket.outcome or "decided",
+        )
+        for ticket in tickets
+    ]
+    saved = Saved(emission, training, roster.deciders, pending, flags, stopped, trackers)
+    state: dict[str, Any] = msgspec.to_builtins(saved)
+    return state
+
+
+def load(state: object, roster: Roster) -> tuple[Saved, list[Ticket]]:
+    """Return what was saved, and its tickets; `ConfigurationError` for something else."""
+    try:
+        saved = msgspec.convert(state, Saved)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            f"this is no state of a dispatcher ({error}); give what state_dict() returned"
+        ) from None
+    for each in saved.pending:
+        if each.event not in EVENTS or not set(each.flags) <= set(FLAGS):
+            raise ConfigurationError(
+                f"this is no state of a dispatcher (it holds {each}); give what state_dict() "
+                "returned"
+            )
+    _warn_of_differences(saved, roster)
+    return saved, [ticket for each in saved.pending for ticket in _tickets(each, roster)]
+
+
+def _warn_of_differences(saved: Saved, roster: Roster) -> None:
+    then = {name for name, _, _ in saved.deciders}
+    now = {name for name, _, _ in roster.deciders}
+    for names, what in (
+        (then - now, "decided in the checkpoint's run, and not any more"),
+        (now - then, "decide now, and did not in the checkpoint's run"),
+    ):
+        if names:
+            logger.warning("%s %s", ", ".join(sorted(names)), what)
+
+
+def _tickets(pending: Pending, roster: Roster) -> list[Ticket]:
+    terms = roster.terms(pending.callback, pending.event)
+    if terms is None:
+        return []
+    ticket = Ticket(
+        pending.emission,
+        pending.position,
+        pending.callback,
+        pending.event,
+        pending.step,
+        pending.due,
+        terms,
+    )
+    ticket.settle(Decision(**pending.flags), pending.outcome)
+    return [ticket]

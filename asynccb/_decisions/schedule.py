@@ -1,0 +1,99 @@
+"""
+Which decisions are due at which boundary.
+
+Promises: the order is that of the events and, within an event, of the callbacks, whatever came in
+when; a decision is given out once, at its boundary or, where the loop has jumped over that, at the
+next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from asynccb._state.control import NO_OPINION, Decision
+from asynccb.callbacks.decides import Deciding
+
+Outcome: TypeAlias = Literal["decided", "skipped", "lost"]
+"""A decision came in (perhaps without an opinion), was not waited for, or can never come."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """Hold one decision that a callback was asked for."""
+
+    emission: int
+    """Number of the event among those that ask for decisions, from 1 on."""
+    position: int
+    """Place of the callback among the callbacks."""
+    name: str
+    event: str
+    step: int
+    """`global_step` as the hook sees it."""
+    due: int
+    """Step at whose boundary it is applied."""
+    terms: Deciding
+    decision: Decision = NO_OPINION
+    outcome: Outcome | None = None
+    """None while it is open; set after `decision`, for the thread that looks."""
+    waited: float = 0.0
+    """Seconds for which the training waited for it."""
+
+    def settle(self, decision: Decision, outcome: Outcome) -> None:
+        """Take the answer."""
+        self.decision = decision
+        self.outcome = outcome
+
+    def lose(self) -> None:
+        """Take it that no answer will come, or is wanted."""
+        self.settle(NO_OPINION, "lost")
+
+
+class Schedule:
+    """Hold the tickets that are not due yet."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Ticket] = []
+        """All tickets, in any order."""
+
+    @property
+    def tickets(self) -> list[Ticket]:
+        """All tickets, in the order in which they apply within a boundary."""
+        return sorted(self.waiting, key=_order)
+
+    def add(self, tickets: Iterable[Ticket]) -> None:
+        """Take tickets, new ones or some that were taken out in vain."""
+        self.waiting.extend(tickets)
+
+    def take(self, step: int) -> list[Ticket]:
+        """Take out what is due at the boundary of a step or before, in order."""
+        if not self.waiting:  # nearly always
+            return []
+        return self._take([ticket for ticket in self.waiting if ticket.due <= step])
+
+    def take_prompt(self, emission: int) -> list[Ticket]:
+        """Take out what an event waits for itself, in order."""
+        return self._take(
+            [
+                ticket
+                for ticket in self.waiting
+                if ticket.emission == emission and not ticket.terms.lag
+            ]
+        )
+
+    def _take(self, taken: list[Ticket]) -> list[Ticket]:
+        if taken:
+            self.waiting = [ticket for ticket in self.waiting if ticket not in taken]
+        return sorted(taken, key=_order)
+
+
+def _order(ticket: Ticket) -> tuple[int, int]:
+    return ticket.emission, ticket.position
+
+
+def fingerprint(*what: object) -> int:
+    """Return 63 bits that stand for plain values; ranks compare them."""
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

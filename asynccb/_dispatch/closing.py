@@ -1,0 +1,99 @@
+"""
+The end of a dispatcher: one deadline over everything, and an honest last line.
+
+Promises: returns within the deadline and half a second; Ctrl-C cuts it short and is raised again
+when all is let go; what is left is said by callback, with the command that delivers it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from asynccb._dispatch.statistics import Statistics
+from asynccb._publishing.publisher import Publisher
+from asynccb._state.run_description import RunStatus
+
+_PATIENCE: Final = 1.0
+"""Seconds after which a close that is still waiting says for whom."""
+_AGAIN: Final = 0.5
+"""Seconds between two such lines on a terminal, where each takes the place of the one before."""
+_AGAIN_IN_A_LOG: Final = 10.0
+
+
+def close_publisher(
+    publisher: Publisher,
+    statistics: Callable[[], Statistics],
+    timeout: float,
+    status: RunStatus,
+) -> None:
+    """Close the lanes, print the summary, and let go of everything."""
+    deadline = time.monotonic() + timeout
+    progress = _Progress(publisher, deadline)
+    pending: dict[str, int] | None = None
+    try:
+        try:
+            pending = publisher.close(status, deadline, progress.show)
+        finally:
+            progress.clear()
+            _sum_up(publisher, statistics(), publisher.pending() if pending is None else pending)
+    finally:
+        publisher.release()
+
+
+def _sum_up(publisher: Publisher, counted: Statistics, pending: dict[str, int]) -> None:
+    if counted.callbacks:
+        _say(f"{counted.summary(pending)}\n")
+    in_journal = [name for name in pending if publisher.is_journaled(name)]
+    if in_journal:
+        _say(
+            f"asynccb: to deliver what is left of {', '.join(in_journal)}: "
+            f"asynccb sync {shlex.quote(str(publisher.directory))}\n"
+        )
+
+
+def _say(text: str) -> None:
+    """Write to standard error, which may be closed by now."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+class _Progress:
+    """Say, once a close takes long, for whom it waits."""
+
+    def __init__(self, publisher: Publisher, deadline: float) -> None:
+        self._publisher = publisher
+        self._deadline = deadline
+        self._next = time.monotonic() + _PATIENCE
+        self._width = 0
+
+    def show(self) -> None:
+        """Say it, if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        waiting = ", ".join(
+            f"{name} ({count} events)" for name, count in self._publisher.pending().items()
+        )
+        line = (
+            f"asynccb: waiting for {waiting or 'the last acknowledgements'}; "
+            f"{max(0.0, self._deadline - now):.0f} s left, Ctrl-C ends it"
+        )
+        if sys.stderr is not None and sys.stderr.isatty():
+            self._next = now + _AGAIN
+            _say(f"\r{line.ljust(self._width)}")
+            self._width = len(line)
+        else:
+            self._next = now + _AGAIN_IN_A_LOG
+            _say(f"{line}\n")
+
+    def clear(self) -> None:
+        """End the line that was written over and over."""
+        if self._width:
+            _say("\n")

@@ -1,0 +1,106 @@
+"""What a dispatcher has counted, and the line that sums it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from asynccb._lanes.counts import LaneCounts
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Hold what `CallbackDispatcher.statistics()` counted."""
+
+    events: int
+    """Events that some callback listened to."""
+    steps: int
+    """Update steps so far, of all trainings; those that a checkpoint holds are not among them."""
+    seconds: float
+    """Time that the training thread spent emitting, its inline hooks included."""
+    dropped: int
+    """Events that no lane in the companion got, because its ring was full or it was gone."""
+    blocked: float
+    """Seconds for which the training thread waited for room in the ring."""
+    odd: int
+    """Logged values that were no number, text, or short list of numbers, and records with text that
+    is no Unicode."""
+    callbacks: dict[str, LaneCounts]
+    """Counts of the callbacks that have async hooks."""
+
+    @property
+    def delivered(self) -> int:
+        """Hook calls that returned, over all callbacks."""
+        return sum(counts.delivered for counts in self.callbacks.values())
+
+    @property
+    def microseconds_per_step(self) -> float:
+        """Microseconds of the training thread's time for each step; all of them without a step."""
+        return 1e6 * self.seconds / max(1, self.steps)
+
+    def summary(self, pending: dict[str, int]) -> str:
+        """Return the run in one line; `pending` holds what is left, by callback."""
+        each = " a step" if self.steps else ""
+        parts = [
+            f"{self.steps} steps, {self.events} events, "
+            f"{self.microseconds_per_step:.0f} us of training time{each}"
+        ]
+        if self.dropped:
+            parts.append(f"{self.dropped} events dropped")
+        for name, counts in self.callbacks.items():
+            parts.append(f"{name}: {_describe(counts, pending.get(name, 0))}")
+        return "asynccb: " + "; ".join(parts)
+
+
+class StepCount:
+    """
+    Count the update steps of one training after another, however each of them ends.
+
+    A step costs nothing, as the state of a training holds the last one.
+    """
+
+    def __init__(self, state: Any) -> None:
+        """Begin with a training, or a loop that says of none that it begins."""
+        self._before = 0
+        self._state = state
+        self._first = _number(state.global_step)
+
+    def mark(self, state: Any) -> None:
+        """Count on from a state's step, where a training begins or ends."""
+        self._before = self.total
+        self._state, self._first = state, _number(state.global_step)
+
+    @property
+    def total(self) -> int:
+        """Steps so far."""
+        return self._before + max(0, _number(self._state.global_step) - self._first)
+
+
+def _number(step: Any) -> int:
+    """Return a step as a number; one that is none, which the event itself is refused for, as 0."""
+    try:
+        return int(step)
+    except (TypeError, ValueError, OverflowError):
+        return 0
+
+
+def _describe(counts: LaneCounts, pending: int) -> str:
+    words = [f"{counts.delivered} delivered"]
+    for name in ("failed", "timed_out", "dropped", "rejected", "retried", "stalled"):
+        if count := getattr(counts, name):
+            words.append(f"{count} {name.replace('_', ' ')}")
+    if counts.decided:
+        words.append(f"{counts.decided} decisions applied")
+    if counts.undue:
+        words.append(f"{counts.undue} decisions for steps that did not come")
+    if counts.late:
+        words.append(f"{counts.late} decisions late")
+    if counts.waited >= 0.001:
+        words.append(f"training waited {counts.waited:.2f} s for its decisions")
+    if counts.blocked >= 0.001:
+        words.append(f"made training wait {counts.blocked:.2f} s")
+    if pending:
+        words.append(f"{pending} NOT delivered")
+    if counts.disabled:
+        words.append("gave up")
+    return ", ".join(words) + (f" -> {counts.address}" if counts.address else "")

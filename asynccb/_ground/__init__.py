@@ -1,0 +1,5 @@
+"""
+Vocabulary that every room uses; no state.
+
+May import: nothing of asynccb.
+"""

@@ -1,0 +1,5 @@
+"""
+A run on disk: segments, cursors, kept files. Nothing that was appended is lost.
+
+May import: _ground, _ring, _state.
+"""

@@ -1,0 +1,253 @@
+"""
+Which callbacks a dispatcher has, and who listens to which event.
+
+Promises: a callback that cannot work is refused when it is added; a change during an event takes
+effect with the next one; an event without listeners is found with one look.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, NoReturn
+
+from asynccb._ground.events import EVENTS, RESETS, Event
+from asynccb._lanes.thread_lane import ThreadLane
+from asynccb._staging.staged_logs import with_numbers
+from asynccb.callbacks.base import (
+    Hooks,
+    InlineHook,
+    Options,
+    TrainerCallback,
+    find_hooks,
+    read_options,
+)
+from asynccb.callbacks.decides import Deciding
+
+logger = logging.getLogger("asynccb")
+
+
+@dataclass(eq=False)
+class Member:
+    """Hold one callback with its hooks, and its lane where it is served on the thread."""
+
+    name: str
+    """Class name; a number follows for the second and later ones of a class."""
+    callback: Any
+    hooks: Hooks
+    options: Options
+    terms: Mapping[Event, Deciding]
+    """Terms of the hooks that decide, also where a trace decides for them."""
+    lane: ThreadLane | None = None
+    in_companion: bool = False
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it has async hooks, and is no tracker that is switched off."""
+        return bool(self.hooks.asynchronous) and getattr(self.callback, "enabled", True)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether its async hooks run, here and not on another rank only."""
+        return self.lane is not None or self.in_companion
+
+
+class Decider(NamedTuple):
+    """Name a callback that decides on an event."""
+
+    position: int
+    """Its place among the callbacks."""
+    name: str
+    terms: Deciding
+    asked: bool
+    """Whether it is asked here, and not on another rank only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Say what an event does."""
+
+    number: int
+    """The event's place in `EVENTS`."""
+    resets: tuple[str, ...]
+    inline: tuple[tuple[InlineHook, str, bool], ...]
+    """The `def` hooks in order, with their callbacks' `name` and `agreed`."""
+    lanes: tuple[ThreadLane, ...]
+    companion: bool
+    """Whether a callback in the companion listens."""
+    frames_training: bool
+    """Whether the event begins or ends a training."""
+    deciders: tuple[Decider, ...]
+    """Who decides on the event, in order."""
+    is_boundary: bool
+    """Whether decisions of earlier events are applied at it."""
+    applies: bool
+    """Whether any decision can be applied at it."""
+
+    is_heard: bool
+    """Whether a callback listens."""
+
+    is_quiet: bool
+    """Whether it is no more than a boundary."""
+
+    is_direct: bool
+    """Whether it only goes to the companion."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the event does nothing at all."""
+        return not (self.resets or self.is_heard or self.frames_training or self.is_boundary)
+
+
+def make_callback(callback: type | object) -> tuple[Any, Hooks]:
+    """Return a callback, made here from a class, and its hooks; raises as `find_hooks` does."""
+    instance = callback() if inspect.isclass(callback) else callback
+    return instance, find_hooks(instance)
+
+
+class Roster:
+    """Hold the callbacks in order."""
+
+    def __init__(self, *, asks: bool = True) -> None:
+        """Take whether hooks that decide are called; a trace decides for them otherwise."""
+        self._asks = asks
+        self.resets: Mapping[Event, tuple[str, ...]] = RESETS
+        """The flags that each event clears."""
+        self.members: list[Member] = []
+        self.routes: Mapping[str, Route | None] = {}
+        self._names: dict[str, int] = {}
+        self.update()
+
+    def prepare(self, callback: type | object) -> Member:
+        """Check a callback, or make one from a class; it is not a member yet."""
+        instance, hooks = make_callback(callback)
+        if not isinstance(instance, TrainerCallback):  # it knows nothing of values on their way
+            read = {event: with_numbers(hook) for event, hook in hooks.inline.items()}
+            hooks = hooks._replace(inline=read)
+        kind = type(instance)
+        if any(type(member.callback) is kind for member in self.members):
+            logger.warning(
+                "a %s is added beside one that is there already; both will run. Callbacks: %s",
+                kind.__name__,
+                ", ".join(member.name for member in self.members),
+            )
+        count = self._names[kind.__name__] = self._names.get(kind.__name__, 0) + 1
+        name = kind.__name__ if count == 1 else f"{kind.__name__}-{count}"
+        if (side := getattr(instance, "training_side", None)) is not None:
+            hooks = hooks._replace(inline={**hooks.inline, **find_hooks(side).inline})
+        terms = hooks.terms
+        if not self._asks:
+            called = {e: hook for e, hook in hooks.asynchronous.items() if e not in terms}
+            hooks = hooks._replace(asynchronous=called)
+        return Member(name, instance, hooks, read_options(instance), terms)
+
+    def add(self, member: Member) -> None:
+        """Make a prepared callback a member, after all others."""
+        self.members.append(member)
+        self.update()
+
+    def find(self, callback: type | object) -> Member | None:
+        """Return the first member of a class, or the member that is the given instance."""
+        for member in self.members:
+            if inspect.isclass(callback):
+                if isinstance(member.callback, callback):
+                    return member
+            elif member.callback is callback:
+                return member
+        return None
+
+    def remove(self, member: Member) -> None:
+        """Forget a member."""
+        self.members.remove(member)
+        self.update()
+
+    @property
+    def deciders(self) -> list[tuple[str, str, int]]:
+        """Name, event and lag of each hook that decides."""
+        return [
+            (member.name, str(event), terms.lag)
+            for member in self.members
+            for event, terms in member.terms.items()
+        ]
+
+    def terms(self, name: str, event: str) -> Deciding | None:
+        """Return the terms on which a callback decides on an event, or None."""
+        for member in self.members:
+            if member.name == name:
+                return member.terms.get(Event(event))
+        return None
+
+    def route_to_deciders(self, event: Event, answered: Collection[str]) -> Route | None:
+        """Return an event's route to those who decide on it; who has `answered` is not asked."""
+        route = self.routes[event]
+        if route is None or not route.deciders:
+            return None
+        asked = [
+            member
+            for member in self.members
+            if event in member.terms
+            and event in member.hooks.asynchronous
+            and member.name not in answered
+        ]
+        return replace(
+            route,
+            resets=(),
+            inline=(),
+            lanes=tuple(member.lane for member in asked if member.lane is not None),
+            companion=any(member.in_companion for member in asked),
+        )
+
+    def update(self) -> None:
+        """Work the routes out again."""
+        routes: dict[str, Route | None] = {}
+        for number, event in enumerate(EVENTS):
+            route = self._route(number, event)
+            routes[event] = None if route.is_empty else route
+        self.routes = routes
+
+    def _route(self, number: int, event: Event) -> Route:
+        listening = [member for member in self.members if event in member.hooks.asynchronous]
+        deciders = tuple(
+            Decider(position, member.name, member.terms[event], member.is_served)
+            for position, member in enumerate(self.members)
+            if event in member.terms
+        )
+        inline = tuple(
+            (member.hooks.inline[event], member.name, member.options.agreed)
+            for member in self.members
+            if event in member.hooks.inline
+        )
+        lanes = tuple(member.lane for member in listening if member.lane is not None)
+        companion = any(member.in_companion for member in listening)
+        is_boundary = event == Event.STEP_END
+        frames_training = event in (Event.TRAIN_BEGIN, Event.TRAIN_END)
+        is_heard = bool(inline or lanes or companion or deciders)
+        resets = self.resets.get(event, ())
+        return Route(
+            number,
+            resets,
+            inline,
+            lanes,
+            companion,
+            frames_training,
+            deciders,
+            is_boundary,
+            is_boundary or any(decider.terms.lag == 0 for decider in deciders),
+            is_heard,
+            is_boundary and not (is_heard or resets),
+            companion and not (inline or lanes or deciders or is_boundary or frames_training),
+        )
+
+
+class Refusing(dict[str, Any]):
+    """Stand in for the routes where no event may be emitted any more."""
+
+    def __init__(self, error: type[Exception], message: str) -> None:
+        super().__init__()
+        self._error = error
+        self._message = message
+
+    def __missing__(self, event: str) -> NoReturn:
+        raise self._error(self._message)

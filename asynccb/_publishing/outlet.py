@@ -1,0 +1,136 @@
+"""
+The training thread's end of the ring, with what happens when the ring is full.
+
+Promises: `put` costs a few microseconds while the companion keeps up; an event that begins, ends or
+steers a run, or asks for a decision, is never dropped; after the companion's last death everything
+is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asynccb._ground.exceptions import MailboxFullError
+from asynccb._publishing.companion import Companion
+from asynccb._ring.record import NEVER_DROPPED
+from asynccb._staging.staging import Staging
+from asynccb.callbacks.base import Overflow
+
+logger = logging.getLogger("asynccb")
+
+_WITHOUT_TICKET: Final = 9
+"""Fields of a record that no decision is waited for."""
+
+
+class Outlet:
+    """Write records into a companion's ring."""
+
+    def __init__(
+        self, companion: Companion, staging: Staging, overflow: Overflow, capacity: int
+    ) -> None:
+        """Take the policy, and how many records `"drop_oldest"` keeps beside a full ring."""
+        self._companion = companion
+        self._write = companion.ring.write
+        self.write_brief = companion.ring.write_brief
+        """The ring's; not while something is `kept`, which goes before."""
+        self.number_form = companion.ring.number_form
+        self._encode = msgspec.msgpack.Encoder(enc_hook=staging.plain_object).encode
+        self._staging = staging
+        self._plain = staging.plain
+        self._overflow = overflow
+        self._capacity = capacity
+        self.kept: deque[tuple[int, bytes, bool]] = deque()
+        """Records that `"drop_oldest"` keeps until there is room."""
+        self.on_drop: Callable[[], None] = lambda: None
+        """Called for each record that is dropped."""
+        self._complained = False
+        self.dropped = 0
+        self.blocked = 0.0
+        """Seconds for which the training thread waited for room."""
+
+    def put(self, record: tuple[Any, ...]) -> bool:
+        """
+        Write a record, or do what the policy says, which may raise `MailboxFullError`.
+
+        Returns False where the record was dropped.
+        """
+        try:
+            payload = self._encode(record)
+            staged = self._staging.referenced
+            if staged:
+                self._staging.referenced = False
+            if not self.kept and self._write(payload, staged=staged):
+                return True
+        except (ValueError, OverflowError, TypeError, RecursionError) as error:
+            return self._put_anew(record, error)
+        return self._put_slowly(record, payload, staged)
+
+    def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
+        """Write a record that MessagePack or the ring refused, with its values made plain."""
+        plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
+        payload = self._staging.encode(plain)
+        staged, self._staging.referenced = self._staging.referenced, False
+        if len(payload) > self._companion.ring.largest:
+            return self._drop(f"a record of {len(payload)} bytes is too large ({error})")
+        return self._put_slowly(record, payload, staged)
+
+    def settle(self) -> None:
+        """Write what `"drop_oldest"` has kept, waiting for room."""
+        while self.kept:
+            _, payload, staged = self.kept.popleft()
+            self._wait(payload, staged)
+
+    def _put_slowly(self, record: tuple[Any, ...], payload: bytes, staged: bool) -> bool:
+        policy, kind = self._overflow, record[0]
+        asks = len(record) > _WITHOUT_TICKET
+        while self.kept and self._write(self.kept[0][1], staged=self.kept[0][2]):
+            self.kept.popleft()
+        if not self.kept and self._write(payload, staged=staged):
+            return True
+        if policy == "drop_oldest" and not asks:
+            self._keep(kind, payload, staged)
+            return True
+        if policy == "block" or asks or kind in NEVER_DROPPED:
+            self.settle()
+            return self._wait(payload, staged)
+        self._drop("the ring is full: the companion is behind")
+        if policy == "raise":
+            raise MailboxFullError(
+                "the companion is behind and its ring is full; log less often or choose "
+                "another overflow policy than 'raise'"
+            )
+        return False
+
+    def _keep(self, kind: int, payload: bytes, staged: bool) -> None:
+        self.kept.append((kind, payload, staged))
+        if len(self.kept) > self._capacity:
+            for place, (kept, _, _) in enumerate(self.kept):
+                if kept not in NEVER_DROPPED:
+                    del self.kept[place]
+                    self._drop("the ring is full: the companion is behind")
+                    return
+
+    def _wait(self, payload: bytes, staged: bool) -> bool:
+        if not self._companion.given_up:
+            self._complain("the ring is full: training waits for the companion")
+        begin = time.monotonic()
+        written = self._companion.wait_for_room(lambda: self._write(payload, staged=staged))
+        self.blocked += time.monotonic() - begin
+        return written or self._drop("there is no companion to take them any more")
+
+    def _drop(self, why: str) -> bool:
+        self.dropped += 1
+        self.on_drop()
+        self._complain(f"events for the trackers are dropped: {why}")
+        return False
+
+    def _complain(self, what: str) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.warning("%s (said once; statistics() counts it)", what)

@@ -1,0 +1,183 @@
+"""
+What the companion is told: events as records, and what it must know to understand them.
+
+Promises: a state's fields and the log history are sent once, with the first record after they
+changed; a log of a few scalars costs little more than the scalars.
+"""
+
+from __future__ import annotations
+
+import operator
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from asynccb._ground.events import EVENTS, Event
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._publishing.outlet import Outlet
+from asynccb._ring.record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
+from asynccb._staging.staged_logs import StagedLogs
+from asynccb._staging.staging import Staging
+from asynccb._state.control import pack_flags
+from asynccb._state.log_history import append_late
+from asynccb._state.run_description import RunStatus
+from asynccb._state.trainer_state import ChangeTracker, TrainerState
+
+_LOG: Final = EVENTS.index(Event.LOG)
+_HISTORY_PART: Final = 1000
+"""Entries of the log history in one record, which must fit into the ring."""
+
+
+class RecordWriter:
+    """Put a run's records into an outlet."""
+
+    def __init__(self, outlet: Outlet, staging: Staging) -> None:
+        self._outlet = outlet
+        outlet.on_drop = self._forget
+        self._staging = staging
+        self._changes = ChangeTracker()
+        self._training = secrets.token_hex(16)
+        self._wants_history = False
+        self._history: list[dict[str, Any]] | None = None
+        self._sent = 0
+
+    def send_history(self) -> None:
+        """Send the whole log history with the next event: a callback has come that reads it."""
+        self._wants_history, self._history = True, None
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """Tell what the run is like, from here on; the next event carries the whole state."""
+        self._forget()
+        self._tell(RUN, {**run, "training": self._training})
+
+    def leave(self, lane: str) -> None:
+        """Tell that a callback gets no more events."""
+        self._tell(LEAVE, {"lane": lane})
+
+    def end(self, status: RunStatus) -> None:
+        """Tell that the run has ended."""
+        self._outlet.settle()
+        self._tell(END, {"status": status})
+
+    def write(
+        self,
+        number: int,
+        now: int,
+        state: TrainerState,
+        control: Any,
+        history: int,
+        logs: Any,
+        others: dict[str, Any] | None = None,
+        ticket: int = 0,
+    ) -> bool:
+        """
+        Write an event's record; return False where it was dropped.
+
+        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others`, which is changed, holds the event's
+        keywords but `logs`; `ticket` is 0 where no decision is waited for. Raises
+        `ConfigurationError` where the state's step or epoch is no number.
+        """
+        step, epoch = state.global_step, state.epoch or 0.0
+        if type(step) is not int or type(epoch) is not float:
+            step, epoch = _whole(step), _real(epoch)
+        if self._wants_history:
+            self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
+        changes = self._changes.changes(state)
+        if type(logs) is StagedLogs:  # or it would be a call for nothing, nearly always
+            logs = self._staging.for_record(logs)
+        head = number, now, step, epoch, pack_flags(control) | history, logs
+        if others or ticket:
+            rest = others or {}
+            record = (*head, changes, rest.pop("metrics", None), rest or None)
+            return self._outlet.put((*record, ticket) if ticket else record)
+        return self._outlet.put(head if changes is None else (*head, changes))
+
+    def write_log(
+        self, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
+    ) -> bool:
+        """
+        Write the record of a log, and append it to the history, straight from a device's tensors.
+
+        That is for a log like an earlier one that nobody in this process listens to, and makes no
+        stand-ins. Returns False, with nothing done, where it cannot be. Raises as `write` does.
+        """
+        step, epoch = state.global_step, state.epoch or 0.0
+        if type(step) is not int or type(epoch) is not float:
+            step, epoch = _whole(step), _real(epoch)
+        staging = self._staging
+        form = staging.forms.get(tuple(logs))
+        if form is None or staging.device is None or self._wants_history:
+            return False
+        tensors = form.take(logs)
+        if tensors is None:
+            return False
+        log = staging.device.stage(form, tensors, now=True)
+        if log is None:
+            return False
+        others = form.others(logs) if form.other_names else None
+        flags = pack_flags(control) | HISTORY_BIT
+        append_late(state, (log, form.names, others, step))
+        changes, outlet = self._changes.changes(state), self._outlet
+        if form.number is None:
+            form.number = outlet.number_form(form.packed)
+        if form.number and changes is None and not outlet.kept:
+            plain = b"" if others is None else staging.packer.encode(others)
+            if outlet.write_brief(form.number, now, step, epoch, log.position, flags, plain):
+                return True
+        staging.referenced = True
+        packed = staging.packer.join(log.position, form.packed, others)
+        head = _LOG, now, step, epoch, flags, packed
+        outlet.put(head if changes is None else (*head, changes))
+        return True
+
+    def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Write what a callback's training side has for its lane, as staged values may be."""
+        logs = self._staging.for_record(self._staging.plain(values))
+        head = (TOLD, time.time_ns(), state.global_step, state.epoch or 0.0, 0)
+        self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}))
+
+    def add(self, metrics: Mapping[str, float], state: TrainerState) -> None:
+        """Write what a callback of the companion adds to the run, as a log for trackers alone."""
+        head = (_LOG, time.time_ns(), state.global_step, state.epoch or 0.0, ADDED_BIT)
+        self._outlet.put((*head, dict(metrics)))
+
+    def _forget(self) -> None:
+        """Send the whole state with the next event: what a dropped one changed is not known."""
+        self._changes = ChangeTracker()
+
+    def _send_history(self, state: TrainerState, now: int, own: int) -> None:
+        """Write the entries that no record has carried; the event's `own` one follows with it."""
+        entries = state.log_history
+        if entries is not self._history:
+            self._history, self._sent = entries, 0
+        end = len(entries) - own
+        while self._sent < end:
+            part = entries[self._sent : min(end, self._sent + _HISTORY_PART)]
+            self._tell(HISTORY, {"start": self._sent, "entries": part}, now)
+            self._sent += len(part)
+        self._sent = end + own
+
+    def _tell(self, kind: int, extra: dict[str, Any], now: int | None = None) -> None:
+        when = time.time_ns() if now is None else now
+        self._outlet.put((kind, when, 0, 0.0, 0, None, None, None, extra))
+
+
+def _whole(step: Any) -> int:
+    """Return a step as an integer, which a loop may have as one of NumPy."""
+    try:
+        return operator.index(step) + 0  # True is 1
+    except TypeError:
+        raise ConfigurationError(
+            f"state.global_step is {step!r}, and trackers need an integer; set it to one"
+        ) from None
+
+
+def _real(epoch: Any) -> float:
+    """Return an epoch as a float."""
+    try:
+        return float(epoch)
+    except (TypeError, ValueError):
+        raise ConfigurationError(
+            f"state.epoch is {epoch!r}, and trackers need a number; set it to one"
+        ) from None

@@ -1,0 +1,5 @@
+"""
+Records in shared memory that survive their writer's death.
+
+May import: _ground.
+"""

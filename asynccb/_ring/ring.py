@@ -1,0 +1,323 @@
+"""
+A single-producer, single-consumer ring of framed records in shared memory.
+
+Promises: `write` never waits and makes no system call; a record is visible to the reader whole or
+not at all; what was written survives the writer's death; the reader takes nothing out until it says
+so, so that a reader that dies loses nothing either.
+
+Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the forms of logs
+(`_form_table.py`), then the slots that devices write to (`_slots.py`). A frame is
+`<IIQ`: payload length, CRC-32, record id; then the payload, padded to 8 bytes. Frames do not wrap:
+a length of `_SKIP` sends the reader back to the start. The journal holds such frames.
+
+On a machine that reorders stores a ring is checked: the CRC makes a frame whose bytes have not all
+arrived yet look unfinished, never wrong. Elsewhere the writer leaves it 0, which saves it some
+microseconds, and the reader works it out for the journal.
+
+There a log whose values are on their way may also have a brief frame: the number of its form in
+place of the CRC, and `BRIEF` as payload, of which the reader makes the record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import platform
+from collections.abc import Callable
+from struct import Struct
+from typing import Final, TypeAlias
+from zlib import crc32
+
+from asynccb._ground.exceptions import JournalError
+from asynccb._ring.form_table import TABLE_SIZE, FormTable
+from asynccb._ring.slots import COUNT, SIZE, Slots
+
+HEADER: Final = Struct("<IIQ")
+"""Payload length, CRC-32 of the payload seeded with the id, record id."""
+BRIEF: Final = Struct("<QQQQd")
+"""Payload of a brief frame: time, step, flags, position of the first slot, epoch; the values that
+are not staged follow as a MessagePack map, if there are any."""
+
+_MAGIC: Final = 0x31_42_43_43_4E_59_53_41
+_PAGE: Final = 4096
+_SKIP: Final = 0xFFFFFFFF
+_SKIPPED: Final = _SKIP.to_bytes(4, "little")
+_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ, _WORD_CHECKED = range(6)
+_STAGED: Final = 1 << 31
+"""Set in the length of a frame some of whose values are on their way through the slots."""
+_BRIEF: Final = 1 << 30
+"""Set in the length of a brief frame, as `_STAGED` is."""
+_LENGTH: Final = _BRIEF - 1
+_BRIEF_STAGED: Final = _BRIEF | _STAGED
+_BRIEF_SIZE: Final = BRIEF.size
+_REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
+"""Whether another core may see this machine's stores in another order."""
+
+
+def frame_size(length: int) -> int:
+    """Return the bytes that a frame with a payload of that length takes."""
+    return HEADER.size + (length + 7 & ~7)
+
+
+def checksum(payload: bytes | memoryview, record: int) -> int:
+    """Return the CRC that a frame carries: of the payload, and of the id by way of the seed."""
+    return crc32(payload, record & 0xFFFFFFFF)
+
+
+def frame(payload: bytes, record: int) -> bytes:
+    """Return a payload as a frame."""
+    header = HEADER.pack(len(payload), checksum(payload, record), record)
+    return (header + payload).ljust(frame_size(len(payload)), b"\0")
+
+
+Resolve: TypeAlias = Callable[[bytes, int], tuple[bytes, int] | None]
+"""Puts landed values into a payload, given the number of its form where it is brief, else 0;
+returns the whole record and the end of its slots, None if it is early."""
+
+
+class _Ring:
+    """Map the ring; both ends share this."""
+
+    def __init__(self, fd: int, size: int, flags: int = mmap.MAP_SHARED) -> None:
+        self.fd = fd
+        self._map = mmap.mmap(fd, size, flags)
+        self._words = memoryview(self._map).cast("Q")
+        self.capacity = size - _PAGE - TABLE_SIZE - SIZE
+        rest = memoryview(self._map)[_PAGE + self.capacity :]
+        self.forms = FormTable(rest[:TABLE_SIZE])
+        self.slots = Slots(rest[TABLE_SIZE:])
+
+    def close(self) -> None:
+        """Unmap the memory and close the descriptor."""
+        if self.fd >= 0:
+            self._words.release()
+            self._release()
+            self.forms.release()
+            self.slots.release()
+            # A device's view of the slots keeps the mapping, in a forked child above all.
+            with contextlib.suppress(BufferError):
+                self._map.close()
+            os.close(self.fd)
+            self.fd = -1
+
+    def _release(self) -> None:
+        """Let go of what one end has of the memory."""
+
+    @property
+    def used(self) -> int:
+        """Bytes written and not yet released."""
+        return int(self._words[_WORD_HEAD] - self._words[_WORD_TAIL])
+
+
+class RingWriter(_Ring):
+    """Write records; for one thread of one process."""
+
+    def __init__(self, capacity: int = 8 << 20, *, checked: bool = _REORDERS) -> None:
+        """
+        Make a ring of `capacity` bytes, a multiple of 4096.
+
+        `checked` is False only where stores are seen in their order. Raises OSError where there is
+        no memfd.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this system has no memfd")
+        if capacity % _PAGE or capacity < _PAGE:
+            raise ValueError(f"a ring's capacity is a multiple of {_PAGE} bytes, not {capacity}")
+        fd = os.memfd_create("asynccb-ring", os.MFD_CLOEXEC)
+        try:
+            size = _PAGE + capacity + TABLE_SIZE + SIZE
+            os.ftruncate(fd, size)
+            # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
+            super().__init__(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        except (OSError, ValueError):  # no memory for it
+            os.close(fd)
+            raise
+        # Single words: to pack them into bytes takes several times as long where caches are cold.
+        self._floats = memoryview(self._map).cast("d")
+        self._checked = checked
+        self._words[_WORD_CHECKED] = checked
+        self._words[_WORD_CAPACITY] = capacity
+        self._words[_WORD_MAGIC] = _MAGIC
+        self._head = 0
+        self._until = capacity  # how far the head may go without a look at the tail, and in a piece
+        self._most = capacity >> 1
+        self._next = 0
+
+    def _release(self) -> None:
+        self._floats.release()
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest payload that `write` takes."""
+        return self._most - HEADER.size
+
+    @property
+    def slots_read(self) -> int:
+        """Position below which the reader has done with the slots."""
+        return int(self._words[_WORD_SLOTS_READ])
+
+    @property
+    def written(self) -> int:
+        """Number of records written so far, which is the id of the next one."""
+        return self._next
+
+    def write(self, payload: bytes, *, staged: bool = False) -> bool:
+        """
+        Append a record; return False, with nothing written, where there is no room for it.
+
+        `staged` says that some of its values are on their way through the slots.
+
+        Raises ValueError for a payload of more than half the ring, which could wait for ever.
+        """
+        length = len(payload)
+        total = (length + 23) & ~7
+        end = self._head + total
+        if end > self._until or total > self._most:
+            if total > self._most:
+                raise ValueError(
+                    f"a record of {length} bytes does not fit a ring of {self.capacity}"
+                )
+            if not self._find_room(total):
+                return False
+            end = self._head + total
+        words, record = self._words, self._next
+        word = _PAGE + self._head % self.capacity >> 3
+        size = length | _STAGED if staged else length
+        words[word] = size | checksum(payload, record) << 32 if self._checked else size
+        words[word + 1] = record
+        start = (word << 3) + 16
+        self._map[start : start + length] = payload
+        self._next = record + 1
+        # The head goes last: what lies before it is complete.
+        self._head = words[_WORD_HEAD] = end
+        return True
+
+    def _find_room(self, total: int) -> bool:
+        """Look how far the reader is, and go where so many bytes fit; tell whether they do."""
+        capacity, head = self.capacity, self._head
+        place = head % capacity
+        skip = capacity - place if place + total > capacity else 0
+        limit = self._words[_WORD_TAIL] + capacity
+        if head + skip + total > limit:
+            return False
+        if skip:  # at least 8 bytes, which a whole header may not fit
+            self._words[_PAGE + place >> 3] = _SKIP
+            place = 0
+        self._head = head + skip  # which the reader sees with what is written next
+        self._until = min(limit, self._head - place + capacity)
+        return True
+
+    def number_form(self, form: bytes) -> int:
+        """Return a number for the form of brief frames; 0 where no frame of it can be brief."""
+        return 0 if self._checked else self.forms.add(form)
+
+    def write_brief(
+        self,
+        form: int,
+        time: int,
+        step: int,
+        epoch: float,
+        position: int,
+        flags: int,
+        others: bytes = b"",
+    ) -> bool:
+        """
+        Append a log of a numbered form as a brief frame: what `BRIEF` says, and the other values.
+
+        Returns False, with nothing written, where `write` has to do it: at the end of the ring,
+        where it looks full, or for a step that is below 0 or has more than 64 bits.
+        """
+        length = _BRIEF_SIZE + len(others)
+        total = (length + 23) & ~7
+        end = self._head + total
+        if end > self._until:
+            return False
+        words, record = self._words, self._next
+        word = _PAGE + self._head % self.capacity >> 3
+        words[word] = length | _BRIEF_STAGED | form << 32
+        words[word + 1] = record
+        try:
+            words[word + 2] = time
+            words[word + 3] = step
+        except ValueError:
+            return False
+        words[word + 4] = flags
+        words[word + 5] = position
+        self._floats[word + 6] = epoch
+        if others:
+            start = (word << 3) + 16
+            self._map[start + _BRIEF_SIZE : start + length] = others
+        self._next = record + 1
+        self._head = words[_WORD_HEAD] = end
+        return True
+
+
+class RingReader(_Ring):
+    """Read records and release them; for one thread of one process."""
+
+    def __init__(self, fd: int) -> None:
+        """Map the ring behind a descriptor; raise `JournalError` where there is none."""
+        super().__init__(fd, os.fstat(fd).st_size)
+        if self._words[_WORD_MAGIC] != _MAGIC or self._words[_WORD_CAPACITY] != self.capacity:
+            raise JournalError(f"descriptor {fd} holds no asynccb ring")
+        self._data = memoryview(self._map)[_PAGE : _PAGE + self.capacity]
+        self._checked = bool(self._words[_WORD_CHECKED])
+        self._slots_read = self._words[_WORD_SLOTS_READ]
+        self._seen = self._words[_WORD_TAIL]
+
+    def _release(self) -> None:
+        self._data.release()
+
+    def read(self, resolve: Resolve | None = None) -> tuple[bytes, int, int]:
+        """
+        Return all whole frames since the last call as one string, with the first and the last id.
+
+        A record with staged values is resolved, or ends what is returned where they have not
+        landed. The frames stay in the ring until `release`. Without any the string is empty.
+        """
+        head = self._words[_WORD_HEAD]
+        parts: list[bytes] = []
+        first = last = -1
+        while self._seen < head:
+            place = self._seen % self.capacity
+            if self._data[place : place + 4] == _SKIPPED:
+                self._seen += self.capacity - place
+                continue
+            size, crc, record = HEADER.unpack_from(self._data, place)
+            length = size & _LENGTH
+            end = place + frame_size(length)
+            if end > self.capacity:
+                break
+            payload = bytes(self._data[place + 16 : place + 16 + length])
+            if self._checked and checksum(payload, record) != crc:
+                break  # not all of its bytes have arrived; the next call finds them
+            if size == length:
+                parts.append(frame(payload, record))
+            elif resolve is None:
+                break
+            elif (resolved := resolve(payload, crc if size & _BRIEF else 0)) is not None:
+                parts.append(frame(resolved[0], record))
+                self._slots_read = resolved[1]
+            else:
+                break
+            first = record if first < 0 else first
+            last = record
+            self._seen += end - place
+        return b"".join(parts), first, last
+
+    @property
+    def unread(self) -> bool:
+        """Whether there are records that `read` has not returned."""
+        return bool(self._seen < self._words[_WORD_HEAD])
+
+    @property
+    def fullness(self) -> float:
+        """Share of the room that is in use: for records, or for values where that is more."""
+        values = self._slots_read - self._words[_WORD_SLOTS_READ]
+        return max(self.used / self.capacity, values / COUNT)
+
+    def release(self) -> None:
+        """Give back the room, and the slots, of all frames that `read` has returned."""
+        self._words[_WORD_SLOTS_READ] = self._slots_read
+        self._words[_WORD_TAIL] = self._seen

@@ -1,0 +1,231 @@
+"""
+Staging values that lie on devices: into slots that the companion reads, without waiting.
+
+Promises: one launch for each dtype of a log, however many scalars it has, on the training's stream,
+and no other call to the device; a value is what the tensor held when it was logged, whatever is
+written to the tensor later; nothing is allocated on the device; the training thread waits only
+where every slot is taken, and only under `overflow = "block"`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import torch
+
+from asynccb._ground.exceptions import ConfigurationError, MailboxFullError
+from asynccb._ring.slots import COUNT, Kind, Slots, StagedLog
+from asynccb._staging.log_form import Form, kind_of
+from asynccb._staging.pinned import PinnedSlots
+from asynccb.callbacks.base import Overflow
+
+logger = logging.getLogger("asynccb")
+
+_ALIKE: Final = 64
+"""Most logs that are read together."""
+_PAUSE: Final = 0.0001
+_LOOK: Final = 1.0
+"""Seconds of waiting between two looks whether the device works."""
+
+
+class DeviceStaging:
+    """Own the pinned slots; every method but `settle` is the training thread's."""
+
+    def __init__(self, slots: Slots, consumed: Callable[[], int], overflow: Overflow) -> None:
+        """Take the slots, and what tells the position below which the companion has read."""
+        self._slots = slots
+        self._consumed = consumed
+        self._overflow = overflow
+        self._pinned = PinnedSlots(slots.memory)
+        self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
+        """0-d tensors of the slots, by device and whether they hold floats."""
+        self._pending: deque[StagedLog] = deque()
+        self._lock = threading.Lock()
+        self._thread = threading.get_ident()
+        self._next = 0
+        self._settled = 0
+        self._free = 0
+        """Position below which slots are empty, or in use."""
+        self._empty_read()
+        self.dropped = 0
+        """Values for which there was no slot."""
+        self.blocked = 0.0
+        """Seconds for which the training thread waited for slots, or for a number it asked for."""
+
+    def stage(
+        self, form: Form, tensors: tuple[torch.Tensor, ...], *, now: bool = False
+    ) -> StagedLog | None:
+        """
+        Start the tensors of a log on their way; return None where there is no slot.
+
+        With `now` that is neither counted as a drop nor waited for. Raises `ConfigurationError`
+        while the stream is captured, and `MailboxFullError` under `overflow = "raise"`.
+        """
+        if torch._C._cuda_isCurrentStreamCapturing():
+            raise ConfigurationError(
+                "logging a tensor of the device while a CUDA graph is captured would put the copy "
+                "into the graph; log the graph's output after its replay"
+            )
+        count = form.layout.count
+        position = self._next
+        end = position + count
+        if end > self._free or end % COUNT < count:  # no room, or the last slots are too few
+            found = None if now else self._find_room(count)
+            if found is None:
+                self.dropped += 0 if now else count
+                return None
+            position = found
+        # Also where a copy raises: what it has written must not be taken for a later log's.
+        self._next = position + count
+        place = position % COUNT
+        if form.requires_grad:
+            tensors = tuple([tensor.detach() for tensor in tensors])
+        for device, floating, first, last in form.groups:
+            views = self._views.get((device, floating)) or self._find_views(device, floating)
+            torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
+        if form.rows:
+            self._put_rows(place, form, tensors)
+        log = StagedLog(position, form.layout, self._arrive, self.settle)
+        self._pending.append(log)
+        return log
+
+    def settle(self) -> None:
+        """Take in what has landed; looks at memory only, and may be called by any thread."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            while self._pending and self._take_in(self._alike()):
+                pass
+        finally:
+            self._lock.release()
+
+    def finish(self, deadline: float) -> bool:
+        """Wait until everything has landed; return False at the deadline, or of a failed device."""
+        try:
+            for now in self._waiting():
+                if now > deadline:
+                    return False
+        except RuntimeError as error:
+            logger.error("%d logs are lost: the device has failed (%s)", len(self._pending), error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Unpin the slots, unless something is still on its way to them."""
+        if not self._pending:
+            self._views.clear()
+            self._pinned.close()
+
+    def _find_views(self, device: int, floating: bool) -> list[torch.Tensor]:
+        views = self._pinned.on(device).each(floating=floating)
+        self._views[device, floating] = views
+        return views
+
+    def _put_rows(self, place: int, form: Form, tensors: Sequence[torch.Tensor]) -> None:
+        """Copy the rows, the last ones of the tensors of a log whose slots begin at `place`."""
+        for index in range(len(tensors) - form.rows, len(tensors)):
+            row = tensors[index].reshape(-1)
+            start = place + form.layout.offsets[index]
+            floating = kind_of(row.dtype) == Kind.FLOAT
+            self._pinned.on(row.get_device()).row(start, len(row), floating=floating).copy_(row)
+
+    def _find_room(self, count: int) -> int | None:
+        """Return the position of so many free slots in a row; wait if that is the policy."""
+        position = self._next
+        if position % COUNT + count > COUNT:
+            position += COUNT - position % COUNT
+        end = position + count
+        if end > self._free:
+            self._empty_read()
+        return position if end <= self._free or self._wait(end) else None
+
+    def _empty_read(self) -> None:
+        """Empty the slots that both processes have read since the last time."""
+        # Many at once, once a lap: for each log it would be one more thing to do on its way.
+        self.settle()
+        settled = self._settled if self._pending else self._next
+        free = min(settled, self._consumed()) + COUNT
+        while self._free < free:
+            place = self._free % COUNT
+            count = min(free - self._free, COUNT - place)
+            self._slots.clear(place, count)
+            self._pinned.clear(place, count)
+            self._free += count
+
+    def _wait(self, end: int) -> bool:
+        """Wait until the slots below `end` are free; return False where the policy is to drop."""
+        if self._overflow == "raise":
+            raise MailboxFullError(
+                f"{COUNT} values are on their way from the device; log less often or choose "
+                "another overflow policy than 'raise'"
+            )
+        if self._overflow != "block":
+            return False
+        begin = time.monotonic()
+        while end > self._free:
+            time.sleep(_PAUSE)
+            self._empty_read()
+        self.blocked += time.monotonic() - begin
+        return True
+
+    def _alike(self) -> list[StagedLog]:
+        """Return the first log that is on its way, and those like it whose slots follow."""
+        pending = self._pending
+        logs = [pending[0]]
+        layout = logs[0].layout
+        end = logs[0].position + layout.count
+        for index in range(1, min(len(pending), _ALIKE)):
+            log = pending[index]  # the training thread may append meanwhile
+            if log.layout is not layout or log.position != end or not end % COUNT:
+                break
+            logs.append(log)
+            end += layout.count
+        return logs
+
+    def _take_in(self, logs: list[StagedLog]) -> bool:
+        """Read the values of logs that are alike; return False if the first has not landed."""
+        first, count = logs[0].position, logs[0].layout.count
+        if self._pinned.mirrors:
+            self._pinned.mirror(first % COUNT, count * len(logs))
+        while not self._slots.landed(first, count * len(logs)):
+            if len(logs) == 1:
+                return False
+            del logs[(len(logs) + 1) // 2 :]
+        read = logs[0].layout.read(self._slots, first, len(logs))
+        for log, values in zip(logs, read, strict=True):
+            log.take(values)
+            self._pending.popleft()
+        self._settled = first + count * len(logs)
+        return True
+
+    def _arrive(self, log: StagedLog) -> None:
+        """Wait for a log to land; raises the device's error where it has failed."""
+        begin = time.monotonic()
+        for _ in self._waiting():
+            if log.values is not None:
+                break
+        self.blocked += time.monotonic() - begin
+
+    def _waiting(self) -> Iterator[float]:
+        """
+        Take in what lands until all has, and yield the (monotonic) time in between.
+
+        Asks the device every second whether it works, if this is the training thread: a kernel that
+        failed would be waited for without end.
+        """
+        asks = threading.get_ident() == self._thread
+        look = time.monotonic() + _LOOK
+        self.settle()
+        while self._pending:
+            now = time.monotonic()
+            yield now
+            if asks and now > look:
+                look = now + _LOOK
+                torch.cuda.current_stream().query()
+            time.sleep(_PAUSE)
+            self.settle()

@@ -1,0 +1,249 @@
+"""
+From what is logged to plain values, without the training thread waiting where that can be helped.
+
+Promises: nothing else in asynccb reads a tensor. A tensor in the host's memory is read at once,
+which costs about a microsecond; one on a CUDA device is staged (`_device_staging.py`), which waits
+for nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from asynccb._ring.slots import EXTENSION, Slots, Staged
+from asynccb._staging.staged_logs import LogPacker, StagedLogs
+from asynccb.callbacks.base import Overflow
+
+if TYPE_CHECKING:
+    from asynccb._staging.device import DeviceStaging
+    from asynccb._staging.log_form import Form
+
+logger = logging.getLogger("asynccb")
+
+LONGEST: Final = 4096
+"""Elements of the longest 1-d tensor that is taken; longer ones are no metric."""
+
+_KEPT: Final = 256
+"""Forms of logs that are remembered."""
+_IN_RECORDS: Final = frozenset({float, int, str, bool, type(None), Staged})
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 64) - 1
+"""The integers that a record can hold; others become floats."""
+
+
+class Staging:
+    """Turn logs into values that a record can hold."""
+
+    def __init__(
+        self, find_slots: Callable[[], Slots], consumed: Callable[[], int], overflow: Overflow
+    ) -> None:
+        """
+        Take what a device needs, once there is one.
+
+        `find_slots` returns the slots to write to, `consumed` the position below which the
+        companion has read them; `overflow` says what happens where all are taken.
+        """
+        self._find_slots = find_slots
+        self._consumed = consumed
+        self._overflow = overflow
+        self.referenced = False
+        """Whether the encoder has met a value on its way; who has seen it sets it back."""
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode
+        self.packer = LogPacker(self.encode)
+        self.device: DeviceStaging | None = None
+        """What stages values of CUDA devices; made with the first one."""
+        self.forms: dict[tuple[str, ...], Form] = {}
+        """The forms of logs with tensors of devices that recur, by their names."""
+        self._odd: set[tuple[str, type]] = set()
+        self.odd = 0
+        """Values that were no number, text, list or dict and went on as text, and records with text
+        that went on with escapes."""
+
+    def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Return the values with every tensor and array scalar as numbers.
+
+        The same dict comes back where all values are plain already. An object that is none of the
+        things that can be logged becomes its `str`, is counted, and is warned of once per key.
+        """
+        if self.forms and (form := self.forms.get(tuple(values))) is not None:
+            taken = form.take(values)
+            if taken is not None:
+                return self._send(values, form, taken)
+        for key, value in values.items():
+            kind = type(value)
+            if (
+                kind not in _IN_RECORDS
+                or type(key) is not str
+                or (kind is int and not _LEAST <= value <= _MOST)
+            ):
+                break
+        else:
+            return values if isinstance(values, dict) else dict(values)
+        tensors, rest = self._split(values)
+        plain = {
+            str(key): value if str(key) in tensors else self._safely_plain(str(key), value)
+            for key, value in rest.items()
+        }
+        if not tensors:
+            return plain
+        form = self._find_form(tensors, rest)
+        return self._send(plain, form, form.pick(tensors))
+
+    def plain_object(self, value: Any) -> Any:
+        """
+        Return a tensor in the host's memory, or an array, as numbers; for an encoder's hook.
+
+        A value on its way becomes a reference to its slot. Raises TypeError for anything else: it
+        takes `plain`, which sees all values and their keys.
+        """
+        if type(value) is Staged:
+            if value.landed:
+                return value.value()
+            self.referenced = True
+            return msgspec.msgpack.Ext(EXTENSION, value.reference())
+        device = getattr(value, "device", None)
+        on_host = device is None or getattr(device, "type", "cpu") == "cpu"
+        if on_host and _is_array(value) and _is_short(value):
+            with contextlib.suppress(RuntimeError):  # of a dtype or device that is not read so
+                return _numbers(value)
+        raise TypeError(f"{type(value).__name__} has no plain form")
+
+    def encode(self, values: Any) -> bytes:
+        """Encode plain values; text that is no Unicode, as some file names, gets escapes."""
+        try:
+            return self._encode(values)
+        except UnicodeEncodeError:
+            self.odd += 1
+            return self._encode(_escaped(values))
+
+    def for_record(self, logs: Any) -> Any:
+        """Return logs as a record holds them; only those with values on their way are changed."""
+        if type(logs) is StagedLogs and logs.log.values is None and logs.is_whole:
+            self.referenced = True
+            return self.packer.pack(logs)
+        return logs
+
+    def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """Return the tensors that lie on a CUDA device, and all values."""
+        torch = sys.modules.get("torch")
+        if torch is None:
+            return {}, values
+        tensors: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
+        for key, value in values.items():
+            rest[key] = value
+            on_device = isinstance(value, torch.Tensor) and value.is_cuda and _is_short(value)
+            if on_device and value.numel():
+                tensors[str(key)] = value
+        return tensors, rest
+
+    def _find_form(self, tensors: dict[str, Any], values: Mapping[str, Any]) -> Form:
+        """Work a log's form out, and remember it where logs like it can be told."""
+        from asynccb._staging.log_form import Form
+
+        form = Form(tensors, [str(key) for key in values])
+        if form.recurs and all(type(key) is str for key in values):
+            if len(self.forms) >= _KEPT:
+                self.forms.clear()
+            self.forms[tuple(values)] = form
+        return form
+
+    def _send(
+        self, values: Mapping[str, Any], form: Form, tensors: tuple[Any, ...]
+    ) -> dict[str, Any]:
+        """Start the tensors on their way and return the values with their stand-ins."""
+        if self.device is None:
+            from asynccb._staging.device import DeviceStaging
+
+            self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
+        log = self.device.stage(form, tensors)
+        if log is None:
+            return {key: value for key, value in values.items() if key not in form.layout.keys}
+        return StagedLogs.of(values, log)
+
+    def _safely_plain(self, key: str, value: Any) -> Any:
+        """Return a value as numbers or text; where it cannot be read, its type as text."""
+        try:
+            return self._plain(key, value)
+        except Exception:  # noqa: BLE001 - its own code runs here; it is counted and said
+            return self._text(key, f"<{type(value).__name__}>", type(value))
+
+    def _plain(self, key: str, value: Any) -> Any:
+        kind = type(value)
+        if kind is int and not _LEAST <= value <= _MOST:
+            return float(value) if abs(value) < 1 << 1023 else str(value)
+        if kind in _IN_RECORDS:
+            return value
+        if isinstance(value, Mapping):
+            return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(key, item) for item in value]
+        if _is_array(value):  # of a device without slots, too: that is waited for
+            return self._array(key, value)
+        for base in (bool, int, float, str):
+            if isinstance(value, base):
+                return base(value)
+        return self._text(key, value)
+
+    def _array(self, key: str, value: Any) -> Any:
+        """Read a tensor or an array: a number, or a short list of them."""
+        if _is_short(value):
+            return _numbers(value)
+        return self._text(
+            key, f"<{type(value).__name__} of shape {tuple(value.shape)}>", type(value)
+        )
+
+    def _text(self, key: str, value: object, kind: type | None = None) -> str:
+        kind = kind or type(value)
+        text = str(value)  # which may raise
+        self.odd += 1
+        if (key, kind) not in self._odd and len(self._odd) < 1000:
+            self._odd.add((key, kind))
+            logger.warning(
+                "%r was logged with a %s, which is no number, text, or short list of numbers; "
+                "it goes on as text (said once per key)",
+                key,
+                kind.__name__,
+            )
+        return text
+
+
+def _is_array(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("tolist", "ndim", "reshape"))
+
+
+def _is_short(array: Any) -> bool:
+    """Tell whether a tensor or an array is one number, or a short row of them."""
+    if array.ndim == 0:
+        return True
+    size = array.numel() if hasattr(array, "numel") else array.size
+    return bool((array.ndim == 1 and size <= LONGEST) or size == 1)
+
+
+def _escaped(value: Any) -> Any:
+    """Return plain values with lone surrogates, in text at any depth, written out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _numbers(array: Any) -> Any:
+    """Read a short array: one number where it holds one, else a list."""
+    values = array.reshape(-1).tolist()
+    if values and type(values[0]) not in _IN_RECORDS:
+        values = [_as_number(value) for value in values]
+    return values[0] if len(values) == 1 else values
+
+
+def _as_number(value: Any) -> Any:
+    """Return what `tolist` gives of a dtype that Python has no type for (`longdouble`, say)."""
+    return float(value.real) if getattr(value, "imag", None) == 0 else str(value)

@@ -1,0 +1,79 @@
+"""
+The log history, where the numbers of some entries are still on their way.
+
+Promises: whoever reads `state.log_history` finds every entry, in order; one whose numbers have not
+come has stand-ins for them, which turn into the numbers in place. An entry that nobody reads before
+its numbers are there costs no stand-ins.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, TypeAlias, overload
+
+from asynccb._ring.slots import StagedLog
+
+History: TypeAlias = list[dict[str, Any]]
+LateEntry: TypeAlias = tuple[StagedLog, tuple[str, ...], dict[str, Any] | None, int]
+"""A log on its way, its names in order, its other values, and the step."""
+
+_LATE = "_late"
+_FIELD = "log_history"
+
+
+class LogHistory:
+    """Make the attribute of a state that holds the history; None makes an empty one."""
+
+    @overload
+    def __get__(self, state: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, state: object, owner: type) -> History: ...
+    def __get__(self, state: object | None, owner: type) -> History | None:
+        if state is None:
+            return None  # the field's default
+        values = state.__dict__
+        history: History = values[_FIELD]
+        if late := values.get(_LATE):
+            while late:
+                history.append(_make_entry(*late.popleft()))
+        return history
+
+    def __set__(self, state: object, entries: History | None) -> None:
+        state.__dict__[_FIELD] = [] if entries is None else entries
+        state.__dict__.pop(_LATE, None)
+
+
+def append_late(state: object, late: LateEntry) -> None:
+    """Append an entry whose numbers are on their way."""
+    values = state.__dict__
+    entries: deque[LateEntry] | None = values.get(_LATE)
+    if entries is None:
+        entries = values[_LATE] = deque()
+    entries.append(late)
+
+
+def take_in(state: object) -> None:
+    """Put the entries whose numbers have come where they cost nothing to read."""
+    values = state.__dict__
+    late: deque[LateEntry] | None = values.get(_LATE)
+    while late and late[0][0].values is not None:
+        values[_FIELD].append(_make_entry(*late.popleft()))
+
+
+def without_late(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a state's attributes that is complete by itself."""
+    return {name: value for name, value in values.items() if name != _LATE}
+
+
+def _make_entry(
+    log: StagedLog, names: tuple[str, ...], others: dict[str, Any] | None, step: int
+) -> dict[str, Any]:
+    entry = dict.fromkeys(names)
+    values = log.values
+    entry.update(zip(log.layout.keys, values or log.stand_ins(), strict=True))
+    if others is not None:
+        entry.update(others)
+    entry["step"] = step
+    if values is None:
+        log.watch(entry)
+    return entry

@@ -1,0 +1,30 @@
+"""
+Training arguments, checked when they are given.
+
+May import: _ground.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.arguments.training_arguments import (
+        HubStrategy,
+        IntervalStrategy,
+        SaveStrategy,
+        SchedulerType,
+        TrainingArguments,
+    )
+
+__all__ = [
+    "HubStrategy",
+    "IntervalStrategy",
+    "SaveStrategy",
+    "SchedulerType",
+    "TrainingArguments",
+]
+
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "training_arguments"))

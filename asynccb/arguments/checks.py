@@ -1,0 +1,257 @@
+"""
+What the training arguments may be.
+
+Promises: an error names the field, the value it was given, and the values it takes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.arguments.intervals import is_multiple
+
+if TYPE_CHECKING:
+    from asynccb.arguments.training_arguments import TrainingArguments
+
+E = TypeVar("E", bound=StrEnum)
+
+_SEEDS: Final = 2**32  # what numpy takes as a seed; torch takes more
+
+
+class _Range(NamedTuple):
+    """The values a number may have: from `low` to `high`, this one left out if `open`."""
+
+    low: float
+    high: float = math.inf
+    whole: bool = False
+    open: bool = False
+
+    def holds(self, value: object) -> bool:
+        kinds = int if self.whole else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+            return False
+        return self.low <= value < self.high if self.open else self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a finite number"
+        if self.high == math.inf:
+            return f"{kind} from {self.low:g} on"
+        return f"{kind} from {self.low:g} to {'below ' if self.open else ''}{self.high:.12g}"
+
+
+_RANGES: Final[dict[str, _Range]] = {
+    "num_train_epochs": _Range(0),
+    "max_steps": _Range(-1, whole=True),
+    "per_device_train_batch_size": _Range(1, whole=True),
+    "per_device_eval_batch_size": _Range(1, whole=True),
+    "gradient_accumulation_steps": _Range(1, whole=True),
+    "eval_accumulation_steps": _Range(1, whole=True),
+    "learning_rate": _Range(0),
+    "weight_decay": _Range(0),
+    "adam_beta1": _Range(0, 1, open=True),
+    "adam_beta2": _Range(0, 1, open=True),
+    "adam_epsilon": _Range(0),
+    "max_grad_norm": _Range(0),
+    "warmup_steps": _Range(0),
+    "warmup_ratio": _Range(0, 1),
+    "ddp_timeout": _Range(1),
+    "dataloader_num_workers": _Range(0, whole=True),
+    "dataloader_prefetch_factor": _Range(1, whole=True),
+    "seed": _Range(0, _SEEDS - 1, whole=True),
+    "data_seed": _Range(0, _SEEDS - 1, whole=True),
+    "logging_steps": _Range(0),
+    "eval_steps": _Range(0),
+    "eval_delay": _Range(0),
+    "save_steps": _Range(0),
+    "save_total_limit": _Range(1, whole=True),
+}
+
+_KINDS: Final[dict[str, tuple[Any, str]]] = {
+    "bool": (bool, "True or False"),
+    "bool | None": (bool | None, "True, False or None"),
+    "str": (str, "text"),
+    "str | None": (str | None, "text or None"),
+}
+"""What a field annotated so may hold, for `isinstance` and for a person."""
+
+_LEVELS: Final = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "include_num_input_tokens_seen": ("all", "non_padding", "no"),
+    "log_level": _LEVELS,
+    "log_level_replica": _LEVELS,
+}
+
+
+def as_directory(name: str, value: object, default: str) -> str:
+    """Return the path as text, with `~` expanded; None takes the default."""
+    if value is None:
+        return default
+    if not isinstance(value, str | os.PathLike):
+        raise _error(name, value, "a path, or None")
+    return os.path.expanduser(os.fspath(value))
+
+
+def as_enum(kind: type[E], name: str, value: object) -> E:
+    """Return the member of that value; raise `ConfigurationError` listing all."""
+    try:
+        return kind(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise _error(name, value, f"one of {_list(kind)}") from None
+
+
+def as_integral(name: str, interval: float) -> float:
+    """Return an interval from 1 on as int, a share as it is; raise for 10.5."""
+    if not _RANGES[name].holds(interval):
+        raise _out_of_range(name, interval)
+    if interval < 1:
+        return interval
+    if interval != int(interval):
+        raise _error(name, interval, "a whole number of steps, or a share of the run below 1")
+    return int(interval)
+
+
+def as_names(name: str, value: object) -> list[str]:
+    """
+    Return the names of trackers, each once.
+
+    None and "none" make an empty list, and "all" stays `["all"]`: which those are is resolved when
+    the trackers are made. Neither goes together with other names.
+    """
+    if value is None:
+        return []
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise _error(name, value, 'names of trackers, "all" or "none"')
+    alone = {"all", "none"}.intersection(names)
+    if alone and len(set(names)) > 1:
+        raise _error(name, value, f"{_list(alone)} without other names, or names alone")
+    return [] if alone == {"none"} else list(dict.fromkeys(names))
+
+
+def check_kinds(args: TrainingArguments) -> None:
+    """Raise `ConfigurationError` for a flag or text that is none: `bf16="false"` would be true."""
+    for f in fields(args):
+        kinds, takes = _KINDS.get(str(f.type), (object, ""))
+        if not isinstance(getattr(args, f.name), kinds):
+            raise _error(f.name, getattr(args, f.name), takes)
+
+
+def check_values(args: TrainingArguments) -> None:
+    """Raise `ConfigurationError` for the first field whose value cannot work by itself."""
+    optional = {f.name for f in fields(args) if f.default is None}
+    for name, allowed in _RANGES.items():
+        value = getattr(args, name)
+        if not allowed.holds(value) and not (value is None and name in optional):
+            raise _out_of_range(name, value)
+    for name, choices in _CHOICES.items():
+        if getattr(args, name) not in choices:
+            raise _error(name, getattr(args, name), f"one of {_list(choices)}")
+
+
+def check_combinations(args: TrainingArguments) -> None:
+    """Raise `ConfigurationError` where fields cannot work together."""
+    if args.logging_strategy == "steps" and args.logging_steps == 0:
+        raise _error("logging_steps", 0, "a number above 0 where logging_strategy is 'steps'")
+    if args.fp16 and args.bf16:
+        raise ConfigurationError("fp16 and bf16 are both True; set one of them")
+    if args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0:
+        raise _error(
+            "dataloader_prefetch_factor",
+            args.dataloader_prefetch_factor,
+            "None where dataloader_num_workers is 0: without workers nothing is fetched ahead",
+        )
+    if args.save_strategy == "best":
+        _check_best_is_known(args)
+    elif args.load_best_model_at_end:
+        _check_best_is_saved(args)
+
+
+def _check_best_is_known(args: TrainingArguments) -> None:
+    if args.metric_for_best_model is None:
+        raise _error("metric_for_best_model", None, "a metric's name where save_strategy is 'best'")
+    if args.eval_strategy == "no":
+        raise _error(
+            "eval_strategy",
+            str(args.eval_strategy),
+            "'steps' or 'epoch' where save_strategy is 'best': nothing would ever be saved",
+        )
+
+
+def _check_best_is_saved(args: TrainingArguments) -> None:
+    """The best model can be loaded only if each evaluated model that may be it was saved."""
+    if args.eval_strategy != args.save_strategy:
+        raise ConfigurationError(
+            "load_best_model_at_end needs eval_strategy and save_strategy to be the same, but they "
+            f"are {str(args.eval_strategy)!r} and {str(args.save_strategy)!r}; make them the same, "
+            "or set save_strategy='best'"
+        )
+    if args.eval_strategy != "steps" or args.eval_steps is None:
+        return
+    mixed = args.save_steps != 0 and (args.save_steps < 1) != (args.eval_steps < 1)
+    if mixed or not is_multiple(args.save_steps, args.eval_steps):
+        raise ConfigurationError(
+            "load_best_model_at_end needs save_steps to be a multiple of eval_steps, both in steps "
+            f"or both as shares of the run, but they are {args.save_steps!r} and "
+            f"{args.eval_steps!r}; change one, or set save_strategy='best'"
+        )
+
+
+class Rank(NamedTuple):
+    """Say which process of how many this is."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+
+
+def read_rank(environ: Mapping[str, str]) -> Rank:
+    """Read `RANK`, `LOCAL_RANK` and `WORLD_SIZE` as torchrun sets them; a lone process has none."""
+    rank, local_rank = _read_count(environ, "RANK", 0), _read_count(environ, "LOCAL_RANK", 0)
+    world_size = _read_count(environ, "WORLD_SIZE", 1)
+    if max(rank, local_rank) >= world_size:
+        raise ConfigurationError(
+            f"RANK={rank} and LOCAL_RANK={local_rank} must be below WORLD_SIZE={world_size}; unset "
+            "all three to train in one process"
+        )
+    return Rank(rank, local_rank, world_size)
+
+
+def _read_count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "")
+    if text and not (text.isascii() and text.isdigit()):
+        raise _error(f"the environment variable {name}", text, "digits, as torchrun sets them")
+    return int(text) if text else default
+
+
+def plain(value: object) -> Any:
+    """Return the value as JSON has it: enums by value, containers in full, all else as text."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _out_of_range(name: str, value: object) -> ConfigurationError:
+    return _error(name, value, str(_RANGES[name]))
+
+
+def _list(values: Iterable[str]) -> str:
+    return ", ".join(repr(str(value)) for value in values)
+
+
+def _error(name: str, value: object, takes: str) -> ConfigurationError:
+    shown = f"a {type(value).__name__}" if name.endswith("_token") else repr(value)  # a secret
+    return ConfigurationError(f"{name} is {shown}; it takes {takes}")

@@ -1,0 +1,331 @@
+"""
+What a training run is told: the arguments, checked when they are given.
+
+Names and defaults are those of transformers 5.23, so that a swap is one import line; `report_to` is
+the one default that differs. A bad value raises `ConfigurationError` at construction, by name.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.arguments.checks import (
+    as_directory,
+    as_enum,
+    as_integral,
+    as_names,
+    check_combinations,
+    check_kinds,
+    check_values,
+    plain,
+    read_rank,
+)
+from asynccb.arguments.intervals import absolute_steps
+from asynccb.arguments.setters import GroupedSetters
+
+logger = logging.getLogger("asynccb")
+
+
+class IntervalStrategy(StrEnum):
+    """Say when to log or evaluate."""
+
+    NO = "no"
+    STEPS = "steps"
+    EPOCH = "epoch"
+
+
+class SaveStrategy(StrEnum):
+    """Say when to save; `best` saves after an evaluation that improved on the best metric."""
+
+    NO = "no"
+    STEPS = "steps"
+    EPOCH = "epoch"
+    BEST = "best"
+
+
+class SchedulerType(StrEnum):
+    """Say how the learning rate goes on after the warm-up; `constant` has none."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+
+
+class HubStrategy(StrEnum):
+    """Say what is pushed, for callbacks that push."""
+
+    END = "end"
+    EVERY_SAVE = "every_save"
+    CHECKPOINT = "checkpoint"
+    ALL_CHECKPOINTS = "all_checkpoints"
+
+
+@dataclass
+class TrainingArguments(GroupedSetters):
+    """
+    Hold the settings of a training run.
+
+    Strategies may be given as strings and are enums afterwards. An interval (`logging_steps`,
+    `eval_steps`, `save_steps`) below 1 is a share of the run, and a whole number from 1 on.
+
+    Different from transformers: `report_to` is `"all"` by default, which means every tracker that
+    is configured; `save_strategy="best"` is refused without a metric or evaluations; values of the
+    wrong kind (`bf16="false"`) are refused; shares are exact, so 0.07 of 100 steps are 7, not 8.
+    """
+
+    output_dir: str = "trainer_output"
+    """Directory of checkpoints; `~` is expanded, None takes the default. Not created here."""
+
+    # Length of the run, and its batches
+    num_train_epochs: float = 3.0
+    """Epochs, also a part of one."""
+    max_steps: int = -1
+    """Update steps; from 0 on it wins over `num_train_epochs`."""
+    per_device_train_batch_size: int = 8
+    per_device_eval_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    """Micro-batches for one update; the last group of an epoch may be smaller."""
+    eval_accumulation_steps: int | None = None
+    """Evaluation batches gathered on the device before they go to the CPU; None for all."""
+    do_eval: bool = False
+    """Set by itself where `eval_strategy` is not "no"."""
+
+    # Optimization
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.0
+    """Not applied to biases and norms."""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    """Norm that gradients are clipped to; 0 or None switches clipping off."""
+    lr_scheduler_type: SchedulerType | str = "linear"
+    warmup_steps: float = 0
+    """Steps of the warm-up; below 1 a share of the run."""
+    warmup_ratio: float = 0.0
+    """Share of the run for the warm-up, used where `warmup_steps` is 0."""
+
+    # Precision and device
+    bf16: bool = False
+    fp16: bool = False
+    torch_compile: bool = False
+    torch_compile_mode: str | None = None
+    """Mode of `torch.compile`; giving one switches it on."""
+    use_cpu: bool = False
+    """Train on the CPU though there is an accelerator; switches pinned memory off."""
+    ddp_backend: str | None = None
+    """Backend of `torch.distributed`; None takes nccl on CUDA and gloo on the CPU."""
+    ddp_find_unused_parameters: bool | None = None
+    ddp_timeout: float = 1800.0
+    """Seconds for which ranks wait for one another before they say who is missing, in the process
+    group that the Trainer makes and where they agree on decisions."""
+
+    # Data
+    dataloader_num_workers: int = 0
+    dataloader_prefetch_factor: int | None = None
+    dataloader_pin_memory: bool = True
+    dataloader_drop_last: bool = False
+    ignore_data_skip: bool = False
+    """On resume, begin the epoch's data anew instead of skipping what was seen."""
+    seed: int = 42
+    data_seed: int | None = None
+    """Seed of the order of the data; None takes `seed`."""
+
+    # Logging
+    logging_strategy: IntervalStrategy | str = "steps"
+    logging_steps: float = 500
+    logging_first_step: bool = False
+    """Log step 1 too, whatever the strategy."""
+    logging_nan_inf_filter: bool = True
+    """Put the running mean in the place of a loss that is NaN or infinite, in logs only."""
+    include_num_input_tokens_seen: str | bool = "no"
+    """"all", "non_padding" or "no"; True means "all"."""
+    log_level: str = "passive"
+    log_level_replica: str = "warning"
+    log_on_each_node: bool = True
+    disable_tqdm: bool | None = None
+    """Print logs instead of a progress bar; None: only if the "asynccb" logger hides warnings."""
+
+    # Reporting
+    report_to: str | Sequence[str] | None = "all"
+    """Names of trackers, "all" that are configured, or "none"; a list afterwards (`["all"]`)."""
+    run_name: str | None = None
+    project: str = "huggingface"
+    """Project at Trackio."""
+    trackio_space_id: str | None = None
+    trackio_bucket_id: str | None = None
+    trackio_static_space_id: str | bool | None = None
+    """Space for a static copy; None lets Trackio choose a name, False makes none."""
+
+    # Evaluation
+    eval_strategy: IntervalStrategy | str = "no"
+    eval_steps: float | None = None
+    """None or 0 takes `logging_steps`, where the strategy is "steps"."""
+    eval_delay: float = 0
+    """Steps or epochs, as the strategy counts, before the first evaluation; None is 0."""
+    eval_on_start: bool = False
+
+    # Checkpoints
+    save_strategy: SaveStrategy | str = "steps"
+    save_steps: float = 500
+    """0 saves at the last step only."""
+    save_total_limit: int | None = None
+    """Checkpoints to keep: the newest, and the best one; None keeps all."""
+    save_on_each_node: bool = False
+    save_only_model: bool = False
+    """Leave out optimizer, scheduler and random state: such a checkpoint cannot be resumed."""
+    enable_jit_checkpoint: bool = False
+    """Save when the process is asked to end."""
+    load_best_model_at_end: bool = False
+    metric_for_best_model: str | None = None
+    """With or without `eval_`; "loss" where the best model is loaded at the end."""
+    greater_is_better: bool | None = None
+    """None: False for a name that ends in "loss", else True (so for "perplexity", set it)."""
+    resume_from_checkpoint: str | None = None
+    restore_callback_states_from_checkpoint: bool = False
+
+    # Hub, for callbacks that push
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_strategy: HubStrategy | str = "every_save"
+    hub_always_push: bool = False
+    hub_private_repo: bool | None = None
+    hub_token: str | None = field(default=None, repr=False)
+    """Never shown: `to_dict()` has `<HUB_TOKEN>` in its place."""
+
+    def __post_init__(self) -> None:
+        self._rank = read_rank(os.environ)
+        self._set_defaults()
+        self._convert()
+        self.validate()
+
+    def validate(self) -> None:
+        """Raise `ConfigurationError` where a value, or two together, cannot work."""
+        check_values(self)
+        check_combinations(self)
+
+    def _set_defaults(self) -> None:
+        """Fill in what None stands for, before anything is looked at."""
+        self.output_dir = as_directory("output_dir", self.output_dir, "trainer_output")
+        check_kinds(self)
+        if self.disable_tqdm is None:
+            self.disable_tqdm = logger.getEffectiveLevel() > logging.WARNING
+        for name in ("max_grad_norm", "eval_delay"):
+            if getattr(self, name) is None:
+                setattr(self, name, 0)
+        if self.metric_for_best_model is None and self.load_best_model_at_end:
+            self.metric_for_best_model = "loss"
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+        if self.torch_compile_mode is not None:
+            self.torch_compile = True
+        if self.use_cpu:
+            self.dataloader_pin_memory = False
+
+    def _convert(self) -> None:
+        """Bring strategies, intervals and names into the one form that readers see."""
+        self.logging_strategy = as_enum(IntervalStrategy, "logging_strategy", self.logging_strategy)
+        self.eval_strategy = as_enum(IntervalStrategy, "eval_strategy", self.eval_strategy)
+        self.save_strategy = as_enum(SaveStrategy, "save_strategy", self.save_strategy)
+        self.lr_scheduler_type = as_enum(SchedulerType, "lr_scheduler_type", self.lr_scheduler_type)
+        self.hub_strategy = as_enum(HubStrategy, "hub_strategy", self.hub_strategy)
+        self.report_to = as_names("report_to", self.report_to)
+        if isinstance(self.include_num_input_tokens_seen, bool):
+            self.include_num_input_tokens_seen = (
+                "all" if self.include_num_input_tokens_seen else "no"
+            )
+        for name in ("logging_steps", "save_steps", "warmup_steps"):
+            setattr(self, name, as_integral(name, getattr(self, name)))
+        if self.eval_strategy == IntervalStrategy.STEPS and not self.eval_steps:
+            self.eval_steps = self._fall_back_to_logging_steps()
+        elif self.eval_steps is not None:
+            self.eval_steps = as_integral("eval_steps", self.eval_steps)
+        if self.eval_strategy != IntervalStrategy.NO:
+            self.do_eval = True
+
+    def _fall_back_to_logging_steps(self) -> float:
+        if self.logging_steps <= 0:
+            raise ConfigurationError(
+                f"eval_steps is {self.eval_steps!r} and takes logging_steps, which is "
+                f"{self.logging_steps!r}: eval_strategy='steps' needs one of them above 0"
+            )
+        return self.logging_steps
+
+    @property
+    def process_index(self) -> int:
+        """Rank of this process among all, from `RANK` as it was at construction."""
+        return self._rank.rank
+
+    @property
+    def local_process_index(self) -> int:
+        """Rank of this process on its machine, from `LOCAL_RANK` as it was at construction."""
+        return self._rank.local_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes, from `WORLD_SIZE` as it was at construction."""
+        return self._rank.world_size
+
+    @property
+    def should_log(self) -> bool:
+        """Whether this process says what goes on."""
+        return self._leads(on_each_node=self.log_on_each_node)
+
+    @property
+    def should_save(self) -> bool:
+        """Whether this process writes checkpoints."""
+        return self._leads(on_each_node=self.save_on_each_node)
+
+    def _leads(self, *, on_each_node: bool) -> bool:
+        return (self.local_process_index if on_each_node else self.process_index) == 0
+
+    @property
+    def train_batch_size(self) -> int:
+        """Samples in a micro-batch of this process."""
+        return self.per_device_train_batch_size
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Samples in an evaluation batch of this process."""
+        return self.per_device_eval_batch_size
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Return the steps of the warm-up in a run of that many steps; a share is rounded up."""
+        return absolute_steps(self.warmup_steps or self.warmup_ratio, num_training_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Return all fields as values that JSON has a form for.
+
+        Every field whose name ends in `_token` is its name in angle brackets, set or not.
+        """
+        return {
+            f.name: f"<{f.name.upper()}>"
+            if f.name.endswith("_token")
+            else plain(getattr(self, f.name))
+            for f in fields(self)
+        }
+
+    def to_json_string(self) -> str:
+        """Return `to_dict()` as JSON, indented by 2."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def _set(self, **values: Any) -> Self:
+        before = dict(self.__dict__)
+        self.__dict__.update(values)
+        try:
+            self._set_defaults()
+            self._convert()
+            check_values(self)
+        except ConfigurationError:
+            self.__dict__ = before
+            raise
+        return self

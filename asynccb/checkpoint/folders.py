@@ -1,0 +1,205 @@
+"""
+Checkpoints: folders `checkpoint-<step>` that are whole or not there.
+
+    checkpoint-500/
+        model.safetensors       weights (`save_pretrained` decides where the model has it)
+        optimizer.pt scheduler.pt scaler.pt
+        rng_state.pth           random generators; rng_state_<rank>.pth among several ranks
+        loop.pt                 place in the data and loss sums; loop_<rank>.pt likewise
+        training_args.json      the arguments, without secrets, to be read by people
+        decisions.jsonl         the trace so far, if anything was decided
+        trainer_state.json      written last
+        on_save.json            what is decided on the checkpoint's `on_save`, added when it is in
+
+Promises: a folder gets its name when everything but the last is written, so that a reader, or a run
+killed in the middle of a save, never sees half of one; everything is read with
+`weights_only=True`. Not promised: surviving a power cut, because nothing is forced to the disk,
+which would cost the training thread seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asynccb._ground.exceptions import ConfigurationError, naming_damage
+from asynccb.distributed import process_group as distributed
+
+logger = logging.getLogger("asynccb")
+
+STATE_FILE = "trainer_state.json"
+ARGUMENTS_FILE = "training_args.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
+    return directory / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """Return the step that a checkpoint's name gives, or None for another name."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else None
+
+
+def list_checkpoints(directory: Path) -> list[Path]:
+    """Return the checkpoints in a directory, oldest step first; none where it does not exist."""
+    if not directory.is_dir():
+        return []
+    steps = {step: path for path in directory.iterdir() if (step := step_of(path)) is not None}
+    return [steps[step] for step in sorted(steps) if steps[step].is_dir()]
+
+
+def last_checkpoint(directory: str | os.PathLike[str]) -> Path | None:
+    """Return the checkpoint with the highest step, or None."""
+    return next(reversed(list_checkpoints(Path(directory))), None)
+
+
+def find_checkpoint(
+    resume_from: str | os.PathLike[str] | bool | None, directory: Path
+) -> Path | None:
+    """
+    Return the checkpoint that `resume_from_checkpoint` means, as an absolute path.
+
+    None and False: none. True: the last one in `directory`. A path: that one. Raises
+    `ConfigurationError` where there is no such checkpoint.
+    """
+    if resume_from is None or resume_from is False:
+        return None
+    if resume_from is True:
+        found = last_checkpoint(directory)
+        if found is None:
+            raise ConfigurationError(
+                f"resume_from_checkpoint=True, but {directory} holds no checkpoint-<step> folder; "
+                "leave it out to start anew"
+            )
+        return found.absolute()
+    path = Path(resume_from).expanduser().absolute()
+    if not path.is_dir():
+        raise ConfigurationError(
+            f"resume_from_checkpoint={str(resume_from)!r} is no directory; "
+            "give a checkpoint-<step> folder"
+        )
+    return path
+
+
+def with_state(found: Path | None) -> Path | None:
+    """Return a checkpoint to go on from; None, with a warning, where it holds weights alone."""
+    if found is None or (found / STATE_FILE).is_file():
+        return found
+    logger.warning(
+        "%s holds no %s: only its weights are taken, and training starts at step 0",
+        *(found, STATE_FILE),
+    )
+    return None
+
+
+@contextlib.contextmanager
+def writing(checkpoint: Path, *, owner: bool) -> Iterator[Path]:
+    """
+    Give every rank one hidden folder to write into, and name it `checkpoint` when all have written.
+
+    `owner` is the rank that names the folder. After an error nothing is left. Ranks meet before and
+    after the writing.
+    """
+    folder = checkpoint.with_name(f".{checkpoint.name}.incomplete")
+    if owner:
+        for left_by_a_killed_run in checkpoint.parent.glob(".checkpoint-*.incomplete"):
+            shutil.rmtree(left_by_a_killed_run, ignore_errors=True)
+    distributed.barrier()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    distributed.barrier()
+    if owner:
+        _replace(folder, checkpoint)
+    distributed.barrier()
+    shutil.rmtree(folder, ignore_errors=True)  # a machine that shares no directory with the owner's
+
+
+def _replace(folder: Path, checkpoint: Path) -> None:
+    """Give a folder its name; a second save of one step takes the place of the first."""
+    replaced = checkpoint.with_name(f".{checkpoint.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if checkpoint.exists():
+        checkpoint.rename(replaced)
+    folder.rename(checkpoint)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def save_part(part: Any, folder: Path, name: str) -> None:
+    """Write one part: tensors and plain values only, or it cannot be read again."""
+    torch.save(part, folder / name)
+
+
+def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> Any:
+    """
+    Return one part, or None where it is missing or holds more than tensors and plain values.
+
+    Raises `ConfigurationError` for a file that is damaged.
+    """
+    path = folder / name
+    if not path.is_file():
+        return None
+    with naming_damage(path, RuntimeError, EOFError, OSError):
+        try:
+            return torch.load(path, map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:
+            logger.warning("%s is not read, because it may run code: %s", path, error)
+            return None
+
+
+def of_rank(name: str) -> str:
+    """Return the name of this rank's own file: `loop.pt`, or `loop_3.pt` among several."""
+    return name if distributed.world_size() == 1 else named_by_rank(name, distributed.rank())
+
+
+def named_by_rank(name: str, rank: int) -> str:
+    """Return the name of a rank's own file among several ranks."""
+    stem, dot, ending = name.partition(".")
+    return f"{stem}_{rank}{dot}{ending}"
+
+
+def rotate(written: Path, limit: int | None, best: str | None) -> None:
+    """
+    Delete the oldest checkpoints beside the one just written, beyond `limit`.
+
+    That one, from which a run resumes, and the best are always kept, so that a limit of 1 may
+    keep two. `limit` None or 0 keeps all.
+    """
+    if not limit:
+        return
+    checkpoints = list_checkpoints(written.parent)
+    kept = {written.resolve()} | ({Path(best).resolve()} if best else set())
+    others = [path for path in checkpoints if path.resolve() not in kept]
+    for path in sorted(others, key=_written_at)[: max(len(checkpoints) - limit, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _written_at(checkpoint: Path) -> tuple[float, int]:
+    """Return what checkpoints are ordered by: an earlier run may have left higher steps."""
+    state = checkpoint / STATE_FILE
+    moment = (state if state.is_file() else checkpoint).stat().st_mtime
+    return moment, step_of(checkpoint) or 0
+
+
+def keep_only(directory: Path, best: Path) -> None:
+    """Delete all checkpoints but one; none where that one is not among them."""
+    checkpoints = list_checkpoints(directory)
+    if best.resolve() in {path.resolve() for path in checkpoints}:
+        for path in checkpoints:
+            if path.resolve() != best.resolve():
+                shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,135 @@
+"""
+How the ranks of a run come to one decision.
+
+Promises: one small collective on the CPU for each meeting, over a gloo group of its own: no GPU is
+waited for and NCCL is not used; with one process nothing is exchanged; a rank that ends, stalls or
+comes to another meeting is named on all others within the limit.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any, Final
+
+from asynccb._ground.exceptions import AgreementError
+from asynccb._state.control import FLAGS, Decision
+from asynccb.distributed.meeting import MeetingPlace
+from asynccb.distributed.noticeboard import LOST, Noticeboard, keeper, name_ranks, within
+
+_OPINIONS: Final = (None, False, True)
+"""A flag's opinions by weight: of two ranks' the heavier one holds."""
+
+
+def to_weights(wishes: Decision) -> list[int]:
+    """Return each flag's opinion as a number; the largest of all ranks' is what holds."""
+    return [_OPINIONS.index(getattr(wishes, name)) for name in FLAGS]
+
+
+def from_weights(weights: list[int]) -> Decision:
+    """Return the decision that `to_weights` made into numbers."""
+    return Decision(**{name: _OPINIONS[each] for name, each in zip(FLAGS, weights, strict=True)})
+
+
+class Agreement:
+    """
+    Meet the other ranks, and come to one decision with them.
+
+    The process group may be made after this. A gloo group of its own is made at the first meeting,
+    which all ranks come to. An agreement that has failed stays so: each further meeting raises the
+    same error at once.
+    """
+
+    def __init__(self, *, limit: float = 1800.0) -> None:
+        """Take the seconds that a meeting may last, by default those of `ddp_timeout`."""
+        self.limit = limit
+        self.meetings = 0
+        """Times that ranks have met, one collective each."""
+        self._place: MeetingPlace | None = None
+        self._board: Noticeboard | None = None
+        self._failure = ""
+
+    @property
+    def world(self) -> int:
+        """Number of ranks, 1 without a process group."""
+        dist: Any = sys.modules.get("torch.distributed")
+        group = getattr(dist, "group", None)  # not there in a build without it
+        if group is None or group.WORLD is None:
+            return 1
+        world: int = dist.get_world_size()
+        return world
+
+    @property
+    def rank(self) -> int:
+        """This process's number among them."""
+        return 0 if self.world == 1 else int(sys.modules["torch.distributed"].get_rank())
+
+    @property
+    def board(self) -> Noticeboard:
+        """
+        The ranks' noticeboard, opened at the first use.
+
+        With several agreements in a process, every rank must use them first in the same order.
+        """
+        if self._board is None:
+            import torch.distributed as dist
+
+            rank, world = dist.get_rank(), dist.get_world_size()
+            try:
+                self._board = within(self.limit, lambda: Noticeboard(rank, world))
+            except LOST as error:
+                raise AgreementError(f"{keeper()} has ended or does not answer") from error
+        return self._board
+
+    def agree(self, step: int, schedule: int, wishes: Decision) -> Decision:
+        """
+        Return what holds on all ranks: of each flag True, if any rank wishes it, else False, if any
+        does, else None.
+
+        Every rank must call this with the same `step` and `schedule`, a number of 63 bits that
+        stands for what is due. Raises `AgreementError`, which names the ranks that come with
+        another one or not at all. With one process, returns `wishes`.
+        """
+        if self.world == 1:
+            return wishes
+        if self._failure:
+            raise AgreementError(self._failure)
+        if self._place is None:
+            self._place = MeetingPlace(self.board, self.limit)
+        self.meetings += 1
+        try:
+            return self._meet(self._place, step, schedule, wishes)
+        except BaseException as error:  # Ctrl-C, too
+            self._failure = (
+                f"the ranks could not agree at step {step}: {str(error) or 'interrupted'}"
+            )
+            self._place.end()
+            if isinstance(error, AgreementError):
+                raise AgreementError(self._failure) from error.__cause__
+            raise
+
+    def close(self) -> None:
+        """Take the group down; does not wait for other ranks."""
+        if self._place is not None:
+            self._place.close()
+
+    @staticmethod
+    def _meet(place: MeetingPlace, step: int, schedule: int, wishes: Decision) -> Decision:
+        largest = place.largest([*to_weights(wishes), step, -step, schedule, -schedule])
+        *weights, last, first, high, low = largest
+        if (last, high) != (-first, -low):
+            raise AgreementError(place.give_up(_difference(place.gather([step, schedule]))))
+        return from_weights(weights)
+
+
+def _difference(came: list[list[int]]) -> str:
+    """Say which ranks came for something else than most; of equally many, than the lowest rank."""
+    most, _ = Counter(map(tuple, came)).most_common(1)[0]
+    usual = [rank for rank, what in enumerate(came) if tuple(what) == most]
+    odd = [rank for rank in range(len(came)) if rank not in usual]
+    steps = ", ".join(str(came[rank][0]) for rank in odd)
+    return (
+        f"{name_ranks(odd)} (at step {steps}) had other decisions due than {name_ranks(usual)} (at "
+        f"step {most[0]}); every rank needs the same deciding callbacks, in the same order, and "
+        "must emit the same events"
+    )

@@ -1,0 +1,326 @@
+"""
+The bridge into `transformers.Trainer`: one callback that serves all others.
+
+Promises: `def` hooks get transformers' own objects, inline; `async def` hooks and trackers get
+snapshots, and the training waits for none of them; what was decided is applied at its step, also in
+a run that resumes from a checkpoint. transformers is loaded only when a bridge is made.
+
+transformers 5.0 (the first that has `on_push_begin`) to 5.24 are supported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from asynccb._dispatch.checks import check_limits
+from asynccb._dispatch.statistics import Statistics
+from asynccb._ground.events import EVENTS, Event
+from asynccb._ground.exceptions import (
+    ClosedError,
+    ConfigurationError,
+    DefinitionError,
+    naming_damage,
+)
+from asynccb._ground.lifetime import status_of
+from asynccb._lanes.registry import make_callback
+from asynccb._state.json_file import replace_file
+from asynccb._state.run_description import RunStatus
+from asynccb.callbacks.base import COMMON_KEYWORDS, Overflow
+from asynccb.checkpoint import callback_states
+from asynccb.huggingface.foreign import make_foreign
+from asynccb.huggingface.relay import Relay
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback as _Theirs
+else:
+    _Theirs = object  # each instance is made one of theirs when it is made
+
+_BETWEEN_TRIALS = 10.0
+"""Seconds for what a trial of a search has left to deliver before the next one begins."""
+_PREPARED = frozenset({Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
+"""Events that the bridge has something to do at, whoever listens."""
+
+
+class AsyncCallbacks(_Theirs):
+    """
+    Serve callbacks in a `transformers.Trainer`, without its training waiting for them.
+
+        trainer = transformers.Trainer(
+            model, args, callbacks=[AsyncCallbacks([MyCallback(), MLflowCallback()])], ...
+        )
+
+    Takes what `CallbackDispatcher` takes: our callbacks, those of transformers, and what `offload`
+    returns. With it, `report_to="none"` belongs into the arguments: the default trackers of
+    transformers run on the training thread. Its place among the Trainer's callbacks is that of all
+    of its own: after the default flow, before the progress bar.
+
+    Decisions of async hooks are applied at `on_step_end`, where a `def` hook there would set the
+    flags. Those that are pending, and the states of the callbacks, are part of
+    `trainer_state.json`; a resumed training goes on with the decisions in every case, and with the
+    states of the callbacks where `restore_callback_states_from_checkpoint=True`. Of several ranks,
+    each has its decisions in a file of its own beside it, as its random state, and the states are
+    those of the one that saves.
+
+    Runs of trackers go on through several `train()` and `evaluate()`, and end with `close`, or the
+    program: as failed where the last training was ended by an exception. Used as a context manager
+    it closes itself, and notices an exception at once. A search for hyper-parameters gives each
+    trial its own runs.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make it a callback of transformers."""
+        return make_foreign(cls)
+
+    def __init__(
+        self,
+        callbacks: Iterable[Any] = (),
+        *,
+        directory: str | Path | None = None,
+        capacity: int = 10_000,
+        overflow: Overflow = "block",
+        replay: str | Path | None = None,
+    ) -> None:
+        """
+        Take the callbacks, classes or instances; the rest is that of `CallbackDispatcher`.
+
+        Raises `DefinitionError` for a callback that cannot work, `ConfigurationError` for a value
+        out of range or where transformers is missing.
+        """
+        if hasattr(self, "_callbacks"):  # transformers restores it: it is there already
+            return
+        check_limits(callbacks, 0, capacity, overflow)
+        self._options: dict[str, Any] = {
+            "directory": directory,
+            "capacity": capacity,
+            "overflow": overflow,
+            "replay": replay,
+        }
+        self._callbacks = [_checked(each) for each in callbacks]
+        if not self._callbacks:
+            raise DefinitionError(
+                "AsyncCallbacks without callbacks does nothing; give it a list of them"
+            )
+        self._dispatcher: Relay | None = None
+        self._resumes_epoch = False
+        self._checkpoint: Path | None = None
+        self._trained = False
+        self._trial: Any = None
+        self._closed = False
+
+    # -- callbacks ---------------------------------------------------------------------------------
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The callbacks, in order."""
+        return list(self._callbacks if self._dispatcher is None else self._dispatcher.callbacks)
+
+    @property
+    def dispatcher(self) -> Relay:
+        """
+        The dispatcher that serves them, as of the first event.
+
+        Raises `ConfigurationError` before it, for it takes the Trainer's arguments.
+        """
+        if self._dispatcher is None:
+            raise ConfigurationError(
+                "no event has come yet: give AsyncCallbacks to a transformers.Trainer first"
+            )
+        return self._dispatcher
+
+    def add_callback(self, callback: Any) -> None:
+        """Add a callback, a class or an instance, after all others; from the next event on."""
+        added = _checked(callback)
+        if self._dispatcher is not None:
+            self._dispatcher.add_callback(added)
+        self._callbacks.append(added)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all events are delivered; return False after `timeout` seconds."""
+        return self._dispatcher is None or self._dispatcher.flush(timeout)
+
+    def statistics(self) -> Statistics:
+        """Return what was counted so far; see `CallbackDispatcher.statistics`."""
+        return self.dispatcher.statistics()
+
+    def close(self, timeout: float = 30.0, status: RunStatus | None = None) -> None:
+        """
+        Deliver what is left within `timeout` seconds, and end every run.
+
+        Without a `status` they are finished, or failed where a training has begun and not ended.
+        Later events raise `ClosedError`; a second close does nothing.
+        """
+        if self._dispatcher is not None:
+            failed = self._dispatcher.is_training
+            self._dispatcher.close(timeout, status or ("failed" if failed else "finished"))
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        status = status_of(error)
+        self.close(status=None if status == "finished" else status)
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps; waits for the decisions that are pending."""
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            return {"args": {}, "attributes": {}}
+        stored = callback_states.capture(dispatcher.callbacks, dispatcher.state_dict())
+        return {"args": {}, "attributes": {"stored": {"callbacks": stored, "folder": self._folder}}}
+
+    @property
+    def stored(self) -> None:
+        """What a checkpoint holds; written by transformers, and read where the training begins."""
+
+    @stored.setter
+    def stored(self, value: object) -> None:
+        pass
+
+    @property
+    def _folder(self) -> str:
+        dispatcher = self.dispatcher
+        directory = Path(dispatcher.args.output_dir).absolute()
+        return str(directory / f"checkpoint-{dispatcher.state.global_step}")
+
+    def _resume(self, args: Any, state: Any) -> bool:
+        """Go on from a checkpoint; tell whether it knows this run."""
+        dispatcher = self.dispatcher
+        entry = state.stateful_callbacks.get(type(self).__name__, {})
+        stored = entry.get("attributes", {}).get("stored")
+        if not stored:
+            return False
+        callbacks = stored["callbacks"]
+        if args.restore_callback_states_from_checkpoint:
+            callback_states.restore(dispatcher.callbacks, callbacks)
+        dispatcher.state = state
+        decisions = callback_states.dispatcher_state(callbacks)
+        for folder in (Path(stored["folder"]), Path(args.output_dir, Path(stored["folder"]).name)):
+            if folder.is_dir():
+                self._checkpoint = folder
+                dispatcher.resume_trace(folder)
+                if (own := folder / _rank_file(args)).is_file():
+                    with naming_damage(own, UnicodeDecodeError, msgspec.DecodeError):
+                        decisions = msgspec.json.decode(own.read_bytes())
+                break
+        if decisions is not None:
+            dispatcher.load_state_dict(decisions)
+        return decisions is not None
+
+    def _save_beside(self, args: Any) -> Path | None:
+        """Add to a checkpoint what it does not hold yet, and return it if it is where it should."""
+        folder = Path(self._folder)
+        if not args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)  # the rank that saves may be later
+            body = msgspec.json.encode(self.dispatcher.state_dict())
+            replace_file(folder / _rank_file(args), body)
+        elif folder.is_dir():
+            self.dispatcher.save_trace(folder)
+        else:
+            return None
+        return folder
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _forward(self, event: Event, args: Any, state: Any, control: Any, given: Any) -> Any:
+        again, checkpoint = False, None
+        if event == Event.TRAIN_BEGIN:
+            again = self._begin_training(args, state, given)
+            checkpoint = self._checkpoint
+        elif event == Event.EPOCH_BEGIN:
+            again, self._resumes_epoch = self._resumes_epoch, False
+        dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
+        if event == Event.SAVE and not state.is_hyper_param_search:  # whose folders are others
+            checkpoint = self._save_beside(args)
+        return dispatcher.relay(
+            event, args, state, control, given, again=again, checkpoint=checkpoint
+        )
+
+    def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
+        """Get ready for a training; tell whether it is one that was interrupted."""
+        self._check_alone(state)
+        self._begin_trial(state)
+        if self._dispatcher is None:
+            self._make_dispatcher(args, state, given)
+        self._checkpoint = None
+        again = state.global_step > 0 and self._resume(args, state)
+        self._resumes_epoch = again and state.epoch % 1 != 0
+        # A Trainer that was made, or a checkpoint that was written, without it has no entry, and
+        # transformers would fail at the next save.
+        state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}, "attributes": {}})
+        return again
+
+    def _begin_trial(self, state: Any) -> None:
+        """End the runs of the trial before, if this is another one of a search."""
+        trial = (state.trial_name, state.trial_params) if state.is_hyper_param_search else None
+        another = trial is not None and self._trained and self._dispatcher is not None
+        # A trial that memory ran out in is begun again, and not ended.
+        if another and (trial != self._trial or not self.dispatcher.is_training):
+            self.close(_BETWEEN_TRIALS)
+            self._dispatcher, self._closed = None, False
+        self._trained, self._trial = True, trial
+
+    def _make_dispatcher(self, args: Any, state: Any, given: dict[str, Any]) -> Relay:
+        if self._closed:
+            raise ClosedError("this AsyncCallbacks was closed; make a new one for another run")
+        self._check_alone(state)
+        objects = {name: given.get(name) for name in COMMON_KEYWORDS}
+        self._dispatcher = Relay(
+            self._callbacks, args=args, state=state, **objects, **self._options
+        )
+        return self._dispatcher
+
+    def _check_alone(self, state: Any) -> None:
+        if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
+            raise ConfigurationError(
+                "a Trainer takes one AsyncCallbacks; put all callbacks into one list"
+            )
+
+
+def _rank_file(args: Any) -> str:
+    return f"asynccb_decisions_{args.process_index}.json"
+
+
+def _checked(callback: Any) -> Any:
+    """Return the callback, or one made from a class; raise for one that cannot work."""
+    instance, _ = make_callback(callback)
+    if isinstance(instance, AsyncCallbacks):
+        raise DefinitionError("AsyncCallbacks cannot hold another one; put both lists into one")
+    return instance
+
+
+def _hook(event: Event) -> Callable[..., Any]:
+    def prepare(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        return self._forward(event, args, state, control, kwargs)
+
+    def log(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
+        return dispatcher.relay_log(args, state, control, kwargs)
+
+    def forward(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
+        if dispatcher.passes(event, state):
+            return control
+        return dispatcher.relay(event, args, state, control, kwargs)
+
+    hook = prepare if event in _PREPARED else log if event == Event.LOG else forward
+    hook.__name__ = event
+    hook.__qualname__ = f"{AsyncCallbacks.__name__}.{event}"
+    hook.__doc__ = f"Forward `{event}`."
+    return hook
+
+
+for _event in EVENTS:
+    setattr(AsyncCallbacks, _event, _hook(_event))

@@ -1,0 +1,184 @@
+"""
+AzureML: a workspace's MLflow interface and its artifact store, without packages.
+
+Promises: those of the MLflow tracker, within the limits of a workspace; a job is never ended from
+inside, its state is the service's. AzureML does not say whether it stores a point that is sent
+twice once; each has a fixed time and step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from asynccb._ground.events import Event
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._journal.uploads import Kept, KeptFile
+from asynccb.delivery.client import Client
+from asynccb.trackers.azure_ml.access import MARGIN, identity_token, job_token
+from asynccb.trackers.azure_ml.files import put_blob
+from asynccb.trackers.azure_ml.settings import AzureMLSettings, is_configured, resolve
+from asynccb.trackers.mlflow.access import transport
+from asynccb.trackers.mlflow.api import Limits, RunInfo
+from asynccb.trackers.mlflow.run import MLflowRun
+from asynccb.trackers.mlflow.tracker import MLflowTracker
+from asynccb.trackers.shared.token import Keeper
+from asynccb.trackers.shared.utf8 import in_utf8
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger("asynccb")
+
+_LIMITS: Final = Limits(metrics=200, pairs=50, params=200)
+"""250 values of a metric a request (200 on old back ends), 200 parameters a run."""
+_STUDIO: Final = "https://ml.azure.com/runs"
+_HINT: Final = "see that the identity may write to the workspace"
+
+
+class AzureMLCallback(MLflowTracker):
+    """
+    Log a run to an AzureML workspace: what `MLflowCallback` logs, within its limits.
+
+    `tracking_uri` [`MLFLOW_TRACKING_URI`] is the workspace's, `azureml://…`; `azureml_run`, a live
+    `Run` of azureml-core, stands for it and for `run_id`. `experiment_name`, `run_id`, `tags`,
+    `nested_run`, `flatten_params`, `max_log_params` and `log_artifacts`, which stores each
+    checkpoint with the run, are those of `MLflowCallback`, with its variables.
+
+    In a job, whose variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`], the run is that job:
+    metrics are added to it, and its state is left alone. Metrics keep their names and come at the
+    global step, which transformers leaves out. At most 200 parameters are logged, and those beyond
+    are rejected with a warning.
+
+    The token is `MLFLOW_TRACKING_TOKEN` or `AZUREML_RUN_TOKEN`, renewed by the service before it
+    ends, else that of a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,
+    `AZURE_CLIENT_SECRET`), else what the package azure-identity finds, if it is installed. Raises
+    `ConfigurationError` for a setting that cannot work.
+    """
+
+    name: ClassVar[str] = "azure_ml"
+    interval: ClassVar[float] = 2.0
+    beat = 30.0
+    settings_type = AzureMLSettings
+    settings: AzureMLSettings
+
+    def __init__(
+        self,
+        azureml_run: Any = None,
+        *,
+        tracking_uri: str | None = None,
+        experiment_name: str | None = None,
+        run_id: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        nested_run: bool | None = None,
+        flatten_params: bool | None = None,
+        max_log_params: int | None = None,
+        log_artifacts: bool | None = None,
+    ) -> None:
+        if azureml_run is not None:
+            if tracking_uri is not None or run_id is not None:
+                raise ConfigurationError("give azureml_run, or tracking_uri and run_id, not both")
+            tracking_uri, run_id = _place_of(azureml_run)
+        given = {
+            "tracking_uri": tracking_uri,
+            "experiment_name": experiment_name,
+            "run_id": run_id,
+            "tags": tags,
+            "nested_run": nested_run,
+            "flatten_params": flatten_params,
+            "max_log_params": max_log_params,
+            "log_artifacts": log_artifacts,
+        }
+        transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+
+    def set_up(self, settings: AzureMLSettings) -> None:
+        """Take the settings."""
+        super().set_up(settings)
+        self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
+        self._mlflow = MLflowRun(
+            settings, self.reject, limits=_LIMITS, ends=not settings.is_job, found=self._adopt
+        )
+        self._region: Client | None = None
+        self._keeper: Keeper | None = None
+
+    @classmethod
+    def is_configured(cls, environ: Mapping[str, str]) -> bool:
+        """Tell whether `MLFLOW_TRACKING_URI` is a workspace's."""
+        return is_configured(environ)
+
+    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+        """Store a file below its checkpoint's name."""
+        assert self._region is not None
+        run = self._mlflow.info
+        assert run is not None  # or the run has not begun
+        await self._renew()
+        path = self.settings.run_path(run.run_id, run.experiment_id)
+        await put_blob(self._region, path, file.path, f"{kept.name}/{file.name}")
+
+    def connect(self) -> Client:
+        """Find where tokens come from; the first one is got when the run begins."""
+        settings, reach = self.settings, transport(os.environ)
+        path = None
+        if settings.run_id is not None and settings.experiment_id is not None:
+            path = settings.run_path(settings.run_id, settings.experiment_id)
+        source = job_token(os.environ, settings.host, path, reach)
+        self._keeper = Keeper(source or identity_token(os.environ, reach), MARGIN)
+        return Client(settings.host, transport=reach)
+
+    async def begin(self, client: Client) -> None:
+        """Get a token, then find or create the experiment and the run."""
+        assert self._keeper is not None  # or there is no connection
+        if self._region is None:
+            self._workspace = await self._open(self.settings.tracking_uri, self._keeper)
+            self._region = await self._open(self.settings.host, self._keeper)
+        await self._renew()  # the server may have been away for long
+        await super().begin(self._workspace)
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued."""
+        await self._renew()
+        await super().send(client)
+
+    async def heartbeat(self) -> None:
+        """Renew the token where it is time to, though nothing is logged."""
+        await self._renew()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await super().close()
+        if self._region is not None:
+            await self._region.close()
+            await self._workspace.close()
+
+    async def _open(self, address: str, keeper: Keeper) -> Client:
+        return Client(
+            address,
+            headers=await keeper.headers(),
+            transport=transport(os.environ),
+            hint=_HINT,
+            renew=keeper.renewed,
+        )
+
+    async def _renew(self) -> None:
+        """Renew the token that is about to end: an ended one could not ask for the next."""
+        if self._keeper is not None and self._keeper.is_ending and self._region is not None:
+            await self._workspace.renew()
+            await self._region.renew()
+
+    def _adopt(self, run: RunInfo) -> None:
+        workspace = self.settings.workspace
+        self.address = f"{_STUDIO}/{run.run_id}?wsid={workspace}"
+        logger.info("AzureML run: %s", self.address)
+
+
+def _place_of(run: Any) -> tuple[str, str]:
+    """Return the workspace's address and the id of a live run."""
+    try:
+        return run.experiment.workspace.get_mlflow_tracking_uri(), run.id
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"azureml_run is {run!r}, which is no Run of azureml-core in a workspace ({error})"
+        ) from None

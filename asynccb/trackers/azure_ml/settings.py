@@ -1,0 +1,105 @@
+"""
+Where an AzureML tracker's settings come from, and what they make of a workspace's address.
+
+Facts are those of azureml-mlflow 1.62. Promises: what cannot work is refused where it was given;
+what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.mlflow import settings as mlflow
+from asynccb.trackers.shared.addresses import quoted, split
+
+_WORKSPACE: Final = re.compile(
+    r"/mlflow/v\d+(?:\.\d+)?(/subscriptions/[^/]+/resourceGroups/[^/]+/providers/"
+    r"Microsoft\.MachineLearningServices/workspaces/[^/]+)/?",
+    re.IGNORECASE,
+)
+_VERSION: Final = "v2.0"
+"""Of the workspace's MLflow, for clients of MLflow 2 and 3, whatever the address says."""
+_MLFLOW: Final = frozenset(
+    {
+        "experiment_name",
+        "run_id",
+        "tags",
+        "nested_run",
+        "flatten_params",
+        "max_log_params",
+        "log_artifacts",
+    }
+)
+"""Settings that are MLflow's own."""
+
+
+@dataclass(frozen=True)
+class AzureMLSettings(mlflow.MLflowSettings):
+    """Hold an AzureML tracker's settings as plain data; `AzureMLCallback` says what they mean."""
+
+    host: str
+    """Scheme, host and port of the workspace's region."""
+    workspace: str
+    """Path that names the workspace, from `/subscriptions` on."""
+    experiment_id: str | None
+    is_job: bool
+    """Whether `run_id` is the job that this process is, whose state is the service's."""
+
+    @property
+    def history(self) -> str:
+        """Path of the workspace's run history."""
+        return f"history/v1.0{self.workspace}"
+
+    def run_path(self, run_id: str, experiment_id: str) -> str:
+        """Return the path of a run in the history."""
+        return f"{self.history}/experimentids/{experiment_id}/runs/{run_id}"
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> AzureMLSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    host, workspace = _address(given["tracking_uri"], environ)
+    own = {name: given[name] for name in given if name in _MLFLOW}
+    address = f"{host}/mlflow/{_VERSION}{workspace}"
+    settings = mlflow.resolve({**own, "tracking_uri": address}, environ)
+    job = environ.get("AZUREML_RUN_ID", "").strip()
+    values = asdict(settings)
+    if settings.run_id is None and job:
+        values["run_id"] = job
+    return AzureMLSettings(
+        **values,
+        host=host,
+        workspace=workspace,
+        experiment_id=environ.get("MLFLOW_EXPERIMENT_ID", "").strip()
+        or environ.get("AZUREML_EXPERIMENT_ID", "").strip()
+        or None,
+        is_job=bool(job) and values["run_id"] == job and not settings.nested_run,
+    )
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether the address of a workspace is there."""
+    return mlflow.is_azure(environ.get("MLFLOW_TRACKING_URI", "").strip())
+
+
+def _address(given: object, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return scheme and host, and the workspace's path, of an `azureml://` address."""
+    address = given if given is not None else environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not isinstance(address, str) or not mlflow.is_azure(address):
+        raise ConfigurationError(
+            "AzureML needs the address of a workspace, azureml://REGION.api.azureml.ms/mlflow/v1.0/"
+            "subscriptions/…, as tracking_uri= or MLFLOW_TRACKING_URI; "
+            "`az ml workspace show --query mlflow_tracking_uri` shows it"
+        )
+    parts = split(address)
+    found = None if parts is None else _WORKSPACE.fullmatch(parts.path)
+    if parts is None or found is None or not parts.hostname or "@" in parts.netloc:
+        raise ConfigurationError(
+            f"the AzureML address{quoted(address)} (tracking_uri, or MLFLOW_TRACKING_URI) names no "
+            "workspace: it ends in /subscriptions/S/resourceGroups/G/providers/"
+            "Microsoft.MachineLearningServices/workspaces/W"
+        )
+    return f"https://{parts.netloc}", found[1]

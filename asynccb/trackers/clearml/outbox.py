@@ -1,0 +1,111 @@
+"""
+What a ClearML task has still to be told, in batches of events.
+
+Promises: the same records make the same events; an event that the server does not take is set
+aside, and harms no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final, Protocol
+
+import anyio.to_thread
+
+from asynccb._ground.exceptions import RejectedError
+from asynccb._state.run_description import RunDescription
+from asynccb.delivery.queue import Queue
+from asynccb.trackers.clearml.api import ClearMLServer
+from asynccb.trackers.clearml.files import Owner
+from asynccb.trackers.clearml.machine import machine_scalars
+from asynccb.trackers.clearml.opening import check_open
+from asynccb.trackers.clearml.values import Scalar, TaskEvent, events_of, texts_of
+from asynccb.trackers.shared.system_metrics import SystemSampler
+
+logger = logging.getLogger("asynccb")
+
+_COUNT: Final = 10_000
+_SIZE: Final = 8 << 20
+"""Events and bytes of a request, which may have 15 MiB."""
+
+
+class _Reject(Protocol):
+    def __call__(
+        self, what: str, why: str, *, cause: str | None = None, record: Any = None
+    ) -> None: ...
+
+
+class Outbox:
+    """Gather events, and send them to one task."""
+
+    def __init__(self, reject: _Reject) -> None:
+        """Take what is called with what has no place on the server."""
+        self._reject = reject
+        self._events = Queue[TaskEvent](
+            _COUNT, size=_SIZE, measure=attrgetter("size"), repeatable=True
+        )
+        self._singles: dict[str, Scalar] = {}
+        self._steps: dict[tuple[str, str], int] = {}
+        self._replaces = False
+        self._sampler: SystemSampler | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._events or self._singles)
+
+    def add_logs(self, logs: Mapping[str, Any], step: int, when: int) -> None:
+        """Queue a log of that time, in Unix nanoseconds."""
+        made = events_of(logs, step, when)
+        for name, why in made.rejected.items():
+            self._reject(f"the metric {name!r}", why)
+        for event in made.events:
+            if isinstance(event, Scalar):
+                self._note(event)
+        self._events.extend(made.events)
+        self._singles |= made.singles
+
+    def add_lines(self, lines: Iterable[tuple[bool, int, str]]) -> None:
+        """Queue lines of the console, each with whether it is of an error, and its time in ns."""
+        self._events.extend(texts_of(lines))
+
+    async def sample(self, run: RunDescription) -> None:
+        """Queue what the training and its machine use now."""
+        if self._sampler is None:
+            self._sampler = SystemSampler(run.pid)
+        # NVML may take its time, and other lanes have this loop too.
+        values = await anyio.to_thread.run_sync(self._sampler.sample)
+        self._events.extend(machine_scalars(values, run.started, time.time_ns()))
+
+    async def send(self, server: ClearMLServer, owner: Owner, worker: str) -> None:
+        """Send everything; values of the whole run come last, and each only once."""
+
+        async def post(events: Sequence[TaskEvent]) -> None:
+            await server.add_events([e.line(owner.task, worker, owner.suffix) for e in events])
+
+        async def verify() -> None:
+            check_open(await server.task(owner.task), owner.task)
+
+        self._events.extend(self._singles.values())
+        self._singles.clear()
+        await self._events.send(post, self._refuse, verify)
+
+    def _note(self, event: Scalar) -> None:
+        """Say, once, that a value takes the place of an earlier one."""
+        assert event.iteration is not None
+        series = event.title, event.series
+        if event.iteration <= self._steps.get(series, -1) and not self._replaces:
+            self._replaces = True
+            logger.warning(
+                "ClearML keeps one value of %s/%s for step %d, the last one that is logged; so it "
+                "does with others whose steps repeat or go back (said once)",
+                *(*series, event.iteration),
+            )
+        self._steps[series] = event.iteration
+
+    def _refuse(self, event: TaskEvent, error: RejectedError) -> None:
+        what = "a line of the console"
+        if isinstance(event, Scalar):
+            what = f"{event.title}/{event.series} of step {event.iteration}"
+        self._reject(what, str(error), cause=error.cause, record=event)

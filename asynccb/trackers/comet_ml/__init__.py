@@ -1,0 +1,20 @@
+"""
+The tracker for Comet.
+
+May import: base, server, names, shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.trackers.comet_ml.callback import CometCallback
+
+__all__ = [
+    "CometCallback",
+]
+
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "callback"))

@@ -1,0 +1,140 @@
+"""
+Where a Comet tracker's settings come from, and which are refused.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from asynccb._ground.environment import folder_setting, switch, switch_setting, text_setting
+from asynccb._ground.exceptions import AccessError, ConfigurationError
+from asynccb.trackers.comet_ml.access import host_in, server_root
+from asynccb.trackers.comet_ml.config_files import setting
+
+Mode: TypeAlias = Literal["get_or_create", "create", "get"]
+
+_MODES: Final = ("get_or_create", "create", "get")
+_KEY: Final = re.compile(r"[0-9A-Za-z]{32,50}")
+_DIRECTORY: Final = ".cometml-runs"
+_LONGEST_TAG: Final = 100
+
+
+@dataclass(frozen=True)
+class CometSettings:
+    """Hold a Comet tracker's settings as plain data; `CometCallback` says what they mean."""
+
+    url: str | None
+    """The server's root; None for that of the key, or of the cloud."""
+    project_name: str | None
+    workspace: str | None
+    experiment_key: str | None
+    name: str | None
+    usual_name: str | None
+    """That of the variable, for a run that the training arguments do not name."""
+    tags: list[str]
+    mode: Mode
+    online: bool
+    log_assets: bool
+    offline_directory: str
+
+    def __post_init__(self) -> None:
+        if self.mode == "get" and self.experiment_key is None:
+            raise ConfigurationError(
+                "mode 'get' (or COMET_MODE) goes on with an experiment, and needs its key: give it "
+                "as experiment_key= or COMET_EXPERIMENT_KEY"
+            )
+
+    @property
+    def place(self) -> list[str | None]:
+        """What settles which experiment it is; an archive goes to the same one in the end."""
+        return [self.url, self.workspace, self.project_name, self.experiment_key]
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CometSettings:
+    """Return the settings: what was given, and for what is None, what `setting` finds."""
+
+    def text(name: str) -> str | None:
+        found = text_setting(name, given[name], "", {})
+        return found if found is not None else setting(name, environ)
+
+    return CometSettings(
+        url=_url(given["url"], environ),
+        project_name=text("project_name"),
+        workspace=text("workspace"),
+        experiment_key=_experiment_key(text("experiment_key")),
+        name=text_setting("name", given["name"], "", {}),
+        usual_name=setting("experiment_name", environ),
+        tags=_tags(given["tags"]),
+        mode=_mode(given["mode"], environ),
+        online=_online(given["online"], environ),
+        log_assets=switch_setting("log_assets", given["log_assets"], "COMET_LOG_ASSETS", environ),
+        offline_directory=folder_setting(
+            "offline_directory (or COMET_OFFLINE_DIRECTORY)",
+            text("offline_directory") or _DIRECTORY,
+        ),
+    )
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether runs can be logged: there is a key, or they go into archives."""
+    try:
+        return not _online(None, environ) or setting("api_key", environ) is not None
+    except (AccessError, ConfigurationError):
+        return True  # whoever has settings that are broken wants to hear of it
+
+
+def _url(given: object, environ: Mapping[str, str]) -> str | None:
+    address = text_setting("url", given, "", {}) or setting("url_override", environ)
+    if address is not None:
+        return server_root(address)
+    try:
+        return host_in(setting("api_key", environ) or "")
+    except AccessError:
+        return None  # where the key is used it is said, and costs no training
+
+
+def _experiment_key(value: str | None) -> str | None:
+    if value is not None and not _KEY.fullmatch(value):
+        raise ConfigurationError(
+            f"experiment_key (or COMET_EXPERIMENT_KEY) is {value!r}; it takes 32 to 50 letters and "
+            "digits"
+        )
+    return value
+
+
+def _mode(given: object, environ: Mapping[str, str]) -> Mode:
+    value = given if given is not None else environ.get("COMET_MODE", "").strip()
+    value = value or setting("start_mode", environ) or "get_or_create"
+    for mode in _MODES:
+        if isinstance(value, str) and value.lower() == mode:
+            return mode
+    raise ConfigurationError(
+        f"mode (or COMET_MODE) is {value!r}; it takes one of {', '.join(_MODES)} (and "
+        "COMET_START_ONLINE=0 keeps a run offline)"
+    )
+
+
+def _online(given: object, environ: Mapping[str, str]) -> bool:
+    if given is not None:
+        return switch_setting("online", given, "", {})
+    value = setting("start_online", environ)
+    return value is None or switch({"COMET_START_ONLINE": value}, "COMET_START_ONLINE")
+
+
+def _tags(given: object) -> list[str]:
+    if given is None:
+        return []
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"tags are {given!r}; they take a list of strings")
+    tags = list(dict.fromkeys(given))
+    for tag in tags:
+        if not (isinstance(tag, str) and 0 < len(tag) <= _LONGEST_TAG):
+            raise ConfigurationError(
+                f"a Comet tag is {tag!r}; it takes 1 to {_LONGEST_TAG} characters"
+            )
+    return tags

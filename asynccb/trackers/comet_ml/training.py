@@ -1,0 +1,26 @@
+"""
+What the Comet tracker does in the training process: describe the model's layers.
+
+Promises: once for each training, in the time that `str(model)` takes; nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from asynccb._publishing.training_sides import TrainingSide
+
+GRAPH: Final = "graph"
+_LONGEST: Final = 1 << 20
+"""Characters of a description; a model that has more is shown by its beginning."""
+
+
+class CometTraining(TrainingSide):
+    """Tell the tracker what the model looks like."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell it at the beginning of training."""
+        model = kwargs.get("model")
+        if self.tell is not None and model is not None:
+            text = str(model)[:_LONGEST].encode("utf-8", "backslashreplace").decode()
+            self.tell(GRAPH, {GRAPH: text})

@@ -1,0 +1,20 @@
+"""
+The tracker for DagsHub.
+
+May import: base, server, names, shared, mlflow.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.trackers.dagshub.callback import DagsHubCallback
+
+__all__ = [
+    "DagsHubCallback",
+]
+
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "callback"))

@@ -1,0 +1,170 @@
+"""
+Where a DagsHub tracker's settings and credentials come from: arguments, variables, saved tokens.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from asynccb._ground.environment import expanded, switch_setting, text_setting
+from asynccb._ground.exceptions import AccessError, ConfigurationError
+from asynccb.trackers.mlflow import settings as mlflow
+from asynccb.trackers.shared.addresses import kept, server_parts, split
+
+_NAME: Final = re.compile(r"[\w.\-]+", re.ASCII)
+_BRANCH: Final = re.compile(r"[\w.\-/]+", re.ASCII)
+_TOKEN_LINE: Final = re.compile(r"^[\s-]*access_token:\s*['\"]?([^'\"\s]+)['\"]?\s*$")
+_HOST_LINE: Final = re.compile(r"^(\S.*?):\s*$")
+_MLFLOW: Final = frozenset(
+    {
+        "experiment_name",
+        "run_id",
+        "tags",
+        "nested_run",
+        "flatten_params",
+        "max_log_params",
+        "log_artifacts",
+    }
+)
+"""Settings that are MLflow's own."""
+
+
+@dataclass(frozen=True)
+class DagsHubSettings(mlflow.MLflowSettings):
+    """Hold a DagsHub tracker's settings as plain data; `DagsHubCallback` says what they mean."""
+
+    host: str
+    owner: str
+    repo: str
+    branch: str
+    log_output: bool
+
+    @property
+    def repository(self) -> str:
+        """Owner and name, as the interface has them in paths."""
+        return f"{self.owner}/{self.repo}"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Hold a token, or a user's name and password."""
+
+    user: str = ""
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        return "<Credentials>"
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> DagsHubSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    host = _host(environ)
+    owner, repo = _repository(given["repo_owner"], given["repo_name"], environ)
+    address = f"{host}/{owner}/{repo}.mlflow"
+    own = {name: given[name] for name in given if name in _MLFLOW}
+    settings = mlflow.resolve({**own, "tracking_uri": address}, environ)
+    return DagsHubSettings(
+        **asdict(settings),
+        host=host,
+        owner=owner,
+        repo=repo,
+        branch=_matching(
+            _BRANCH, "branch", text_setting("branch", given["branch"], "BRANCH", environ) or "main"
+        ),
+        log_output=switch_setting(
+            "log_output", given["log_output"], "HF_DAGSHUB_LOG_ARTIFACTS", environ
+        ),
+    )
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether the address of a repository is there."""
+    return mlflow.is_dagshub(environ.get("MLFLOW_TRACKING_URI", "").strip(), environ)
+
+
+def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
+    """
+    Return the user and password, or the token alone; raise `AccessError` where there are none.
+
+    In this order: DagsHub's token, user and password, the saved token, MLflow's user and password,
+    those in its address.
+    """
+    if token := environ.get("DAGSHUB_USER_TOKEN", "").strip():
+        return Credentials(secret=token)
+    for prefix in ("DAGSHUB_", "MLFLOW_TRACKING_"):
+        if prefix != "DAGSHUB_" and (token := _saved_token(host, environ)):
+            return Credentials(secret=token)
+        user, password = environ.get(f"{prefix}USERNAME"), environ.get(f"{prefix}PASSWORD")
+        if user and password:
+            return Credentials(user, password)
+    address = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    parts = split(address)
+    if parts and parts.username and parts.password and mlflow.is_dagshub(address, environ):
+        return Credentials(unquote(parts.username), unquote(parts.password))
+    raise AccessError(
+        "DagsHub needs a token: set DAGSHUB_USER_TOKEN to one of "
+        f"{host}/user/settings/tokens, or log in with `dagshub login`"
+    )
+
+
+def _saved_token(host: str, environ: Mapping[str, str]) -> str:
+    """Return the first token that `dagshub login` has saved for the host."""
+    file = environ.get("DAGSHUB_CLIENT_TOKENS_CACHE", "").strip()
+    path = expanded(file) if file else _cache(environ) / "dagshub" / "tokens"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    section = ""
+    for line in lines:  # what the client writes, which is a small part of YAML
+        if found := _HOST_LINE.match(line):
+            section = found[1].strip("'\"").rstrip("/")
+        elif section == host and (token := _TOKEN_LINE.match(line)):
+            return token[1]
+    return ""
+
+
+def _cache(environ: Mapping[str, str]) -> Path:
+    if sys.platform == "darwin":
+        return expanded("~/Library/Caches")
+    return expanded(environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache")
+
+
+def _host(environ: Mapping[str, str]) -> str:
+    host = environ.get("DAGSHUB_CLIENT_HOST", "").strip() or mlflow.DAGSHUB
+    parts = server_parts(host)
+    if parts is None or "@" in parts.netloc:
+        raise ConfigurationError(
+            f"DAGSHUB_CLIENT_HOST is no address such as {mlflow.DAGSHUB}, without a user"
+        )
+    return kept(host)
+
+
+def _repository(owner: object, repo: object, environ: Mapping[str, str]) -> tuple[str, str]:
+    address = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if owner is None and repo is None and mlflow.is_dagshub(address, environ):
+        parts = urlsplit(address).path.strip("/").removesuffix(".mlflow").split("/")
+        if len(parts) == 2:
+            owner, repo = parts
+    if owner is None or repo is None:
+        raise ConfigurationError(
+            "DagsHub needs a repository: give repo_owner and repo_name, or set MLFLOW_TRACKING_URI "
+            f"to its address, such as {mlflow.DAGSHUB}/OWNER/NAME.mlflow"
+        )
+    return _matching(_NAME, "repo_owner", owner), _matching(_NAME, "repo_name", repo)
+
+
+def _matching(pattern: re.Pattern[str], name: str, value: object) -> str:
+    if isinstance(value, str) and pattern.fullmatch(value) and ".." not in value:
+        return value
+    raise ConfigurationError(
+        f"{name} is {value!r}; it takes letters, digits, and . _ -" + ("/" * (name == "branch"))
+    )

@@ -1,0 +1,20 @@
+"""
+The tracker for DVCLive.
+
+May import: base, server, names, shared.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.trackers.dvclive.callback import DVCLiveCallback
+
+__all__ = [
+    "DVCLiveCallback",
+]
+
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "callback"))

@@ -1,0 +1,101 @@
+"""
+What DVC Studio is told of a DVCLive experiment, as `dvc-studio-client` 0.23 does it.
+
+An experiment is known by repository, commit and name. Requests, all of them POSTs to one address:
+`start`; of each update one `data` with metrics and parameters and one with new rows of the tables;
+in the end `done`. Studio gives rows no id: what it has taken without an answer may come again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from asynccb._ground.exceptions import RejectedError
+from asynccb.delivery.client import Client
+from asynccb.delivery.transport import Transport
+from asynccb.trackers.dvclive.settings import DVCLiveSettings, relative
+from asynccb.trackers.dvclive.tables import Tables
+
+MOST_PLOTS: Final = 200
+"""Studio shows no more of a folder."""
+_REQUEST: Final = 20_000_000
+_PLOT: Final = 9_000_000
+"""Bytes of JSON; Studio takes 29 MB of a request, and 10 MB of a plot."""
+_MESSAGE: Final = 72
+"""Characters of an experiment's message."""
+PATIENT: Final = Transport(timeout=20.0, total=60.0)
+"""Shorter than usual: meanwhile nothing is written to the tables."""
+
+
+class Studio:
+    """Tell DVC Studio of one experiment; raises as `Client.request` does."""
+
+    def __init__(self, client: Client, settings: DVCLiveSettings, name: str) -> None:
+        self._client = client
+        self._settings = settings
+        self._about = {
+            "repo_url": settings.studio_repo,
+            "baseline_sha": settings.commit,
+            "name": name,
+            "client": "dvclive",
+        }
+
+    async def start(self) -> None:
+        """Say that the experiment begins; saying it again is harmless."""
+        settings, more = self._settings, {}
+        if settings.exp_message:
+            more["message"] = settings.exp_message[:_MESSAGE]
+        if settings.dvc and settings.git:
+            subdir = relative(settings.dvc, settings.git)
+            more |= {} if subdir == "." else {"subdir": subdir}
+        await self._post("start", more)
+
+    async def sum_up(self, step: int, latest: Any, params: Mapping[str, Any] | None) -> None:
+        """Send the last values, and the parameters."""
+        folder = Path(self._settings.dir)
+        more = {"step": step, "metrics": {self._named(folder / "metrics.json"): {"data": latest}}}
+        if params:
+            more["params"] = {self._named(folder / "params.yaml"): params}
+        await self._post("data", more)
+
+    async def add_rows(self, step: int, rows: Mapping[Path, list[dict[str, Any]]]) -> None:
+        """Send rows of tables, by their files."""
+        plots = {self._named(file): {"data": some} for file, some in rows.items()}
+        await self._post("data", {"step": step, "plots": plots})
+
+    async def end(self, revision: str | None) -> None:
+        """Say that the experiment is over, and as which commit it was saved."""
+        await self._post("done", {} if revision is None else {"experiment_rev": revision})
+
+    def _named(self, file: Path) -> str:
+        return relative(file, self._settings.root)
+
+    async def _post(self, kind: str, more: Mapping[str, Any]) -> None:
+        assert self._settings.studio is not None
+        reply = await self._client.request(
+            "POST",
+            self._settings.studio.rpartition("/")[2],
+            content=json.dumps({"type": kind, **self._about, **more}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        if reply.status != 200:  # what the vendor's client takes for a success, and nothing else
+            raise RejectedError(f"{reply.request} was answered with {reply.status}")
+        reply.check_no_page()
+
+
+def next_rows(tables: Tables) -> tuple[dict[Path, list[dict[str, Any]]], dict[str, int]]:
+    """Return the rows for the next request, by file, and by name where in the tables they end."""
+    rows: dict[Path, list[dict[str, Any]]] = {}
+    ends: dict[str, int] = {}
+    names = [name for name in list(tables.known)[:MOST_PLOTS] if tables.known[name].lacks]
+    for name in names:
+        # Of rows of four bytes, the shortest, each is this many times as long in JSON.
+        growth = 6 + len(json.dumps(name.rpartition("/")[2])) / 4
+        most = int(min(_PLOT, _REQUEST / len(names)) / growth)
+        some, ends[name] = tables.unsent(name, most)
+        if some:
+            rows[tables.path(name)] = some
+    return rows, ends

@@ -1,0 +1,232 @@
+"""
+Where a DVCLive tracker's settings come from: what is given, a `Live`, the environment, DVC's files.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urljoin
+
+from asynccb._ground.environment import switch, switch_setting, text_setting
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.dvclive.repository import (
+    Repository,
+    find_repository,
+    studio_setting,
+    studio_token,
+    without_user,
+)
+from asynccb.trackers.shared.addresses import quoted, server_parts
+
+logger = logging.getLogger("asynccb")
+
+LogModel: TypeAlias = Literal["true", "all", "false"]
+
+_STUDIO: Final = "https://studio.datachain.ai"
+_ODD_IN_NAME: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{|^[.-]|\.$|\.lock$")
+"""What Git takes in no part of a reference, or `dvc` for an option."""
+_TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
+_FALSE: Final = frozenset({"", "0", "OFF", "NO", "FALSE"})
+
+
+@dataclass(frozen=True)
+class DVCLiveSettings:
+    """Hold a DVCLive tracker's settings as plain data; `DVCLiveCallback` says what they mean."""
+
+    enabled: bool
+    dir: str
+    """Absolute, as all paths here."""
+    origin: str
+    """Working directory of the training process."""
+    resume: bool
+    keeps: bool
+    """Whether a `Live` has seen to what the directory held before, and may write there, too."""
+    dvcyaml: str | None
+    save_dvc_exp: bool
+    exp_name: str | None
+    exp_message: str | None
+    log_model: LogModel
+    git: str | None
+    dvc: str | None
+    commit: str
+    studio: str | None
+    """Address that DVC Studio takes updates at; None where it is not to get any."""
+    studio_repo: str
+    opens: bool
+    """Whether Studio is told that the experiment begins: a `Live`, or `dvc exp run`, has not."""
+    ends: bool
+    """Whether the experiment is ended here, and not by its owner."""
+
+    @property
+    def root(self) -> str:
+        """What paths in Studio count from."""
+        return self.dvc or self.origin
+
+
+def resolve(given: Mapping[str, Any], live: Any, environ: Mapping[str, str]) -> DVCLiveSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    if live is not None:
+        given = {**given, **_of_live(live, given)}
+    origin = os.getcwd()
+    repository = find_repository(origin, environ)
+    in_pipeline = bool(environ.get("DVC_ROOT", "").strip())
+    in_exp_run = in_pipeline and bool(environ.get("DVC_EXP_BASELINE_REV", "").strip())
+    owned = live is not None and bool(getattr(live, "_inside_with", False))
+    saves = switch_setting("save_dvc_exp", given["save_dvc_exp"], "", {})
+    settings = DVCLiveSettings(
+        enabled=not switch(environ, "DVCLIVE_TEST"),
+        dir=_path("dir", given["dir"], origin),
+        origin=origin,
+        resume=_resumes(given["resume"], environ),
+        keeps=live is not None,
+        dvcyaml=_dvcyaml(given["dvcyaml"], origin),
+        save_dvc_exp=saves and not in_pipeline and not owned and repository.git is not None,
+        exp_name=_name(given["exp_name"], environ),
+        exp_message=text_setting("exp_message", given["exp_message"], "", {}),
+        log_model=_log_model(given["log_model"], environ),
+        git=repository.git,
+        dvc=repository.dvc,
+        commit=repository.commit,
+        studio=None,
+        studio_repo="",
+        opens=live is None and not in_exp_run,
+        ends=not owned and not in_exp_run,
+    )
+    return _with_studio(settings, repository, environ)
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether a variable asks for it, or the working directory lies in a DVC repository."""
+    names = ("DVC_STUDIO_TOKEN", "STUDIO_TOKEN", "DVC_EXP_NAME", "DVC_ROOT")
+    asked = any(environ.get(name, "").strip() for name in names)
+    asked |= environ.get("HF_DVCLIVE_LOG_MODEL", "").strip().upper() not in _FALSE
+    return asked or find_repository(os.getcwd(), environ).dvc is not None
+
+
+def _of_live(live: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a `Live` says; refuse what is none, and settings beside one."""
+    if not any((c.__module__, c.__name__) == ("dvclive.live", "Live") for c in type(live).__mro__):
+        raise ConfigurationError(f"live is a {type(live).__name__}; it takes a dvclive.Live")
+    beside = [name for name, default in DEFAULTS.items() if given[name] != default]
+    if beside:
+        raise ConfigurationError(f"give {', '.join(beside)} to the Live, or no live")
+    return {
+        "dir": live.dir,
+        "resume": bool(getattr(live, "_resume", False)),
+        "dvcyaml": getattr(live, "_dvcyaml", None) or None,
+        "save_dvc_exp": bool(getattr(live, "_save_dvc_exp", False)),
+        "exp_name": getattr(live, "_exp_name", None),
+        "exp_message": getattr(live, "_exp_message", None),
+    }
+
+
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "dir": "dvclive",
+    "resume": None,
+    "dvcyaml": "dvc.yaml",
+    "save_dvc_exp": True,
+    "exp_name": None,
+    "exp_message": None,
+}
+"""Settings that a `Live` has, too."""
+
+
+def _path(name: str, value: object, origin: str) -> str:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ConfigurationError(f"{name} is {value!r}; it takes a path")
+    path = os.fspath(value)
+    if isinstance(path, bytes) or "://" in path:
+        raise ConfigurationError(f"{name} is {value!r}; it takes the path of a local directory")
+    return os.path.normpath(os.path.join(origin, os.path.expanduser(path)))
+
+
+def _dvcyaml(value: object, origin: str) -> str | None:
+    if value is None or value is False:
+        return None
+    path = _path("dvcyaml", value, origin)
+    if os.path.basename(path) != "dvc.yaml":
+        raise ConfigurationError(
+            f"dvcyaml is {value!r}; it takes None, or a path that ends in dvc.yaml"
+        )
+    return path
+
+
+def _resumes(value: object, environ: Mapping[str, str]) -> bool:
+    return switch_setting("resume", value, "DVCLIVE_RESUME", environ)
+
+
+def _name(value: object, environ: Mapping[str, str]) -> str | None:
+    name = text_setting("exp_name", value, "DVC_EXP_NAME", environ)
+    if name is not None and _ODD_IN_NAME.search(name):
+        raise ConfigurationError(
+            f"exp_name (or DVC_EXP_NAME) is {name!r}; it takes a name that Git takes for a branch, "
+            "without slashes"
+        )
+    return name
+
+
+def _log_model(value: object, environ: Mapping[str, str]) -> LogModel:
+    text = environ.get("HF_DVCLIVE_LOG_MODEL", "").strip() if value is None else value
+    if text is True or (isinstance(text, str) and text.upper() in _TRUE):
+        return "true"
+    if text is False or (isinstance(text, str) and text.upper() in _FALSE):
+        return "false"
+    if isinstance(text, str) and text.lower() == "all":
+        return "all"
+    raise ConfigurationError(
+        f"log_model (or HF_DVCLIVE_LOG_MODEL) is {text!r}; it takes True, False or 'all'"
+    )
+
+
+def _with_studio(
+    settings: DVCLiveSettings, repository: Repository, environ: Mapping[str, str]
+) -> DVCLiveSettings:
+    """Add where Studio is; there is none without a token, and none where it is told to be off."""
+    off = (studio_setting("offline", repository.dvc, environ) or "").upper() in _TRUE
+    if switch(environ, "DVC_STUDIO_OFFLINE") or off or not studio_token(repository.dvc, environ):
+        return settings
+    names = ("DVC_STUDIO_REPO_URL", "STUDIO_REPO_URL")
+    given = next((v for name in names if (v := environ.get(name, "").strip())), None)
+    repo = given or studio_setting("repo_url", repository.dvc, environ) or repository.remote
+    if repo is None:
+        logger.warning(
+            "DVCLive: DVC Studio gets no updates, since no Git remote says which repository this "
+            "is; set DVC_STUDIO_REPO_URL"
+        )
+        return settings
+    repo_url = without_user(repo)
+    if not repo_url:
+        raise ConfigurationError(
+            "DVC_STUDIO_REPO_URL (or repo_url in the studio section of DVC's configuration) is no "
+            "address of a repository, such as https://host/owner/name or git@host:owner/name"
+        )
+    url = environ.get("DVC_STUDIO_URL", "").strip()
+    url = url or studio_setting("url", repository.dvc, environ) or _STUDIO
+    return replace(settings, studio=_studio_address(url, environ), studio_repo=repo_url)
+
+
+def _studio_address(url: str, environ: Mapping[str, str]) -> str:
+    """Return where DVC Studio takes updates, below its address."""
+    try:
+        address = urljoin(url, environ.get("STUDIO_ENDPOINT", "").strip() or "api/live")
+    except ValueError:
+        address = ""
+    if server_parts(address) is None:
+        raise ConfigurationError(
+            f"the address of DVC Studio{quoted(url)} is none: it takes one such as {_STUDIO} "
+            "(in DVC_STUDIO_URL, or url in the studio section of DVC's configuration)"
+        )
+    return without_user(address)
+
+
+def relative(path: str | Path, root: str | Path) -> str:
+    """Return a path as DVC's files and Studio have it: relative to a root, with slashes."""
+    return Path(os.path.relpath(path, root)).as_posix()

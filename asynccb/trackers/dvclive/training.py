@@ -1,0 +1,63 @@
+"""
+What the DVCLive tracker does in the training process: keep the final model, tell a given `Live`.
+
+Promises: nothing here waits for the device, but for the model's files at the very end, as the
+vendor's own callback has it. A `Live` hears of what was written when all is delivered, so that its
+own end sums up the whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from asynccb._ground.events import Event
+from asynccb._publishing.training_sides import TrainingSide
+from asynccb.trackers.dvclive.folder import flat, nested
+from asynccb.trackers.dvclive.settings import DVCLiveSettings
+from asynccb.trackers.names import clean
+from asynccb.trackers.shared.models import write_final_model
+
+FINAL_MODEL: Final = ".dvclive-final-model"
+"""Below `output_dir`, until the companion has taken it."""
+
+
+class DVCLiveTraining(TrainingSide):
+    """Write the model that is uploaded in the end; bring a `Live` up to date."""
+
+    def __init__(self, settings: DVCLiveSettings, live: Any) -> None:
+        self._live = live
+        self._summary = Path(settings.dir, "metrics.json")
+        self._params: dict[str, Any] = {}
+        if live is not None:
+            self._listen(Event.TRAIN_BEGIN, self._keep_params)
+        if settings.log_model == "true":
+            self._listen(Event.TRAIN_END, self._write_model)
+
+    def _listen(self, event: Event, hook: Callable[..., None]) -> None:
+        setattr(self, event, hook)  # on the instance: what is not wanted costs no event anything
+
+    def close(self) -> None:
+        """Give the `Live` what it would know had it logged all this itself."""
+        if self._live is None or self.tell is None:
+            return
+        try:
+            summary = json.loads(self._summary.read_bytes())
+        except (OSError, ValueError):
+            return  # nothing was logged
+        self._live.summary = nested({**flat(self._live.summary), **flat(summary)})
+        self._live.step = summary.get("step", self._live.step)
+        if self._params:
+            self._live.log_params(self._params)
+
+    def _keep_params(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._params = clean(args.to_dict())
+
+    def _write_model(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the model as it is in the end, on the rank that serves the tracker."""
+        if self.tell is None or kwargs.get("model") is None or args.output_dir is None:
+            return
+        instead = "log checkpoints with HF_DVCLIVE_LOG_MODEL=all"
+        write_final_model(Path(args.output_dir, FINAL_MODEL), kwargs, instead)

@@ -1,0 +1,70 @@
+"""
+What metrics are called in DVCLive, and where that puts their files.
+
+Names are those of transformers' callback: `train_` and `eval_` become folders wherever they stand
+in a name, `test_` stays. A name is a path below `plots/metrics`, so what cannot be one is replaced,
+and a checksum keeps it apart from others. Promises: pure; the same name gives the same path.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from asynccb.trackers.names import scalars
+
+_ODD: Final = re.compile(r'[\x00-\x1f\x7f"\\]')
+_LONGEST: Final = 180
+"""Bytes of one part of a path; file systems take 255, suffixes included."""
+_COLUMNS: Final = ("step", "timestamp")
+"""What DVCLive itself calls columns; a metric's own is the last part of its name."""
+_LINE_BREAKS: Final = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+
+
+@lru_cache(maxsize=4096)
+def metric_name(name: str) -> str:
+    """Return the name under which a logged value is shown: parts of a path, with slashes."""
+    shown = name.replace("train_", "train/").replace("eval_", "eval/")
+    shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
+    parts = [_part(part) for part in shown.split("/")]
+    safe = "/".join(parts)
+    if safe != shown:
+        parts[-1] += f"_{zlib.crc32(shown.encode()):08x}"
+    elif parts[-1] in _COLUMNS:
+        parts[-1] += "_"
+    return "/".join(parts)
+
+
+def _part(part: str) -> str:
+    plain = _ODD.sub("_", part)
+    if plain in ("", ".", ".."):
+        return "_"
+    return plain.encode()[:_LONGEST].decode("utf-8", "ignore")
+
+
+def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, float | str], list[str]]:
+    """Return numbers and texts by the names to be shown, and the names of all other values."""
+    numbers, others = scalars(logs)
+    kept: dict[str, float | str] = {}
+    for name, value in logs.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            kept[metric_name(name)] = value
+        elif name in numbers:
+            kept[metric_name(name)] = numbers[name]
+        elif isinstance(value, str):
+            kept[metric_name(name)] = value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return kept, [name for name in others if not isinstance(logs[name], str | int)]
+
+
+def cell(value: float | str) -> str:
+    """Return a value as a table has it, on one line; quoted as CSV where it has to be."""
+    if not isinstance(value, str):
+        return repr(value)
+    text = _LINE_BREAKS.sub(" ", value)
+    if "\t" in text or '"' in text:
+        text = text.replace('"', '""')
+        return f'"{text}"'
+    return text

@@ -1,0 +1,240 @@
+"""
+Flyte: the training's checkpoints in the task's store, and its log history as a Deck.
+
+Runs in the training process, because a task's surroundings are that process's; everything that
+takes time runs on threads. Promises: a checkpoint that was cut off while it was uploaded is never
+restored; a task that is killed leaves the Deck that was published last.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import anyio.to_thread
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._publishing.training_sides import TrainingSide
+from asynccb._state.run_description import RunStatus
+from asynccb.callbacks.base import Placement
+from asynccb.trackers.base import Tracker
+from asynccb.trackers.flyte.deck import TITLE, LogHistory
+from asynccb.trackers.flyte.files import CheckpointSync
+from asynccb.trackers.flyte.slots import newest_whole, put_back
+from asynccb.trackers.flyte.task import current_task
+from asynccb.trackers.shared.packages import is_installed, require
+
+if TYPE_CHECKING:
+    from asynccb._state.control import TrainerControl
+    from asynccb._state.trainer_state import TrainerState
+    from asynccb.arguments.training_arguments import TrainingArguments
+
+logger = logging.getLogger("asynccb")
+
+PUBLISHED: Final = 10.0
+"""Least seconds between two uploads of the Deck, which is written anew each time."""
+
+
+class FlyteCallback(Tracker):
+    """
+    Save checkpoints in a Flyte task's store and show the log history in its Deck.
+
+    Make it in the task, on the thread that Flyte has started it on, and ask it for the checkpoint
+    of an attempt that has failed before the training begins:
+
+        @flytekit.task(retries=3, enable_deck=True)
+        def train() -> None:
+            flyte = asynccb.FlyteCallback()
+            args = asynccb.TrainingArguments("out", save_steps=100)
+            with asynccb.Trainer(model, args, callbacks=[flyte]) as trainer:
+                trainer.train(resume_from_checkpoint=flyte.restore_checkpoint(args.output_dir))
+
+    With `sync_checkpoints` every checkpoint is uploaded, one at a time: one that waits while a
+    newer one is saved is left out. The store keeps the last two. transformers uploads them over one
+    another, so that an attempt may find a mixture. With `save_log_history` the Deck "Log History"
+    has a chart for each metric and the last logs; it is published at most every ten seconds, and at
+    the end of the training. The task needs `enable_deck=True` for it, and neither pandas nor the
+    Deck plugin.
+
+    Outside a task it does nothing, which it says. Raises `ConfigurationError` where `flytekit` is
+    not installed (the extra `flyte`). `ASYNCCB_OFFLINE` leaves it alone: no later sync could upload
+    a checkpoint for another attempt.
+    """
+
+    name: ClassVar[str] = "flyte"
+    placement: Placement = "thread"
+    local: bool = True
+    interval: ClassVar[float] = 0.5
+
+    def __init__(self, save_log_history: bool = True, sync_checkpoints: bool = True) -> None:
+        require("flytekit", "flyte", type(self).__name__)
+        for given in (save_log_history, sync_checkpoints):
+            if not isinstance(given, bool):
+                raise ConfigurationError(
+                    f"save_log_history and sync_checkpoints take True or False, not {given!r}"
+                )
+        self._given = {"save_log_history": save_log_history, "sync_checkpoints": sync_checkpoints}
+        self._task = current_task()
+        self.enabled = self._task is not None
+        if self._task is None:
+            logger.warning("FlyteCallback does nothing: no Flyte task runs on this thread")
+        self._draws = save_log_history and self._may("draws", "log history", "enable_deck=True")
+        self._history = LogHistory()
+        self._published = 0.0
+        self._changed = self._drawn = False
+        self._publishing: threading.Thread | None = None
+        self.beat = PUBLISHED if self._draws else None
+        self._sync: CheckpointSync | None = None
+        if sync_checkpoints and self._may("saves", "checkpoint", "a platform that stores them"):
+            assert self._task is not None
+            self._sync = CheckpointSync(self._task.save)
+            self.training_side = _Side(self._sync)
+        if self._draws and self._task is not None and self._task.output:
+            self.address = f"{self._task.output.rstrip('/')}/deck.html"
+
+    def _may(self, ability: str, what: str, needed: str) -> bool:
+        """Tell whether the task can do something; say so where one that there is cannot."""
+        if self._task is not None and not getattr(self._task, ability):
+            logger.warning("Flyte gets no %s: the task needs %s", what, needed)
+        return self._task is not None and bool(getattr(self._task, ability))
+
+    @classmethod
+    def is_configured(cls, environ: Mapping[str, str]) -> bool:
+        """Tell whether a task of Flyte runs in this process, on a cluster."""
+        return bool(environ.get("FLYTE_INTERNAL_EXECUTION_ID")) and is_installed("flytekit")
+
+    def restore_checkpoint(self, directory: str | Path) -> str | None:
+        """
+        Return the last checkpoint of an attempt that failed, as a folder below `directory`.
+
+        None where there is none, or none was uploaded whole. It is uploaded again for the next
+        attempt, beside the training. Blocks for the download; for the task's thread. Raises what
+        the store raises where it cannot be read, rather than have the training begin anew.
+        """
+        if self._task is None or self._sync is None:
+            return None
+        downloaded = self._task.restore()
+        found = None if downloaded is None else newest_whole(downloaded)
+        if found is None:
+            if downloaded is not None:
+                logger.warning("the earlier attempt has left no checkpoint that is whole")
+            return None
+        slot, manifest = found
+        path = put_back(slot, manifest, Path(directory))
+        self._sync.take(path, manifest.step)
+        return str(path)
+
+    async def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the history of the training that is resumed."""
+        if self._history.count == 0:
+            for entry in state.log_history:
+                self._add(int(entry.get("step", 0)), entry)
+
+    async def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the logs to the history."""
+        self._add(state.global_step, logs or {})
+
+    async def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Publish the whole history."""
+        await self._publish_last()
+
+    async def flush(self) -> None:
+        """Publish the history, if it was not for a while, and wait for nothing."""
+        if time.monotonic() - self._published >= PUBLISHED:
+            self._publish()
+
+    async def heartbeat(self) -> None:
+        """Publish what came since."""
+        await self.flush()
+
+    async def finish(self, status: RunStatus) -> None:
+        """Publish what came last, and wait until the last checkpoint is stored."""
+        await self._publish_last()
+        if self._sync is not None:
+            await anyio.to_thread.run_sync(self._sync.finish, abandon_on_cancel=True)
+
+    async def close(self) -> None:
+        """Leave what is not stored yet, and say so."""
+        if self._sync is not None:
+            self._sync.leave()
+
+    def state(self) -> dict[str, Any]:
+        """Return the settings; what else it needs is in the task's store."""
+        return {"args": dict(self._given), "attributes": {}}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self._given.values(),)
+
+    def _add(self, step: int, logs: Mapping[str, Any]) -> None:
+        if self._draws:
+            self._history.add(step, {name: logs[name] for name in logs if name != "step"})
+            self._changed = True
+
+    def _publish(self) -> None:
+        """Publish on a thread what has changed, unless that is under way: the store may be slow."""
+        if self._changed and not (self._publishing and self._publishing.is_alive()):
+            assert self._task is not None
+            self._changed = False
+            self._published = time.monotonic()
+            self._publishing = threading.Thread(
+                target=self._task.call, args=(self._draw,), name="asynccb-deck", daemon=True
+            )
+            self._publishing.start()
+
+    async def _publish_last(self) -> None:
+        """Publish what has changed, and wait for that."""
+        await self._published_all()
+        self._publish()
+        await self._published_all()
+
+    async def _published_all(self) -> None:
+        if self._publishing is not None:
+            await anyio.to_thread.run_sync(self._publishing.join, abandon_on_cancel=True)
+
+    def _draw(self) -> None:
+        """Publish the task's decks, with ours among them; flytekit logs what goes wrong there."""
+        from flytekit.deck import Deck
+
+        if not self._drawn:
+            self._drawn = True
+            history = self._history
+
+            class _LogHistoryDeck(Deck):  # type: ignore[misc]  # without types where it is missing
+                """Draw the history when it is written, by us or by flytekit at the task's end."""
+
+                @property
+                def html(self) -> str:
+                    return history.render()
+
+            _LogHistoryDeck(TITLE)
+        Deck.publish()
+
+
+class _Side(TrainingSide):
+    """Take a checkpoint as soon as it is saved, before it can be rotated away."""
+
+    def __init__(self, sync: CheckpointSync) -> None:
+        self._sync = sync
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Link the files of the checkpoint, on the rank that serves the callback."""
+        if self.tell is not None:
+            path = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            self._sync.take(path, state.global_step)

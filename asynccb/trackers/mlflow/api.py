@@ -1,0 +1,212 @@
+"""
+The MLflow REST protocol 2.0: experiments, runs and batches, over one `Client`.
+
+Facts are those of MLflow 3.17. Promises: asking twice does what asking once does, so that every
+call may be made again after a `TransientError`. Knows nothing of callbacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from asynccb._ground.exceptions import AccessError, RejectedError
+from asynccb.delivery.client import Client
+
+API: Final = "api/2.0/mlflow"
+RUN_KEY_TAG: Final = "asynccb.run_key"
+"""Tag that tells our run from others: the server chooses the run id, and its answer may be lost."""
+
+RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+class Point(msgspec.Struct, frozen=True, gc=False):
+    """Hold one value of a metric; `timestamp` in milliseconds, an integer or the server takes 0."""
+
+    key: str
+    value: float | str
+    timestamp: int
+    step: int
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False):
+    """Hold a parameter or a tag; the value is text, or the server drops the rest of the request."""
+
+    key: str
+    value: str
+
+
+class RunInfo(msgspec.Struct, frozen=True):
+    """Hold what the server says about a run."""
+
+    run_id: str
+    experiment_id: str
+    artifact_uri: str = ""
+    lifecycle_stage: str = "active"
+
+
+class _Run(msgspec.Struct):
+    info: RunInfo
+
+
+class _RunAnswer(msgspec.Struct):
+    run: _Run
+
+
+class _SearchAnswer(msgspec.Struct):
+    runs: list[_Run] = []
+
+
+class _Experiment(msgspec.Struct):
+    experiment_id: str
+    lifecycle_stage: str = "active"
+
+
+class _ExperimentAnswer(msgspec.Struct):
+    experiment: _Experiment
+
+
+Entity: TypeAlias = Point | Pair
+Kind: TypeAlias = Literal["metrics", "params", "tags"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Say how much one request, and one run, may hold (MLflow 3.17); a host may have others."""
+
+    metrics: int = 1000
+    pairs: int = 100
+    size: int = 900_000
+    """Bytes; 1 MB is documented, and enforced by Databricks."""
+    params: int | None = None
+    """Parameters of a run."""
+
+
+class MLflowServer:
+    """
+    Talk to one server.
+
+    Besides `TransientError`, calls raise `AccessError` where nothing can go on: no such server, run
+    or experiment, or one that was deleted.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def experiment(self, name: str) -> str:
+        """Return the id of the experiment of that name, and create it where there is none."""
+        found = await self._find_experiment(name) or await self._create_experiment(name)
+        if found.lifecycle_stage != "active":
+            raise AccessError(
+                f"the MLflow experiment {name!r} is deleted but still owns its name: restore it "
+                f"with `mlflow experiments restore --experiment-id {found.experiment_id}`, or "
+                "choose another name"
+            )
+        return found.experiment_id
+
+    async def _find_experiment(self, name: str) -> _Experiment | None:
+        query = {"experiment_name": name}
+        try:
+            answer = await self.client.get(f"{API}/experiments/get-by-name", query)
+        except RejectedError as error:
+            if error.code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise AccessError(f"no MLflow server takes this request: {error}") from error
+        return _shaped(answer, _ExperimentAnswer).experiment
+
+    async def _create_experiment(self, name: str) -> _Experiment:
+        try:
+            answer = await self.client.post(f"{API}/experiments/create", {"name": name})
+        except RejectedError as error:
+            # Someone else, or a request of ours whose answer was lost, has created it meanwhile.
+            exists = error.code == "RESOURCE_ALREADY_EXISTS"
+            found = await self._find_experiment(name) if exists else None
+            if found is None:
+                raise AccessError(f"the experiment cannot be created: {error}") from error
+            return found
+        return _shaped(answer, _Experiment)
+
+    async def run_with_key(
+        self,
+        key: str,
+        experiment_id: str,
+        *,
+        start_time: int,
+        name: str | None,
+        tags: Mapping[str, str],
+    ) -> RunInfo:
+        """
+        Return the run tagged with the key, and create it where there is none.
+
+        The server would make another run each time it is asked; so it is always searched first.
+        `start_time` is in milliseconds.
+        """
+        query = {
+            "experiment_ids": [experiment_id],
+            "filter": f"tags.`{RUN_KEY_TAG}` = '{key}'",
+            "max_results": 1,
+        }
+        found = _shaped(await self._demand("runs/search", query), _SearchAnswer).runs
+        if found:
+            return found[0].info
+        request = {
+            "experiment_id": experiment_id,
+            "start_time": start_time,
+            "tags": pairs({**tags, RUN_KEY_TAG: key}),
+            **({"run_name": name} if name else {}),
+        }
+        return _shaped(await self._demand("runs/create", request), _RunAnswer).run.info
+
+    async def run(self, run_id: str) -> RunInfo:
+        """Return the run of that id; `AccessError` where there is none, or it was deleted."""
+        try:
+            answer = await self.client.get(f"{API}/runs/get", {"run_id": run_id})
+        except RejectedError as error:
+            raise AccessError(f"the MLflow run {run_id} cannot be continued: {error}") from error
+        info = _shaped(answer, _RunAnswer).run.info
+        if info.lifecycle_stage != "active":
+            raise AccessError(
+                f"the MLflow run {run_id} was deleted: restore it with "
+                f"`mlflow runs restore --run-id {run_id}`, then deliver what is kept"
+            )
+        return info
+
+    async def update(self, run_id: str, state: RunState, end_time: int | None = None) -> None:
+        """Set the state of a run, and its end in milliseconds; an ended run takes metrics too."""
+        end = {} if end_time is None else {"end_time": end_time}
+        await self._demand("runs/update", {"run_id": run_id, "status": state, **end})
+
+    async def log(self, run_id: str, kind: Kind, entities: Sequence[Entity]) -> None:
+        """
+        Store points, parameters or tags, at most as many as `Limits` says.
+
+        Raises `RejectedError` where one of them is refused, and none is stored then: parameters
+        are written once, so that one that has another value already has its whole request refused.
+        Sending a point again stores nothing (SQL stores: run, key, timestamp, step and value make
+        the primary key).
+        """
+        await self.client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
+
+    async def _demand(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post what nothing can go on without: a refusal is an `AccessError`."""
+        try:
+            return await self.client.post(f"{API}/{path}", body)
+        except RejectedError as error:
+            raise AccessError(str(error)) from error
+
+
+def pairs(values: Mapping[str, str]) -> list[Pair]:
+    """Return a mapping as the server takes parameters and tags."""
+    return [Pair(key, value) for key, value in values.items()]
+
+
+def _shaped(answer: Any, shape: type[T]) -> T:
+    """Return an answer as a structure; raise `AccessError` where no MLflow server gives it."""
+    try:
+        return msgspec.convert(answer, shape)
+    except msgspec.ValidationError as error:
+        raise AccessError(f"this is no answer of an MLflow server: {error}") from error

@@ -1,0 +1,121 @@
+"""
+What an MLflow run has still to be told.
+
+Promises: things go out one request at a time, in this order: tags, parameters, metrics, state; each
+is kept until the server has acknowledged it, so that `send` may be called again after any failure
+and sends no more than the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+from asynccb._ground.exceptions import FaultError, RejectedError
+from asynccb.delivery.queue import PATIENCE, Queue, json_size
+from asynccb.trackers.mlflow.api import (
+    Entity,
+    Kind,
+    Limits,
+    MLflowServer,
+    Pair,
+    Point,
+    RunInfo,
+    RunState,
+    pairs,
+)
+from asynccb.trackers.mlflow.values import metric_key, metric_value
+
+E = TypeVar("E", Point, Pair)
+
+
+class Reject(Protocol):
+    """What is called with a record that the server does not take."""
+
+    def __call__(self, what: str, why: str, *, cause: str, record: Entity | None) -> None: ...
+
+
+class _Ending(NamedTuple):
+    state: RunState
+    end_time: int | None
+
+
+class Outbox:
+    """Gather what is to be sent to one run."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._tags = self._of_pairs(limits)
+        self._params = self._of_pairs(limits)
+        # Keys are ASCII by now, so that 1,000 points have at most 350 kB: no bytes to count.
+        self._points = Queue[Point](limits.metrics, repeatable=True)
+        self._state: _Ending | None = None
+        self._failures = 0  # of the server over the state, in a row
+
+    @staticmethod
+    def _of_pairs(limits: Limits) -> Queue[Pair]:
+        return Queue(limits.pairs, size=limits.size, measure=json_size, repeatable=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._points or self._params or self._tags or self._state)
+
+    def add_metrics(self, values: Mapping[str, float], timestamp: int, step: int) -> None:
+        """Add one point for each value; `timestamp` in milliseconds."""
+        self._points.extend(
+            Point(metric_key(name), metric_value(value), timestamp, step)
+            for name, value in values.items()
+        )
+
+    def add_params(self, values: Mapping[str, str]) -> None:
+        """Add parameters, under keys that the server takes."""
+        self._params.extend(pairs(values))
+
+    def add_tags(self, values: Mapping[str, str]) -> None:
+        """Add tags, under keys that the server takes."""
+        self._tags.extend(pairs(values))
+
+    def set_state(self, state: RunState, end_time: int | None = None) -> None:
+        """Set the run's state, in place of one not sent yet; `end_time` in milliseconds."""
+        self._state = _Ending(state, end_time)
+
+    async def send(self, server: MLflowServer, run: RunInfo, reject: Reject) -> None:
+        """Send everything; call `reject` for each record that the server does not take."""
+        # One by one, because one refused parameter has everything in its request refused.
+        await _send(self._tags, "tags", server, run, partial(_reject, reject, "tag"))
+        await _send(self._params, "params", server, run, partial(_reject, reject, "parameter"))
+        await _send(self._points, "metrics", server, run, partial(_reject, reject, "metric"))
+        if self._state is not None:
+            await self._send_state(self._state, server, run, reject)
+            self._state = None
+
+    async def _send_state(
+        self, ending: _Ending, server: MLflowServer, run: RunInfo, reject: Reject
+    ) -> None:
+        try:
+            await server.update(run.run_id, ending.state, ending.end_time)
+        except FaultError as error:
+            self._failures += 1
+            if ending.state != "RUNNING" or self._failures < PATIENCE:
+                raise
+            # No end of a run is given up, but that it runs is worth holding nothing up for.
+            record = Pair("status", ending.state)
+            reject("the state RUNNING", str(error), cause=f"state {error.cause}", record=record)
+        self._failures = 0
+
+
+class _Refuse(Protocol):
+    def __call__(self, entity: Point | Pair, error: RejectedError, /) -> None: ...
+
+
+async def _send(
+    queue: Queue[E], kind: Kind, server: MLflowServer, run: RunInfo, refuse: _Refuse
+) -> None:
+    async def post(batch: Sequence[E]) -> None:
+        await server.log(run.run_id, kind, batch)
+
+    # A run that is gone refuses every record: tell it from a bad record before looking for one.
+    await queue.send(post, refuse, verify=partial(server.run, run.run_id))
+
+
+def _reject(reject: Reject, what: str, entity: Entity, error: RejectedError) -> None:
+    reject(f"the {what} {entity.key!r}", str(error), cause=f"{what} {error.cause}", record=entity)

@@ -1,0 +1,207 @@
+"""
+One run told to a server that speaks MLflow's protocol: what every such tracker has in common.
+
+A tracker owns one of these and hands it what its hooks get. Promises: a run is created once; each
+point is sent with the step, the time and the value of its record, whatever was retried or replayed;
+nothing that the server would not take is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
+from asynccb.trackers.mlflow.outbox import Outbox, Reject
+from asynccb.trackers.mlflow.settings import MLflowSettings
+from asynccb.trackers.mlflow.values import PARAMETER_LENGTH, entity_key, text_value
+from asynccb.trackers.names import flatten, run_config
+
+logger = logging.getLogger("asynccb")
+
+_STATES: Final[dict[RunStatus, RunState]] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "crashed": "FAILED",
+    "killed": "KILLED",
+}
+_EXPERIMENT: Final = "Default"
+"""The experiment that every MLflow server starts with."""
+
+
+class MLflowRun:
+    """
+    Gather what a run's server is to be told, and tell it.
+
+    `ends` says whether the run's state is ours to set. `found` is called once the run is known.
+    """
+
+    def __init__(
+        self,
+        settings: MLflowSettings,
+        reject: Callable[..., None],
+        *,
+        limits: Limits | None = None,
+        ends: bool = True,
+        found: Callable[[RunInfo], None],
+    ) -> None:
+        self._settings = settings
+        self._reject: Reject = reject
+        self._limits = limits or Limits()
+        self._ends = ends
+        self._found = found
+        self._outbox = Outbox(self._limits)
+        self._server: MLflowServer | None = None
+        self._description: RunDescription | None = None
+        self._introduced = False
+        self.info: RunInfo | None = None
+        """What the server says about the run, once it is found or made."""
+
+    def describe(self, run: RunDescription) -> None:
+        """Take the description of the run."""
+        self._description = run
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._outbox)
+
+    def begin_training(self) -> None:
+        """Queue parameters and tags; a run that is continued runs again."""
+        self._introduce()
+        self._set_state("RUNNING")
+
+    def end_training(self, time: int) -> None:
+        """Queue the end of the run; the server takes what is logged after it all the same."""
+        self._set_state("FINISHED", time)
+
+    def add(self, numbers: Mapping[str, float], step: int, time: int) -> None:
+        """Queue a point for each number; `time` in nanoseconds."""
+        if not self._introduced:
+            self._introduce()
+        self._outbox.add_metrics(numbers, time // 1_000_000, int(step))
+
+    async def begin(self, client: Client) -> None:
+        """Find or create the experiment and the run."""
+        self._server = MLflowServer(client)
+        if self.info is None:
+            self._adopt(await self._find(self._server))
+
+    async def send(self) -> None:
+        """Send what is queued; `begin` must have returned."""
+        assert self._server is not None
+        assert self.info is not None
+        await self._outbox.send(self._server, self.info, self._reject)
+
+    def finish(self, status: RunStatus, time: int) -> None:
+        """Queue the run's final state, unless nothing ever happened in it."""
+        if self.info is not None or self._outbox:
+            self._set_state(_STATES[status], time)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the run, once the server has made it, and where that is."""
+        run = None if self.info is None else msgspec.to_builtins(self.info)
+        return {"run_info": run, "tracking_uri": self._settings.tracking_uri}
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run, unless the settings name another one, or another server."""
+        settings, run = self._settings, attributes.get("run_info") or {}
+        given = None if settings.nested_run else settings.run_id
+        same_server = attributes.get("tracking_uri") == settings.tracking_uri
+        if same_server and given in (None, run.get("run_id")):
+            self.restore(attributes)
+            return True
+        logger.warning(
+            "MLflow: the interrupted training logged elsewhere (%s, run %s), as the settings were; "
+            "the resumed one does not go on there",
+            *(attributes.get("tracking_uri"), run.get("run_id")),
+        )
+        return False
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take back the run."""
+        info = attributes.get("run_info")
+        if info is not None:
+            self._introduced = True
+            self._adopt(msgspec.convert(info, RunInfo))
+
+    @property
+    def _run(self) -> RunDescription:
+        assert self._description is not None  # or no hook has been called
+        return self._description
+
+    def _adopt(self, info: RunInfo) -> None:
+        self.info = info
+        self._found(info)
+
+    def _set_state(self, state: RunState, time: int | None = None) -> None:
+        if self._ends:
+            self._outbox.set_state(state, None if time is None else time // 1_000_000)
+
+    def _introduce(self) -> None:
+        """Queue what describes the run."""
+        self._introduced = True
+        self._outbox.add_tags(self._settings.tags)
+        self._outbox.add_params(self._params())
+
+    def _params(self) -> dict[str, str]:
+        config = run_config(self._run)
+        if self._settings.flatten_params:
+            config = flatten(config)
+        params: dict[str, str] = {}
+        for name, value in config.items():
+            key, text = entity_key(name), text_value(value)
+            if len(text) > PARAMETER_LENGTH:
+                self._leave_out(
+                    name,
+                    f"its value has {len(text)} characters, and MLflow takes {PARAMETER_LENGTH}; "
+                    "set flatten_params=True or MLFLOW_FLATTEN_PARAMS=1 if it is nested",
+                )
+            else:
+                params.setdefault(key, text)
+        return self._as_many_as_allowed(params)
+
+    def _as_many_as_allowed(self, params: dict[str, str]) -> dict[str, str]:
+        """Leave out parameters beyond the number that is asked for, and the server's limit."""
+        wanted = list(params.items())[: self._settings.max_log_params]
+        most = self._limits.params
+        for name, _ in wanted[most:] if most is not None else ():
+            self._leave_out(name, f"the server takes {most} parameters a run")
+        return dict(wanted[:most])
+
+    def _leave_out(self, name: str, why: str) -> None:
+        self._reject(f"the parameter {name!r}", why, cause=f"parameter: {why}", record=None)
+
+    async def _find(self, server: MLflowServer) -> RunInfo:
+        settings, tags = self._settings, self._source_tags()
+        experiment = settings.experiment_name
+        if settings.run_id is not None:
+            given = await server.run(settings.run_id)
+            if not settings.nested_run:
+                return given
+            tags["mlflow.parentRunId"] = given.run_id
+            if experiment is None:
+                return await self._make(server, given.experiment_id, tags)
+        experiment_id = await server.experiment(experiment or _EXPERIMENT)
+        return await self._make(server, experiment_id, tags)
+
+    async def _make(
+        self, server: MLflowServer, experiment_id: str, tags: Mapping[str, str]
+    ) -> RunInfo:
+        return await server.run_with_key(
+            self._run.key,
+            experiment_id,
+            start_time=self._run.started // 1_000_000,
+            name=getattr(self._run.args, "run_name", None),
+            tags=tags,
+        )
+
+    def _source_tags(self) -> dict[str, str]:
+        """Return the tags that MLflow's own pages show."""
+        tags = {"mlflow.user": self._run.user, "mlflow.source.name": self._run.script}
+        return {"mlflow.source.type": "LOCAL", **{key: tag for key, tag in tags.items() if tag}}

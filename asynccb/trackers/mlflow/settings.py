@@ -1,0 +1,228 @@
+"""
+Where an MLflow tracker's settings come from, and which are refused.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import SplitResult
+
+from asynccb._ground.environment import switch_setting, text_setting
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.mlflow.values import TAG_LENGTH, entity_key, text_value
+from asynccb.trackers.shared.addresses import kept, quoted, shown, split
+
+DAGSHUB: Final = "https://dagshub.com"
+
+_RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
+_HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
+_EXCERPT: Final = 200
+"""Characters of a variable that a message quotes."""
+_DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
+_SERVE: Final = "mlflow server --host 127.0.0.1 --port 5000"
+_THEN: Final = "and give http://127.0.0.1:5000 as the tracking URI"
+_NO_ADDRESS: Final = "is no address: it takes http(s)://host:port/prefix"
+
+
+@dataclass(frozen=True)
+class MLflowSettings:
+    """Hold an MLflow tracker's settings as plain data; `MLflowCallback` says what they mean."""
+
+    tracking_uri: str
+    experiment_name: str | None
+    run_id: str | None
+    tags: dict[str, str]
+    nested_run: bool
+    flatten_params: bool
+    max_log_params: int | None
+    log_artifacts: bool
+
+    def __post_init__(self) -> None:
+        if self.nested_run and self.run_id is None:
+            raise ConfigurationError(
+                "a nested MLflow run needs a parent: give its id as run_id= or MLFLOW_RUN_ID "
+                "(the run that is active in this process cannot be seen from the companion)"
+            )
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    return MLflowSettings(
+        tracking_uri=_tracking_uri(given["tracking_uri"], environ),
+        experiment_name=text_setting(
+            "experiment_name", given["experiment_name"], "MLFLOW_EXPERIMENT_NAME", environ
+        ),
+        run_id=_run_id(text_setting("run_id", given["run_id"], "MLFLOW_RUN_ID", environ)),
+        tags=_tags(given["tags"], environ.get("MLFLOW_TAGS", "")),
+        nested_run=switch_setting("nested_run", given["nested_run"], "MLFLOW_NESTED_RUN", environ),
+        flatten_params=switch_setting(
+            "flatten_params", given["flatten_params"], "MLFLOW_FLATTEN_PARAMS", environ
+        ),
+        max_log_params=_maximum(given["max_log_params"], environ.get("MLFLOW_MAX_LOG_PARAMS", "")),
+        log_artifacts=switch_setting(
+            "log_artifacts", given["log_artifacts"], "HF_MLFLOW_LOG_ARTIFACTS", environ
+        ),
+    )
+
+
+def is_azure(address: str) -> bool:
+    """Tell whether an address is an AzureML workspace's."""
+    return address.lower().startswith("azureml:")
+
+
+def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether an address is a repository's of DagsHub, or of the host that stands for it."""
+    host = split(environ.get("DAGSHUB_CLIENT_HOST", "").strip() or DAGSHUB)
+    parts = split(address)
+    if host is None or parts is None:
+        return False
+    ours = parts.netloc.rpartition("@")[2].lower() == host.netloc.lower()
+    return ours and parts.path.rstrip("/").endswith(".mlflow")
+
+
+def is_hosted(address: str, environ: Mapping[str, str]) -> bool:
+    """Tell whether a host speaks MLflow's protocol there for which there is a tracker."""
+    return is_azure(address) or is_dagshub(address, environ)
+
+
+def _run_id(value: str | None) -> str | None:
+    if value is not None and not _RUN_ID.fullmatch(value):
+        raise ConfigurationError(
+            f"run_id (or MLFLOW_RUN_ID) is {value!r}, which is no id of an MLflow run: copy it "
+            "from the run's page"
+        )
+    return value
+
+
+def _maximum(given: object, variable: str) -> int | None:
+    value = given if given is not None else variable.strip() or None
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ConfigurationError(
+        f"max_log_params (or MLFLOW_MAX_LOG_PARAMS) is {value!r}; it takes an integer from 0"
+    )
+
+
+def _tags(given: object, variable: str) -> dict[str, str]:
+    tags = given if given is not None else _decoded(variable)
+    if not isinstance(tags, Mapping):
+        raise ConfigurationError(f"tags are {tags!r}; they take a mapping of names to values")
+    return {_tag_name(name): _tag_value(name, value) for name, value in tags.items()}
+
+
+def _decoded(variable: str) -> object:
+    if not variable.strip():
+        return {}
+    try:
+        tags = json.loads(variable)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            f"MLFLOW_TAGS is {variable[:_EXCERPT]!r}, which is no JSON ({error}); it takes an "
+            'object such as {"team": "vision"}'
+        ) from None
+    if not isinstance(tags, dict):
+        raise ConfigurationError(
+            f"MLFLOW_TAGS is {variable[:_EXCERPT]!r}; it takes a JSON object such as "
+            '{"team": "vision"}'
+        )
+    return tags
+
+
+def _tag_name(name: object) -> str:
+    if not isinstance(name, str) or entity_key(name) != name:
+        nearest = f", such as {entity_key(name)!r}" if isinstance(name, str) else ""
+        raise ConfigurationError(
+            f"MLflow takes no tag named {name!r}: use at most 250 letters, digits, and _ - . : / "
+            f"or space{nearest}"
+        )
+    return name
+
+
+def _tag_value(name: str, value: object) -> str:
+    text = text_value(value)
+    if len(text) > TAG_LENGTH:
+        raise ConfigurationError(
+            f"the MLflow tag {name!r} has {len(text)} characters; the server keeps {TAG_LENGTH}"
+        )
+    return text
+
+
+def _tracking_uri(given: object, environ: Mapping[str, str]) -> str:
+    uri = given if given is not None else environ.get("MLFLOW_TRACKING_URI", "").strip()
+    if not isinstance(uri, str | os.PathLike):
+        raise ConfigurationError(f"tracking_uri is {uri!r}; it takes the address of a server")
+    address = os.fspath(uri)
+    if not address:
+        raise ConfigurationError(
+            "MLflow needs the address of a server, as tracking_uri= or MLFLOW_TRACKING_URI; "
+            f"without one, start `{_SERVE} --backend-store-uri sqlite:///mlflow.db` {_THEN}"
+        )
+    parts = split(address)
+    if parts is None:
+        raise ConfigurationError(f"the MLflow tracking URI {_NO_ADDRESS}")
+    _check_address(address, parts)
+    if given is not None and "@" in parts.netloc:
+        raise ConfigurationError(
+            f"tracking_uri{quoted(address)} comes with a user or password, which is not kept: set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        )
+    return kept(address)
+
+
+def _check_address(address: str, parts: SplitResult) -> None:
+    """Raise `ConfigurationError`, saying what to do, for anything but the address of a server."""
+    wrong = _advice(shown(address), parts)
+    if wrong is None and not parts.hostname:
+        wrong = "has no host, as in http://127.0.0.1:5000"
+    if wrong is None and (parts.query or parts.fragment):
+        enough = shown(kept(address))
+        wrong = f"goes on after the server's address: {enough} is enough, without ? or #"
+    if wrong is not None:
+        raise ConfigurationError(f"the MLflow tracking URI {wrong}")
+
+
+def _advice(address: str, parts: SplitResult) -> str | None:
+    """
+    Return what is wrong with an address of another kind than `http(s)://`, and what to do.
+
+    The address is as it may be shown, and so empty where nothing of it may.
+    """
+    scheme = parts.scheme.lower()
+    if scheme in ("http", "https"):
+        return None
+    if _HOST_AND_PORT.fullmatch(address):
+        return f"{address!r} has no scheme: did you mean http://{address}?"
+    if scheme.partition("+")[0] in _DATABASES:
+        store = _with_placeholders(address, parts)
+        serve = f"{_SERVE} --backend-store-uri {shlex.quote(store)}"
+        return f"names a {scheme} database; put a server in front of it: `{serve}`, {_THEN}"
+    if address == "databricks" or scheme == "databricks":
+        return (
+            "'databricks' is a profile of another program: give the workspace's https address, and "
+            "its access token as MLFLOW_TRACKING_TOKEN"
+        )
+    if scheme in ("", "file") and address:
+        serve = f"MLFLOW_ALLOW_FILE_STORE=true {_SERVE} --backend-store-uri {shlex.quote(address)}"
+        return f"names the folder {address!r}; put a server in front of it: `{serve}`, {_THEN}"
+    if not address:
+        return _NO_ADDRESS
+    return f"has the scheme {scheme!r}; it takes http(s)://host:port/prefix"
+
+
+def _with_placeholders(address: str, parts: SplitResult) -> str:
+    """Return a database's URI for a command line, with words for what is not shown of it."""
+    if not address:
+        return "DATABASE_URI"
+    return address.replace("://", "://USER:PASSWORD@", 1) if "@" in parts.netloc else address

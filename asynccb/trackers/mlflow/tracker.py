@@ -1,0 +1,86 @@
+"""
+What every tracker does whose server speaks MLflow's protocol: hand the events to its `MLflowRun`.
+
+Promises: those of `MLflowRun`. Where the server is, who may write to it, and where files go is the
+tracker's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from asynccb._ground.events import Event
+from asynccb._journal.uploads import Folder
+from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.trackers.mlflow.run import MLflowRun
+from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.models import model_folder
+
+if TYPE_CHECKING:
+    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+
+
+class MLflowTracker(ServerTracker):
+    """Log to one run of MLflow's protocol, `_mlflow`, which `set_up` makes."""
+
+    _mlflow: MLflowRun
+
+    def describe(self, run: RunDescription) -> None:
+        """Take the description of the run."""
+        super().describe(run)
+        self._mlflow.describe(run)
+
+    async def on_train_begin(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Queue parameters and tags; a run that is continued runs again."""
+        self._mlflow.begin_training()
+
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue the numbers."""
+        self._mlflow.add(self.numbers(values), state.global_step, self.time)
+
+    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Have the event in the journal; `files` says what is uploaded."""
+
+    async def on_train_end(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Queue the end of the run."""
+        self._mlflow.end_training(self.time)
+
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """Return the checkpoint's folder."""
+        return model_folder(event, args, state, self.reject)
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return self._mlflow.pending
+
+    async def begin(self, client: Client) -> None:
+        """Find or create the experiment and the run."""
+        await self._mlflow.begin(client)
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued."""
+        await self._mlflow.send()
+
+    async def finish(self, status: RunStatus) -> None:
+        """Set the run's final state, unless nothing ever happened in it."""
+        self._mlflow.finish(status, self.time)
+        await self.flush()
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the run, once the server has made it, and where that is."""
+        return self._mlflow.attributes()
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run, unless the settings name another one, or another place."""
+        return self._mlflow.resume(attributes)
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take back the run."""
+        self._mlflow.restore(attributes)

@@ -1,0 +1,5 @@
+"""
+What several trackers share.
+
+May import: nothing of trackers.
+"""

@@ -1,0 +1,70 @@
+"""Which folder of a training is its model, for trackers that store models, and writing the last."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from asynccb._ground.events import Event
+from asynccb._journal.uploads import Folder
+from asynccb._state.run_description import PlainArguments
+
+if TYPE_CHECKING:
+    from asynccb._state.trainer_state import StateSnapshot
+
+logger = logging.getLogger("asynccb")
+
+FINAL_MODEL: Final = "final_model"
+"""What a training's last model is called."""
+
+
+class _Reject(Protocol):
+    def __call__(self, what: str, why: str, /) -> None: ...
+
+
+def model_folder(
+    event: Event, args: PlainArguments, state: StateSnapshot, reject: _Reject
+) -> Folder | None:
+    """
+    Return the checkpoint of a save; at the end of training, the best or the last one.
+
+    The best one is taken where `load_best_model_at_end` is set. Nothing but the arguments and the
+    state says where a model is; without `output_dir`, `reject` is called.
+    """
+    output = getattr(args, "output_dir", None)
+    checkpoint = f"checkpoint-{state.global_step}"
+    if output is None:
+        reject(checkpoint, "the training arguments have no output_dir to find it in")
+        return None
+    if event != Event.TRAIN_END:
+        return Folder(Path(output) / checkpoint, checkpoint)
+    best = state.best_model_checkpoint
+    keeps_best = getattr(args, "load_best_model_at_end", False)
+    path = Path(best) if best and keeps_best else Path(output) / checkpoint
+    return Folder(path, FINAL_MODEL)
+
+
+def write_final_model(folder: Path, given: Mapping[str, Any], instead: str) -> None:
+    """
+    Write the model as it is in the end, and its tokenizer, in the training process.
+
+    `given` is what a hook gets; where a rank has only a part of the model, `instead` says what can
+    be logged. A model that cannot be written is logged, and no more than that.
+    """
+    from asynccb.checkpoint.model_files import bare, is_sharded, save_weights
+
+    model = bare(given["model"])
+    if is_sharded(model):
+        logger.warning(
+            "the final model is not logged: each rank has a part of it only; %s", instead
+        )
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(model, folder)
+        if (tokenizer := given.get("processing_class")) is not None:
+            tokenizer.save_pretrained(str(folder))
+    except Exception as error:  # noqa: BLE001 - a model's own `save_pretrained` may be anything
+        logger.warning("the final model is not logged whole: %s", error)

@@ -1,0 +1,315 @@
+"""
+SwanLab over its own HTTP protocol, or into files that `swanlab sync` reads, without the `swanlab`
+package.
+
+Promises: each number is under its key and step once, whatever was retried or replayed on the way; a
+run is made once; its state in the end is that of the training.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from asynccb._ground.events import Event
+from asynccb._ground.exceptions import RejectedError
+from asynccb._journal.uploads import Folder, Kept, KeptFile
+from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb.delivery.client import Client
+from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.console import ConsoleSide
+from asynccb.trackers.shared.models import model_folder
+from asynccb.trackers.shared.system_metrics import is_live
+from asynccb.trackers.shared.utf8 import in_utf8
+from asynccb.trackers.swanlab.files import Storage
+from asynccb.trackers.swanlab.outbox import BEAT, Cloud
+from asynccb.trackers.swanlab.run import SwanLabRun
+from asynccb.trackers.swanlab.run_file import RunFile
+from asynccb.trackers.swanlab.settings import SwanLabSettings, is_configured, resolve
+from asynccb.trackers.swanlab.values import STEP, Row, named, row
+
+if TYPE_CHECKING:
+    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+
+logger = logging.getLogger("asynccb")
+
+_UPLOADS: Final = {"checkpoint": (Event.SAVE,), "end": (Event.TRAIN_END,), "false": ()}
+
+
+class SwanLabCallback(ServerTracker):
+    """
+    Log a run to SwanLab: configuration, metrics, models, and how it ended.
+
+    Every argument left as None takes its environment variable, named in brackets (for those of
+    project and run, the vendor's newer names such as `SWANLAB_PROJECT_NAME` do as well):
+
+    * `mode` [`SWANLAB_MODE`]: `"cloud"`, which is the default and is called `"online"` too, sends
+      to a server. `"local"` and `"offline"` write a folder that `swanlab sync` uploads, below
+      `log_dir` [`SWANLAB_LOG_DIR`], by default `swanlog`; the vendor's `local` starts a dashboard
+      besides, which nothing here does. `"disabled"` does nothing at all.
+    * `project` [`SWANLAB_PROJECT`, `SWANLAB_PROJ_NAME`], by default the name of the working
+      directory; `workspace` [`SWANLAB_WORKSPACE`], by default that of the key; `public`
+      [`SWANLAB_PUBLIC`], whether a project that is made is so.
+    * `name`, or else the training arguments' `run_name` [`SWANLAB_EXP_NAME`], with a search's
+      trial; `description` [`SWANLAB_DESCRIPTION`]; `tags` [`SWANLAB_TAGS`, with commas]; `group`
+      [`SWANLAB_GROUP`]; `job_type` [`SWANLAB_JOB_TYPE`].
+    * `run_id` [`SWANLAB_RUN_ID`] and `resume` [`SWANLAB_RESUME`]: the run to continue. With
+      `"must"` the tracker gives up where there is none; `"allow"` and None continue one, or make
+      one. `"never"` makes a new run, and so goes with no id.
+    * `log_model` [`SWANLAB_LOG_MODEL`]: stores each `"checkpoint"`, or the best or last one at the
+      `"end"`, among the run's files; `"false"` is the default. (In transformers it only warns.)
+    * `console` [`SWANLAB_TERMINAL_PROXY_TYPE`]: True, or another word than `none`, sends the lines
+      that Python prints; off by default.
+    * `system_metrics` [`SWANLAB_PROBE_MONITOR_INTERVAL`, off by `SWANLAB_PROBE_MONITOR=false`]:
+      seconds between two samples of CPU, memory and GPUs of the process that trains; 10 by default,
+      and none in local mode.
+    * `api_host` [`SWANLAB_API_HOST`] and `web_host` [`SWANLAB_WEB_HOST`]: a server of one's own,
+      else that of the last `swanlab login`, else swanlab.cn.
+
+    The key is looked up where it is used: `SWANLAB_API_KEY`, or what `swanlab login` has saved.
+
+    Names are those of transformers: `train/…`, `eval/…`, `test/…` at the global step, the figures
+    of the whole run as `single_value/…`; nested mappings as `train/a/b`. The server has one number
+    for a key and a step: the last that was logged. NaN and infinity are both NaN there. Values that
+    are no numbers are rejected.
+
+    Raises `ConfigurationError` for a setting that cannot work.
+    """
+
+    name: ClassVar[str] = "swanlab"
+    interval: ClassVar[float] = 1.5
+    group: ClassVar[int] = 10_000
+    settings_type = SwanLabSettings
+    settings: SwanLabSettings
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        workspace: str | None = None,
+        name: str | None = None,
+        run_id: str | None = None,
+        resume: str | bool | None = None,
+        mode: str | None = None,
+        description: str | None = None,
+        tags: list[str] | tuple[str, ...] | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        public: bool | None = None,
+        log_model: str | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        console: bool | None = None,
+        system_metrics: float | None = None,
+        api_host: str | None = None,
+        web_host: str | None = None,
+    ) -> None:
+        given = {key: value for key, value in locals().items() if key != "self"}
+        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        if self.settings.console:
+            self.training_side = ConsoleSide(True)
+
+    def set_up(self, settings: SwanLabSettings) -> None:
+        """Take the settings."""
+        super().set_up(settings)
+        self.enabled = settings.mode != "disabled"
+        self.uploads = _UPLOADS[settings.log_model]
+        self._run = SwanLabRun(settings)
+        self._file = RunFile(settings, self._run) if settings.mode == "local" else None
+        self._cloud = Cloud(settings, self._run)
+        self.local = self._file is not None
+        self._storage: Storage | None = None
+        self.beat = None if self._file is not None else settings.system_metrics or BEAT
+        self._ended = False
+        self._goes_on = False
+
+    @classmethod
+    def is_configured(cls, environ: Mapping[str, str]) -> bool:
+        """Tell whether there is a key, or a mode that needs none, and it is not disabled."""
+        return is_configured(environ)
+
+    def describe(self, run: RunDescription) -> None:
+        """Take the description; the configuration is sent again."""
+        super().describe(run)
+        self._run.describe(run)
+        self._cloud.describe()
+        if self._file is not None:
+            self._file.describe()
+
+    async def on_train_begin(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Take the name of a search's trial, unless something was logged before."""
+        if not self._run.begun:
+            self._run.begin(state.trial_name)
+
+    async def on_log(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        logs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue a log's numbers, and the global step with the first of a step."""
+        values = named(logs or {})
+        if self._run.step != state.global_step:
+            self._run.step = values[STEP] = state.global_step
+        self._add(values, state)
+
+    async def on_predict(
+        self,
+        args: Any,
+        state: TrainerState,
+        control: Any,
+        metrics: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Queue what a prediction gave, as `test/…`."""
+        self._add(named(metrics or {}), state)
+
+    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Have the event in the journal; `files` says what is stored."""
+
+    async def on_train_end(
+        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
+    ) -> None:
+        """Have the event in the journal; `files` says what is stored."""
+
+    def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
+        """Return the checkpoint's folder; at the end, that of the best or last one."""
+        return model_folder(event, args, state, self.reject)
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Queue lines of the console."""
+        if self._file is not None:
+            self._file.say(self.time, values["lines"])
+        else:
+            self._cloud.say(values["lines"])
+
+    # -- delivery ----------------------------------------------------------------------------------
+
+    def connect(self) -> Client:
+        """Look up the key and make the client."""
+        return self._cloud.connect()
+
+    async def begin(self, client: Client) -> None:
+        """Find the run, or make it."""
+        place = await self._cloud.begin(client)
+        # The web's address of a project begins with an @, which the server leaves out.
+        self.address = f"{self.settings.web_host}/@{place.path.lstrip('/')}"
+        logger.info("SwanLab run %s: %s", self._run.name, self.address)
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._cloud) or bool(self._file)
+
+    async def send(self, client: Client) -> None:
+        """Send what is queued."""
+        await self._cloud.send(client, self._refuse, self.reject)
+
+    async def flush(self) -> None:
+        """Send what is queued, or write it."""
+        if self._file is None:
+            await super().flush()
+        elif self._file:
+            await self._file.flush()
+            if self.address is None:
+                self.address = str(self._file.folder)
+                logger.info("SwanLab run: upload it with `swanlab sync %s`", self.address)
+
+    async def heartbeat(self) -> None:
+        """Say that the run lives, once it does, and what its machine does."""
+        if self._cloud.place is None:
+            return
+        client = await self.ready()
+        if self.settings.system_metrics and is_live(self.run):
+            await self._cloud.sample(self.run.pid)
+            await self.send(client)
+        await self._cloud.beat(client)
+
+    async def upload(self, kept: Kept) -> None:
+        """Store a model's files on the server, or put them into the run's folder."""
+        if self._file is None:
+            await super().upload(kept)
+            return
+        for file in kept.pending():
+            try:
+                await self._file.keep(kept, file)
+            except OSError as error:
+                self._reject_file(kept, file, error)
+            await kept.stored(file)
+
+    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+        """Store a file below its folder's name."""
+        server, place = await self._cloud.reached(client)
+        if self._storage is None:
+            self._storage = Storage(self.settings.api_host)
+        await self._storage.store(server, place, f"{kept.name}/{file.name}", file.path)
+
+    async def finish(self, status: RunStatus) -> None:
+        """End the run, unless nothing was ever logged in it."""
+        in_file = self._file is not None and self._file.begun
+        if self._ended or not (self.pending or self._cloud.known or self._goes_on or in_file):
+            return
+        await self.flush()
+        if self._file is not None:
+            await self._file.finish(status, self.time)
+        else:
+            await self._cloud.finish(await self.ready(), status, self.time, self.reject)
+        self._ended = True
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await super().close()
+        await self._cloud.close()
+        if self._storage is not None:
+            await self._storage.close()
+
+    # -- what goes on ------------------------------------------------------------------------------
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the run, and how far it has come."""
+        return {
+            "place": self.settings.place,
+            "run": self._run.attributes(),
+            "cloud": self._cloud.attributes(),
+            "file": None if self._file is None else self._file.attributes(),
+        }
+
+    def resume(self, attributes: Mapping[str, Any]) -> bool:
+        """Go on with the run of an interrupted training, unless the settings name another one."""
+        if attributes["place"] != self.settings.place:
+            logger.warning(
+                "SwanLab: the interrupted training logged elsewhere, as the settings were; the "
+                "resumed one does not go on there"
+            )
+            return False
+        self.restore(attributes)
+        # It is made again, where somebody has deleted it since.
+        self._goes_on, self._cloud.known = self._cloud.known, False
+        return True
+
+    def restore(self, attributes: Mapping[str, Any]) -> None:
+        """Take them back."""
+        self._run.restore(attributes["run"])
+        self._cloud.restore(attributes["cloud"])
+        if self._file is not None:
+            self._file.restore(attributes["file"])
+            if self._file.begun:
+                self.address = str(self._file.folder)
+
+    def _add(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        if not self._run.begun:
+            self._run.begin(state.trial_name)
+        numbers, step = self.numbers(values), int(state.global_step)
+        if self._file is not None:
+            self._file.add(self.time, step, numbers)
+        else:
+            self._cloud.add(row(key, step, value, self.time) for key, value in numbers.items())
+
+    def _refuse(self, refused: Row, error: RejectedError) -> None:
+        what = f"the value of {refused.key!r} at step {refused.index}"
+        self.reject(what, str(error), cause=error.cause, record=refused)

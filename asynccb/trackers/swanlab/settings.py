@@ -1,0 +1,294 @@
+"""
+Where a SwanLab tracker's settings come from, and which are refused.
+
+Promises: what cannot work is refused where it was given, by the rules of `swanlab` 0.10; what is
+kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from asynccb._ground.environment import (
+    Uploaded,
+    switch,
+    switch_setting,
+    text_setting,
+    upload_setting,
+)
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.shared.addresses import quoted, server_parts
+from asynccb.trackers.swanlab.access import saved_login
+
+Mode: TypeAlias = Literal["cloud", "local", "disabled"]
+Resume: TypeAlias = Literal["allow", "must", "never"]
+
+API_HOST: Final = "https://api.swanlab.cn"
+WEB_HOST: Final = "https://swanlab.cn"
+
+_MODES: Final[dict[str, Mode]] = {
+    "cloud": "cloud",
+    "online": "cloud",
+    "local": "local",
+    "offline": "local",
+    "disabled": "disabled",
+}
+"""The vendor's `local` and `offline` write the same file; only the first starts a dashboard."""
+_RESUME: Final[dict[str, Resume]] = {
+    **dict.fromkeys(("allow", "true", "yes", "1"), "allow"),
+    **dict.fromkeys(("never", "false", "no", "0"), "never"),
+    "must": "must",
+}
+_PROJECT: Final = re.compile(r"[0-9a-zA-Z_\-+.]{1,100}", re.ASCII)
+_ODD_IN_PROJECT: Final = re.compile(r"[^0-9a-zA-Z_\-+.]", re.ASCII)
+_WORKSPACE: Final = re.compile(r"[0-9a-zA-Z\-_]{1,25}", re.ASCII)
+_RUN_ID: Final = re.compile(r'[^<>:"/\\|?*#%\x00-\x1f\x7f]{1,512}')
+_NEWER: Final = {
+    "SWANLAB_PROJ_NAME": "SWANLAB_PROJECT_NAME",
+    "SWANLAB_WORKSPACE": "SWANLAB_PROJECT_WORKSPACE",
+    "SWANLAB_PUBLIC": "SWANLAB_PROJECT_PUBLIC",
+    "SWANLAB_EXP_NAME": "SWANLAB_EXPERIMENT_NAME",
+    "SWANLAB_DESCRIPTION": "SWANLAB_EXPERIMENT_DESCRIPTION",
+    "SWANLAB_TAGS": "SWANLAB_EXPERIMENT_TAGS",
+    "SWANLAB_GROUP": "SWANLAB_EXPERIMENT_GROUP",
+    "SWANLAB_JOB_TYPE": "SWANLAB_EXPERIMENT_JOB_TYPE",
+}
+"""What `swanlab` calls its variables since 0.8, by what it called them before; it reads both."""
+_CONSOLE: Final = {"": False, "none": False, "all": True, "stdout": True, "stderr": True}
+_SAMPLING: Final = 10.0
+_SHORTEST: Final = 5
+_TAGS: Final = 30
+_NAME: Final = 512
+_DESCRIPTION: Final = 1024
+
+
+@dataclass(frozen=True)
+class SwanLabSettings:
+    """Hold a SwanLab tracker's settings as plain data; `SwanLabCallback` says what they mean."""
+
+    mode: Mode
+    api_host: str
+    web_host: str
+    project: str
+    workspace: str | None
+    public: bool
+    name: str | None
+    usual_name: str | None
+    """That of `SWANLAB_EXP_NAME`, for a run that the training arguments do not name."""
+    description: str | None
+    tags: list[str]
+    group: str | None
+    job_type: str | None
+    run_id: str | None
+    resume: Resume
+    log_dir: str
+    log_model: Uploaded
+    console: bool
+    system_metrics: float
+    """Seconds between two samples; 0 for none."""
+
+    @property
+    def place(self) -> list[str | None]:
+        """What settles where a run goes, and which run it is."""
+        if self.mode == "local":
+            return [self.mode, self.log_dir, self.project, self.run_id]
+        return [self.mode, self.api_host, self.workspace, self.project, self.run_id]
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> SwanLabSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    environ = {**environ, **{o: environ[n] for o, n in _NEWER.items() if environ.get(n)}}
+
+    def text(name: str, variable: str, longest: int = _NAME) -> str | None:
+        found = text_setting(name, given[name], variable, environ)
+        if found is not None and len(found) > longest:
+            raise ConfigurationError(
+                f"{name} (or {variable}) has {len(found)} characters; SwanLab takes {longest}"
+            )
+        return found
+
+    api_host, web_host = _hosts(given, environ)
+    run_id = _matching("run_id", text("run_id", "SWANLAB_RUN_ID"), "SWANLAB_RUN_ID", _RUN_ID)
+    return SwanLabSettings(
+        mode=_mode(given["mode"], environ),
+        api_host=api_host,
+        web_host=web_host,
+        project=_project(given["project"], environ),
+        workspace=_matching(
+            "workspace", text("workspace", "SWANLAB_WORKSPACE"), "SWANLAB_WORKSPACE", _WORKSPACE
+        ),
+        public=switch_setting("public", given["public"], "SWANLAB_PUBLIC", environ),
+        name=text_setting("name", given["name"], "", {}),
+        usual_name=environ.get("SWANLAB_EXP_NAME", "").strip()[:_NAME] or None,
+        description=text("description", "SWANLAB_DESCRIPTION", _DESCRIPTION),
+        tags=_tags(given["tags"], environ.get("SWANLAB_TAGS", "")),
+        group=text("group", "SWANLAB_GROUP"),
+        job_type=text("job_type", "SWANLAB_JOB_TYPE"),
+        run_id=run_id,
+        resume=_resume(given["resume"], run_id, environ),
+        log_dir=_log_dir(given["log_dir"], environ),
+        log_model=upload_setting("log_model", given["log_model"], "SWANLAB_LOG_MODEL", environ),
+        console=_console(given["console"], environ),
+        system_metrics=_sampling(given["system_metrics"], environ),
+    )
+
+
+def _mode(given: object, environ: Mapping[str, str]) -> Mode:
+    mode = given if given is not None else environ.get("SWANLAB_MODE", "").strip() or "cloud"
+    if isinstance(mode, str) and mode in _MODES:
+        return _MODES[mode]
+    raise ConfigurationError(
+        f"mode (or SWANLAB_MODE) is {mode!r}; it takes cloud, local, offline or disabled"
+    )
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether there is a key, or a mode that needs none; it may be switched off."""
+    mode = environ.get("SWANLAB_MODE", "").strip()
+    if mode == "disabled":
+        return False
+    if _MODES.get(mode) == "local" or environ.get("SWANLAB_API_KEY", "").strip():
+        return True
+    return saved_login(environ) is not None
+
+
+def _hosts(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:
+    """Return both addresses; where neither is given, those of the last `swanlab login`."""
+    api = text_setting("api_host", given["api_host"], "SWANLAB_API_HOST", environ)
+    web = text_setting("web_host", given["web_host"], "SWANLAB_WEB_HOST", environ)
+    if api is None and not environ.get("SWANLAB_API_KEY", "").strip():
+        login = saved_login(environ)
+        if login is not None:
+            api, web = login.api_host, web or login.web_host
+    api_host = _host("api_host", "SWANLAB_API_HOST", api or API_HOST)
+    if web is not None:
+        return api_host, _host("web_host", "SWANLAB_WEB_HOST", web)
+    return api_host, WEB_HOST if api_host == API_HOST else api_host
+
+
+def _host(name: str, variable: str, address: str) -> str:
+    """Return scheme, host and port of an address, which are all that the vendor keeps of it."""
+    whole = address.strip() if "://" in address else f"https://{address.strip()}"
+    parts = server_parts(whole)
+    if parts is None or parts.hostname is None:
+        raise ConfigurationError(
+            f"{name} (or {variable}){quoted(address)} is no address; it takes http(s)://host:port, "
+            f"as in {API_HOST}"
+        )
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            f"{name} (or {variable}) comes with a user or password, which is not kept: set "
+            "SWANLAB_API_KEY instead"
+        )
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + ("" if parts.port is None else f":{parts.port}")
+
+
+def _project(given: object, environ: Mapping[str, str]) -> str:
+    named = text_setting("project", given, "SWANLAB_PROJECT", environ)
+    named = named or environ.get("SWANLAB_PROJ_NAME", "").strip() or None
+    if named is None:  # as the vendor does, but that one refuses a folder with an odd name
+        return _ODD_IN_PROJECT.sub("_", Path.cwd().name)[:100] or "asynccb"
+    return _matching("project", named, "SWANLAB_PROJECT", _PROJECT) or named
+
+
+def _matching(name: str, value: str | None, variable: str, pattern: re.Pattern[str]) -> str | None:
+    if value is None or pattern.fullmatch(value):
+        return value
+    raise ConfigurationError(
+        f"{name} (or {variable}) is {value!r}; SwanLab takes what matches {pattern.pattern}"
+    )
+
+
+def _resume(given: object, run_id: str | None, environ: Mapping[str, str]) -> Resume:
+    value = given if given is not None else environ.get("SWANLAB_RESUME", "").strip() or None
+    if value is None:
+        return "allow"
+    resume = _RESUME.get(str(value).lower()) if isinstance(value, str | bool) else None
+    if resume is None:
+        raise ConfigurationError(
+            f"resume (or SWANLAB_RESUME) is {value!r}; it takes must, allow or never"
+        )
+    if resume == "must" and run_id is None:
+        raise ConfigurationError(
+            "a SwanLab run that must be resumed needs its id: give it as run_id= or SWANLAB_RUN_ID"
+        )
+    if resume == "never" and run_id is not None:
+        raise ConfigurationError(
+            f"resume is 'never' and run_id (or SWANLAB_RUN_ID) names the run {run_id!r}: leave out "
+            "the id for a new run, or give resume='allow'"
+        )
+    return resume
+
+
+def _tags(given: object, variable: str) -> list[str]:
+    tags = _listed(variable) if given is None else given
+    if isinstance(tags, str) or not isinstance(tags, Iterable):
+        raise ConfigurationError(f"tags are {tags!r}; they take a list of strings")
+    found = [tag.strip() if isinstance(tag, str) else tag for tag in tags]
+    if given is None:
+        found = [tag for tag in found if tag]
+    for tag in found:
+        if not (isinstance(tag, str) and 0 < len(tag) <= _NAME):
+            raise ConfigurationError(f"a SwanLab tag is {tag!r}; it takes 1 to {_NAME} characters")
+    if len(found) > _TAGS:
+        raise ConfigurationError(f"there are {len(found)} tags; SwanLab takes {_TAGS}")
+    return list(dict.fromkeys(found))
+
+
+def _listed(variable: str) -> list[Any]:
+    """Return a variable's items, which are a JSON array or have commas between them."""
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(found := json.loads(variable), list):
+            return found
+    return variable.split(",")
+
+
+def _log_dir(given: object, environ: Mapping[str, str]) -> str:
+    if given is None:
+        given = environ.get("SWANLAB_LOG_DIR", "").strip() or "swanlog"
+    if not isinstance(given, str | os.PathLike) or not os.fspath(given):
+        raise ConfigurationError(f"log_dir is {given!r}; it takes a directory's path")
+    path = os.path.abspath(os.path.expanduser(os.fsdecode(given)))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ConfigurationError(f"log_dir (or SWANLAB_LOG_DIR) is {path!r}, which is no directory")
+    return path
+
+
+def _console(given: object, environ: Mapping[str, str]) -> bool:
+    if given is None:
+        word = environ.get("SWANLAB_TERMINAL_PROXY_TYPE", "").strip().lower()
+        if word in _CONSOLE:
+            return _CONSOLE[word]
+        raise ConfigurationError(
+            f"SWANLAB_TERMINAL_PROXY_TYPE is {word!r}; it takes all, stdout, stderr or none"
+        )
+    return switch_setting("console", given, "", {})
+
+
+def _sampling(given: object, environ: Mapping[str, str]) -> float:
+    if given is None:
+        if environ.get("SWANLAB_PROBE_MONITOR", "").strip() and not switch(
+            environ, "SWANLAB_PROBE_MONITOR"
+        ):
+            return 0.0
+        variable = environ.get("SWANLAB_PROBE_MONITOR_INTERVAL", "").strip()
+        try:
+            given = float(variable) if variable else _SAMPLING
+        except ValueError:
+            given = variable
+    if given is False:
+        return 0.0
+    if isinstance(given, int | float) and given is not True and _SHORTEST <= given < 1e6:
+        return float(given)
+    raise ConfigurationError(
+        f"system_metrics (or SWANLAB_PROBE_MONITOR_INTERVAL) is {given!r}; it takes seconds, at "
+        f"least {_SHORTEST}, or False"
+    )

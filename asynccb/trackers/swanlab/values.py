@@ -1,0 +1,116 @@
+"""
+What SwanLab is told of a run: numbers under keys, and lines of the console.
+
+Rules of keys and times are those of `swanlab` 0.10.3. Pure functions: the same logs make the same
+rows in any process.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from asynccb.trackers.names import SINGLE_VALUES, flatten, rewrite_logs
+
+STEP: Final = "train/global_step"
+SYSTEM: Final = "__swanlab__."
+"""Beginning of the keys of what the machine does."""
+_LONGEST: Final = 512
+_LONGEST_LINE: Final = 1024
+_ODD: Final = re.compile(r"[\x00-\x1f\x7f]")
+_EDGES: Final = " \t\n\r./"
+
+_SAMPLES: Final = {
+    "cpu": "cpu.pct",
+    "proc.cpu.threads": "cpu.thds",
+    "memory_percent": "mem.pct",
+    "proc.memory.rssMB": "mem.proc",
+    "proc.memory.percent": "mem.proc.pct",
+    "proc.memory.availableMB": "mem.proc.avail",
+}
+_GPU_SAMPLES: Final = {
+    "gpu": "pct",
+    "memoryAllocated": "mem.pct",
+    "temp": "temp",
+    "powerWatts": "power",
+}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """Hold one number; the server has one for each key and index."""
+
+    key: str
+    index: int
+    data: float | str
+    create_time: str
+
+
+class Line(msgspec.Struct, frozen=True):
+    """Hold a line of the console; `epoch` is its number, from 1."""
+
+    level: str
+    epoch: int
+    message: str
+    create_time: str
+
+
+def named(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a log's values by the keys that SwanLab shows, as transformers names them.
+
+    Nested mappings are taken apart, as `train/a/b`; the figures of the whole run are
+    `single_value/…`. Keys that SwanLab does not take are changed to the nearest that it does.
+    """
+    flat = flatten(logs, "/")
+    single = {f"single_value/{key}": flat.pop(key) for key in list(flat) if key in SINGLE_VALUES}
+    return {key_of(name): value for name, value in {**single, **rewrite_logs(flat)}.items()}
+
+
+@lru_cache(4096)
+def key_of(name: str) -> str:
+    """
+    Return a key that SwanLab takes: at most 512 characters, no control character, no `.` or `/`
+    at an end. One that had to be changed ends in a checksum, which keeps it apart from others.
+    """
+    text = name.encode("utf-8", "backslashreplace").decode()
+    key = _ODD.sub("_", text).strip(_EDGES)
+    if key == name and 0 < len(key) <= _LONGEST:
+        return key
+    mark = f"{zlib.crc32(text.encode()):08x}"
+    return f"{key[: _LONGEST - 9]}_{mark}" if key else f"_{mark}"
+
+
+def row(key: str, step: int, value: float, time: int) -> Row:
+    """Return a number's row; the server has one word for all that are not finite."""
+    return Row(key, step, value if math.isfinite(value) else "nan", moment(time))
+
+
+def lines_of(told: Iterable[tuple[bool, int, str]], first: int) -> list[Line]:
+    """Return lines that the training has printed, numbered from `first` on."""
+    return [
+        Line("INFO", number, text[:_LONGEST_LINE], moment(time))
+        for number, (_, time, text) in enumerate(told, first)
+    ]
+
+
+def sample_key(name: str) -> str | None:
+    """Return the key of a sample of `_system_metrics.py`, or None where SwanLab has none."""
+    if name in _SAMPLES:
+        return SYSTEM + _SAMPLES[name]
+    place, _, kind = name.rpartition(".")
+    return f"{SYSTEM}{place}.{_GPU_SAMPLES[kind]}" if kind in _GPU_SAMPLES else None
+
+
+@lru_cache(1)
+def moment(nanoseconds: int) -> str:
+    """Return a Unix time as SwanLab writes it: RFC 3339, in UTC, to the microsecond."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    date = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{date}.{rest // 1000:06d}Z"

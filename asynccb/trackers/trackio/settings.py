@@ -1,0 +1,253 @@
+"""
+Where a Trackio tracker's settings come from, and where they send a run.
+
+Promises: what cannot work is refused where it was given; what is kept holds no credential.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import parse_qs
+
+from asynccb._ground.environment import (
+    Uploaded,
+    expanded,
+    folder_setting,
+    switch_setting,
+    text_setting,
+    upload_setting,
+)
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.shared.addresses import kept, quoted, server_parts, split
+
+Resume: TypeAlias = Literal["allow", "never"]
+
+_SPACE: Final = re.compile(r"([\w.\-]+/)?[\w.\-]+", re.ASCII)
+_HUB: Final = "https://huggingface.co"
+_PROJECT: Final = "huggingface"
+_DIRECTORIES: Final = {
+    "TRACKIO_DIR": "",
+    "HF_HOME": "trackio",
+    "XDG_CACHE_HOME": "huggingface/trackio",
+}
+"""Variables that say where the folder is, the first one that is set counts, and where below it."""
+_USUAL_DIRECTORY: Final = "~/.cache/huggingface/trackio"
+_SHORTEST_INTERVAL: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Space:
+    """Name a Space of Hugging Face, as `namespace/name`, or `name` in the user's namespace."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """Name a Trackio server, by its address without credentials."""
+
+    url: str
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """Name the folder that a local `trackio show` reads."""
+
+    directory: str
+
+
+Destination: TypeAlias = Space | Server | Inbox
+
+
+@dataclass(frozen=True)
+class TrackioSettings:
+    """Hold a Trackio tracker's settings as plain data; `TrackioCallback` says what they mean."""
+
+    project: str | None
+    other_project: str | None
+    """That of the variable, for training arguments that leave theirs as it is by default."""
+    run_name: str | None
+    group: str | None
+    space_id: str | None
+    """The one given; the training arguments come next, then `other_space_id`."""
+    other_space_id: str | None
+    server_url: str | None
+    only_server: bool
+    """Whether the server was given, and not a Space, so that no other Space goes before it."""
+    bucket_id: str | None
+    other_bucket_id: str | None
+    private: bool | None
+    directory: str
+    hub: str
+    resume: Resume
+    log_model: Uploaded
+    log_gpu: bool
+    gpu_interval: float
+
+    @property
+    def place(self) -> list[str | None]:
+        """What settles where a run goes, and which run it is."""
+        places = [self.space_id, self.other_space_id, self.server_url, self.directory]
+        return [*places, self.project, self.other_project, self.run_name]
+
+    def destination(self, args: Any) -> Destination:
+        """
+        Return where a run goes: a Space wins over a server, and both over the local folder.
+
+        A server that was given wins over a Space of the arguments or of the variable.
+        """
+        space = self.space_id
+        if space is None and not self.only_server:
+            space = checked_space(getattr(args, "trackio_space_id", None)) or self.other_space_id
+        if space is not None:
+            return Space(space)
+        return Inbox(self.directory) if self.server_url is None else Server(self.server_url)
+
+    def bucket_of(self, args: Any) -> str | None:
+        """Return the bucket for a Space that is made, or None for one of its own."""
+        named = _checked_bucket(getattr(args, "trackio_bucket_id", None))
+        return self.bucket_id or named or self.other_bucket_id
+
+    def project_of(self, args: Any) -> str:
+        """Return the project: the one given, that of the training arguments, or the variable's."""
+        named = getattr(args, "project", None)
+        if self.project is None and named and named != _PROJECT:
+            return str(named)
+        return self.project or self.other_project or _PROJECT
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSettings:
+    """Return the settings: what was given, and for what is None, the environment variable."""
+    server = _server_url(given["server_url"], environ)
+    return TrackioSettings(
+        project=text_setting("project", given["project"], "", {}),
+        other_project=text_setting("project", None, "TRACKIO_PROJECT", environ),
+        run_name=text_setting("name", given["name"], "", {}),
+        group=text_setting("group", given["group"], "", {}),
+        space_id=checked_space(given["space_id"]),
+        server_url=server,
+        other_space_id=checked_space(environ.get("TRACKIO_SPACE_ID", "").strip() or None),
+        only_server=given["server_url"] is not None,
+        bucket_id=_checked_bucket(given["bucket_id"]),
+        other_bucket_id=_checked_bucket(environ.get("TRACKIO_BUCKET_ID", "").strip() or None),
+        private=None
+        if given["private"] is None
+        else switch_setting("private", given["private"], "", {}),
+        directory=_directory(environ),
+        hub=_hub(environ),
+        resume=_resume(given["resume"]),
+        log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
+        log_gpu=given["auto_log_gpu"] is None
+        or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", {}),
+        gpu_interval=_interval(given["gpu_log_interval"]),
+    )
+
+
+def _hub(environ: Mapping[str, str]) -> str:
+    address = environ.get("HF_ENDPOINT", "").strip() or _HUB
+    if server_parts(address) is None:
+        raise ConfigurationError(
+            f"HF_ENDPOINT{quoted(address)} is no address; it takes one such as {_HUB}"
+        )
+    return kept(address)
+
+
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Tell whether a variable names a server, a Space or a folder."""
+    names = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR")
+    return any(environ.get(name, "").strip() for name in names)
+
+
+def checked_space(value: object) -> str | None:
+    """Return a Space's name; raise `ConfigurationError` for what can be none."""
+    if value is None or (isinstance(value, str) and _SPACE.fullmatch(value)):
+        return value
+    raise ConfigurationError(
+        f"the Trackio Space is {value!r}; it takes 'namespace/name', or 'name' in your own "
+        "namespace (as space_id=, trackio_space_id of the training arguments, or TRACKIO_SPACE_ID)"
+    )
+
+
+def _checked_bucket(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _SPACE.fullmatch(value) and "/" in value):
+        return value
+    raise ConfigurationError(
+        f"the bucket of the Trackio Space is {value!r}; it takes 'namespace/name' (as bucket_id=, "
+        "trackio_bucket_id of the training arguments, or TRACKIO_BUCKET_ID)"
+    )
+
+
+def write_token(url: str, environ: Mapping[str, str]) -> str:
+    """Return the token for a server, from the variable's address or `TRACKIO_WRITE_TOKEN`."""
+    variable = environ.get("TRACKIO_SERVER_URL", "").strip()
+    parts = split(variable)
+    own = [] if parts is None else parse_qs(parts.query).get("write_token", [])
+    if own and kept(variable) == url:
+        return own[0]
+    return environ.get("TRACKIO_WRITE_TOKEN", "").strip()
+
+
+def hub_token(environ: Mapping[str, str]) -> str:
+    """Return the token of Hugging Face: the variable's, or the one that a login has saved."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if token := environ.get(name, "").strip():
+            return token
+    named = environ.get("HF_TOKEN_PATH", "").strip()
+    saved = expanded(named) if named else _hub_home(environ) / "token"
+    try:
+        return saved.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _server_url(given: object, environ: Mapping[str, str]) -> str | None:
+    url = given if given is not None else environ.get("TRACKIO_SERVER_URL", "").strip() or None
+    if url is None:
+        return None
+    address = str(url)
+    parts = server_parts(address)
+    if parts is None:
+        raise ConfigurationError(
+            f"the Trackio server's address{quoted(address)} is none: it takes one such as "
+            "http://127.0.0.1:7860 (as server_url= or TRACKIO_SERVER_URL)"
+        )
+    if given is not None and ("@" in parts.netloc or "write_token" in parts.query):
+        raise ConfigurationError(
+            f"server_url{quoted(address)} comes with a credential, which is not kept: set "
+            "TRACKIO_WRITE_TOKEN instead"
+        )
+    return kept(address)
+
+
+def _directory(environ: Mapping[str, str]) -> str:
+    for variable, below in _DIRECTORIES.items():
+        if given := environ.get(variable, "").strip():
+            return str(Path(folder_setting(variable, given), below))
+    return folder_setting("TRACKIO_DIR", _USUAL_DIRECTORY)
+
+
+def _hub_home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HF_HOME", "").strip()
+    if not home:
+        cache = environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+        home = os.path.join(cache, "huggingface")
+    return expanded(home)
+
+
+def _resume(value: object) -> Resume:
+    if value == "allow" or value == "never":
+        return value
+    raise ConfigurationError(f"resume is {value!r}; it takes 'allow' or 'never'")
+
+
+def _interval(value: object) -> float:
+    if isinstance(value, int | float) and value >= _SHORTEST_INTERVAL:
+        return float(value)
+    raise ConfigurationError(
+        f"gpu_log_interval is {value!r}; it takes seconds, from {_SHORTEST_INTERVAL:g} on"
+    )

@@ -1,0 +1,20 @@
+"""
+`asynccb.Trainer`: our training loop, and its parts; they need torch.
+
+May import: everything below.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynccb._ground.faces import lazily
+
+if TYPE_CHECKING:
+    from asynccb.trainer.loop import Trainer
+
+__all__ = [
+    "Trainer",
+]
+
+__getattr__, __dir__ = lazily(__name__, dict.fromkeys(__all__, "loop"))

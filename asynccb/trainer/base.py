@@ -1,0 +1,236 @@
+"""
+A trainer that does not train: model, device, callbacks, evaluation and prediction.
+
+Promises: with an error in the constructor nothing is left running; `close` has one deadline.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader, Dataset
+
+from asynccb._dispatch.dispatcher import CallbackDispatcher
+from asynccb._ground.events import Event
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb._state.control import TrainerControl
+from asynccb._state.run_description import RunStatus
+from asynccb._state.trainer_state import TrainerState
+from asynccb.arguments.training_arguments import TrainingArguments
+from asynccb.callbacks import DefaultFlowCallback, PrinterCallback, ProgressCallback
+from asynccb.callbacks.base import TrainerCallback
+from asynccb.checkpoint import folders as checkpoint
+from asynccb.checkpoint.model_files import save_weights
+from asynccb.distributed import process_group as distributed
+from asynccb.trackers.report_to import get_reporting_integration_callbacks
+from asynccb.trainer.checks import check_datasets, check_trainer, precision_of
+from asynccb.trainer.cuda_stream import OwnStream
+from asynccb.trainer.data import Collator, make_loader
+from asynccb.trainer.evaluation import EvalPrediction, Evaluated, Evaluation, PredictionOutput
+from asynccb.trainer.forward import ComputeLoss, Forward
+from asynccb.trainer.speed import speed_metrics
+from asynccb.trainer.training import Training
+
+CallbackLike: TypeAlias = TrainerCallback | type[TrainerCallback]
+ComputeMetrics: TypeAlias = Callable[[EvalPrediction], Mapping[str, Any]]
+Datasets: TypeAlias = Dataset[Any] | Mapping[str, Dataset[Any]]
+
+
+def status_of(error: type[BaseException]) -> RunStatus:
+    """Return how a run ends that this error ended."""
+    return "killed" if issubclass(error, KeyboardInterrupt) else "failed"
+
+
+class BaseTrainer:
+    """Hold a model with its callbacks, and evaluate it; `Trainer` documents the arguments."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments | None = None,
+        *,
+        train_dataset: Dataset[Any] | None = None,
+        eval_dataset: Datasets | None = None,
+        data_collator: Collator | None = None,
+        callbacks: Sequence[CallbackLike] | None = None,
+        optimizers: tuple[Optimizer | None, LRScheduler | None] = (None, None),
+        compute_loss_func: ComputeLoss | None = None,
+        compute_metrics: ComputeMetrics | None = None,
+        processing_class: Any = None,
+        replay: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.args = args = TrainingArguments() if args is None else args
+        check_trainer(model, args, optimizers, callbacks)
+        check_datasets(args, train_dataset, eval_dataset)
+        reporters = get_reporting_integration_callbacks(args.report_to)
+        self.device = distributed.choose_device(args.use_cpu)
+        self._forward = Forward(self.device, precision_of(args, self.device), compute_loss_func)
+        self._own_stream = OwnStream(self.device)
+        distributed.join(self.device, args.ddp_backend, args.ddp_timeout)
+        self._optimizers = optimizers
+        self.model = model.to(self.device)
+        self.train_dataset = train_dataset
+        self.eval_dataset = eval_dataset
+        self.data_collator = data_collator
+        self.compute_metrics = compute_metrics
+        self.processing_class = processing_class
+        display = PrinterCallback if args.disable_tqdm else ProgressCallback
+        self.dispatcher = CallbackDispatcher(
+            [DefaultFlowCallback, *reporters, *(callbacks or ()), display],
+            args=args,
+            model=self.model,
+            optimizer=optimizers[0],
+            lr_scheduler=optimizers[1],
+            processing_class=processing_class,
+            replay=None if replay is None else Path(replay),
+        )
+        try:
+            self._emit(Event.INIT_END)
+        except BaseException as error:
+            self.close(status=status_of(type(error)))
+            raise
+
+    @property
+    def state(self) -> TrainerState:
+        """How far the run has come; a new object for each `train()`."""
+        return self.dispatcher.state
+
+    @property
+    def control(self) -> TrainerControl:
+        """What the callbacks want."""
+        control: TrainerControl = self.dispatcher.control
+        return control
+
+    def _emit(self, event: Event, **extra: Any) -> TrainerControl:
+        return self.dispatcher.emit(event, **extra)
+
+    # Evaluation
+
+    def evaluate(
+        self,
+        eval_dataset: Datasets | None = None,
+        *,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, Any]:
+        """
+        Evaluate, log the metrics and return them; synchronises.
+
+        The mean loss over the samples is `eval_loss`. Several datasets are logged one by one, and
+        their metrics are returned together. Raises `ConfigurationError` where there is no
+        dataset, or no sample in it.
+        """
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ConfigurationError("there is nothing to evaluate; give an eval_dataset")
+        if isinstance(dataset, Mapping):
+            metrics: dict[str, Any] = {}
+            for name, part in dataset.items():
+                metrics |= self.evaluate(part, metric_key_prefix=f"{metric_key_prefix}_{name}")
+            return metrics
+        _, metrics = self._evaluate(dataset, metric_key_prefix, keep=False)
+        self.log(metrics)
+        self._emit(Event.EVALUATE, metrics=metrics)
+        return metrics
+
+    def predict(
+        self, test_dataset: Dataset[Any], *, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """Return predictions and labels as numpy arrays, and metrics, not logged; synchronises."""
+        evaluated, metrics = self._evaluate(test_dataset, metric_key_prefix, keep=True)
+        self._emit(Event.PREDICT, metrics=metrics)
+        return PredictionOutput(evaluated.predictions, evaluated.labels, metrics)
+
+    def _end_prediction_step(self) -> None:
+        self._emit(Event.PREDICTION_STEP)
+
+    def _loader(self, dataset: Dataset[Any], *, training: bool) -> DataLoader[Any]:
+        pin = self.device.type == "cuda"
+        return make_loader(dataset, self.args, self.data_collator, training=training, pin=pin)
+
+    def _evaluate(
+        self, dataset: Dataset[Any], prefix: str, *, keep: bool
+    ) -> tuple[Evaluated, dict[str, Any]]:
+        loader = self._loader(dataset, training=False)
+        self.dispatcher.eval_dataloader = loader
+        evaluation = Evaluation(
+            self._forward, self._end_prediction_step, self.args.eval_accumulation_steps
+        )
+        keep = keep or self.compute_metrics is not None
+        with self._own_stream():
+            evaluated = evaluation.run(self.model, loader, keep=keep)
+        return evaluated, evaluated.metrics(prefix, self.compute_metrics)
+
+    # Callbacks
+
+    def log(self, logs: dict[str, Any]) -> None:
+        """Add the epoch to `logs`, keep a copy in the history, and hand them to the callbacks."""
+        self._log(logs, None)
+
+    def _log(self, logs: dict[str, Any], training: Training | None) -> None:
+        logs["epoch"] = self.state.epoch
+        if self.args.include_num_input_tokens_seen != "no":
+            logs["num_input_tokens_seen"] = seen = self.state.num_input_tokens_seen
+            if training is not None:
+                tokens = seen - training.first_tokens
+                logs |= speed_metrics("train", training.seconds, tokens=tokens)
+        # What the loop logs it has summed up anew, outside of any graph; what others log may be
+        # anything.
+        self.dispatcher.log(logs)
+
+    def add_callback(self, callback: CallbackLike) -> None:
+        """Add a callback, an instance or a class that is called without arguments, at the end."""
+        self.dispatcher.add_callback(callback)
+
+    def pop_callback(self, callback: CallbackLike) -> Any:
+        """Remove a callback and return it, or None; a class means the first instance of it."""
+        return self.dispatcher.pop_callback(callback)
+
+    def remove_callback(self, callback: CallbackLike) -> None:
+        """Remove a callback; a class means the first instance of it."""
+        self.dispatcher.remove_callback(callback)
+
+    def is_local_process_zero(self) -> bool:
+        """Tell whether this is the first process of its machine."""
+        return self.args.local_process_index == 0
+
+    def is_world_process_zero(self) -> bool:
+        """Tell whether this is the first process of all."""
+        return self.args.process_index == 0
+
+    def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
+        """Write weights, processing class and arguments, on the first rank only.
+
+        `output_dir` is by default that of the arguments.
+        """
+        if not self.args.should_save:
+            return
+        folder = Path(self.args.output_dir if output_dir is None else output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(self.model, folder)
+        if callable(save := getattr(self.processing_class, "save_pretrained", None)):
+            save(str(folder))
+        (folder / checkpoint.ARGUMENTS_FILE).write_text(self.args.to_json_string() + "\n", "utf-8")
+
+    # The end
+
+    def close(self, timeout: float = 30.0, status: RunStatus = "finished") -> None:
+        """Wait at most `timeout` seconds for what the callbacks still have to do, and end them."""
+        self.dispatcher.close(timeout, status=status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(status="finished" if kind is None else status_of(kind))

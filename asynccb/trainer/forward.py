@@ -1,0 +1,138 @@
+"""
+Calling the model on a batch, and finding the loss and the predictions in what it returns.
+
+Promises: nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import nn
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trainer.collate import to_device
+
+ComputeLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
+
+
+class Result(NamedTuple):
+    """Hold what a model gave for one batch; `loss` is None where it computed none."""
+
+    loss: torch.Tensor | None
+    predictions: Any
+    labels: Any
+
+
+class Forward:
+    """
+    Call a model on batches, in the precision of the run.
+
+    A mapping is passed as keywords and its `labels` are the labels; a tuple or list as positions;
+    anything else as the only argument. With `compute_loss` (outputs, labels to a scalar) the
+    labels, the last place of a tuple, are kept from the model; otherwise the model computes the
+    loss from them and returns it as a scalar, as `loss` of a mapping or object, or in the first
+    place of a tuple.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        precision: torch.dtype | None = None,
+        compute_loss: ComputeLoss | None = None,
+    ) -> None:
+        self.device = device
+        self._precision = precision
+        self._compute_loss = compute_loss
+
+    def __call__(self, model: nn.Module, batch: Any) -> Result:
+        """Run the model; `batch` may still lie on the CPU."""
+        batch = to_device(batch, self.device)
+        inputs, labels = _split(batch, keep_labels=self._compute_loss is None)
+        with self._autocast():
+            outputs = _call(model, inputs)
+            if self._compute_loss is None:
+                loss = _find_loss(outputs)
+            else:
+                loss = None if labels is None else self._compute_loss(outputs, labels)
+        left_out = {"loss", *_ignored_keys(model)}
+        first = int(self._compute_loss is None and loss is not None)
+        return Result(loss, _predictions(outputs, left_out, first), labels)
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        """Return the loss; raise `ConfigurationError` where the model gives none."""
+        loss = self(model, batch).loss
+        if loss is None:
+            raise ConfigurationError(
+                f"{type(model).__name__} gave no loss for a batch of {_describe(batch)}: return "
+                "a scalar, an object with .loss or a tuple that begins with it, or give "
+                "compute_loss_func"
+            )
+        return loss
+
+    def _autocast(self) -> torch.autocast:
+        dtype = self._precision
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def _describe(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return f"keys {', '.join(map(str, batch))}"
+    return f"{len(batch)} values" if isinstance(batch, tuple | list) else type(batch).__name__
+
+
+def _split(batch: Any, *, keep_labels: bool) -> tuple[Any, Any]:
+    if isinstance(batch, Mapping):
+        labels = batch.get("labels")
+        if keep_labels:
+            return batch, labels
+        return {key: value for key, value in batch.items() if key != "labels"}, labels
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        return (batch if keep_labels else batch[:-1]), batch[-1]
+    return batch, None
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _find_loss(outputs: Any) -> torch.Tensor | None:
+    if isinstance(outputs, Mapping):
+        loss = outputs.get("loss")
+    elif isinstance(outputs, tuple | list):
+        loss = outputs[0] if outputs else None
+    else:
+        loss = getattr(outputs, "loss", outputs)
+    return loss if isinstance(loss, torch.Tensor) and loss.ndim == 0 else None
+
+
+def _ignored_keys(model: nn.Module) -> list[str]:
+    """Return the outputs that a transformers model declares to be no predictions."""
+    config = getattr(model, "config", None)
+    return getattr(config, "keys_to_ignore_at_inference", None) or []
+
+
+def _predictions(outputs: Any, left_out: set[str], first: int) -> Any:
+    """Return what there is beside the loss: one value as it is, several as a tuple, or None."""
+    if isinstance(outputs, tuple | list):
+        values = tuple(outputs[first:])
+    elif isinstance(outputs, torch.Tensor):
+        values = () if first else (outputs,)
+    else:
+        values = tuple(value for key, value in _named(outputs).items() if key not in left_out)
+    return values[0] if len(values) == 1 else values or None
+
+
+def _named(outputs: Any) -> Mapping[str, Any]:
+    if isinstance(outputs, Mapping):
+        return outputs
+    if dataclasses.is_dataclass(outputs):  # one with slots has no `__dict__`
+        return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    return getattr(outputs, "__dict__", {})

@@ -1,0 +1,230 @@
+"""
+The training loop, top to bottom, with every event in its place.
+
+Promises: between the first step and the last the loop waits for the device only to evaluate, to
+save and, with fp16 and a given optimizer that is not fused, to unscale; each such place is marked
+"synchronises". Losses and norms are logged as tensors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asynccb._ground.events import Event
+from asynccb.arguments.training_arguments import SaveStrategy
+from asynccb.checkpoint import folders as checkpoint
+from asynccb.trainer import checks
+from asynccb.trainer.base import status_of
+from asynccb.trainer.best_model import load_best, note_best
+from asynccb.trainer.resumable import ResumableTrainer
+from asynccb.trainer.sigterm import saving_on_signal
+from asynccb.trainer.speed import speed_metrics
+from asynccb.trainer.training import Training
+
+logger = logging.getLogger("asynccb")
+
+
+class TrainOutput(NamedTuple):
+    """Hold what `Trainer.train` returns; `training_loss` is the mean over all steps of the run."""
+
+    global_step: int
+    training_loss: float
+    metrics: dict[str, Any]
+
+
+class Trainer(ResumableTrainer):
+    """
+    Train a model, with callbacks that steer and watch.
+
+    A batch that is a mapping is passed to the model as keywords, a tuple as positions. The model
+    computes the loss and returns it (a scalar, `.loss`, or first in a tuple), or
+    `compute_loss_func(outputs, labels)` does. `eval_dataset` may be a dict of datasets; the
+    metrics of each are then named `eval_<name>_...`. `compute_metrics` gets numpy arrays of all
+    predictions and labels. `optimizers` is a pair (optimizer, scheduler); where it holds None,
+    each `train()` makes AdamW and the schedule of the arguments anew. `ReduceLROnPlateau` goes by
+    `metric_for_best_model`, or the loss, of each evaluation.
+
+    The callbacks, in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
+    and the display. Under `torchrun` every rank makes a Trainer: gradients are averaged, data is
+    shared out, and the first rank saves. On a GPU the loop has a CUDA stream of its own. Trackers
+    go on delivering after `train()`; `close`, or leaving a `with`, waits for them, and so does
+    the end of the program. An exception in `train()` closes the dispatcher with the status
+    failed.
+
+    Raises `ConfigurationError` for arguments that do not go together.
+    """
+
+    def train(
+        self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None
+    ) -> TrainOutput:
+        """
+        Train, and return the steps done, the mean loss and the figures of the run.
+
+        `resume_from_checkpoint` is a folder, or True for the last one in `args.output_dir`. The
+        run then goes on exactly as it would have without the interruption, from any step; a
+        resumed run has the checkpoint's history and best metric, but the intervals of the
+        arguments given now (a difference is a warning). With other batches or data it makes the
+        steps that the rest of its epochs takes. Random numbers drawn in loader workers are not
+        restored, and the states of callbacks, such as the patience of early stopping, only with
+        `restore_callback_states_from_checkpoint=True`; without it a warning names them.
+
+        Different from transformers, on purpose:
+
+        - a stop asked for at train begin, and `max_steps=0`, run no step, and a stop asked for at
+          epoch begin none of that epoch;
+        - gradients and losses of a group that a callback cut short are dropped, and never reach
+          the next step;
+        - the batches of a group count alike, also where the loss is a mean over tokens and they
+          hold unequally many: the ranks would have to exchange their numbers before each step;
+        - a flag that is set where nothing comes of it before it is cleared (to log, evaluate or
+          save at train begin, at epoch begin or, but for an epoch's last step, on a save, say) is
+          a warning;
+        - a save that a callback asks for is made with `save_strategy="best"` too, also where an
+          evaluation is no improvement;
+        - a run that was told by a decision to stop stops again where it is resumed at that step;
+          one that a `def` hook, a request or `max_steps` has stopped goes on;
+        - a finished run that is resumed runs no further step;
+        - on resume the arguments' intervals win, not the checkpoint's, and `train_loss` is the
+          mean over the whole run;
+        - callback states are put back into the callbacks that are there, which keep their places;
+        - optimizer and schedule are made anew for each `train()`, unless given;
+        - the random generators are seeded at the start of each `train()`, with the rank added;
+        - a metric for the best model that no evaluation gave is a `ConfigurationError` that lists
+          those there are.
+
+        Raises `ConfigurationError` for a missing dataset or checkpoint, and whatever a `def` hook
+        or the model raises; the dispatcher is closed then, with the status failed.
+        """
+        checks.check_train_dataset(self.train_dataset)
+        checks.check_output_dir(self.args)
+        found = checkpoint.find_checkpoint(resume_from_checkpoint, Path(self.args.output_dir))
+        try:
+            jit = self.args.enable_jit_checkpoint
+            with self._own_stream(), saving_on_signal(jit, self.dispatcher.request):
+                training = self._prepare(found)
+                self._emit_at_begin(Event.TRAIN_BEGIN, again=training.first_step > 0)
+                if found is not None and training.first_step > 0:
+                    self._go_on_from_save(found, training)
+                if self.args.eval_on_start and training.first_step == 0:
+                    self.evaluate()
+                if training.first_step == 0:
+                    training.lost.before_first_epoch(self.control)
+                going = True
+                while going and not self._is_over(training):
+                    going = self._train_epoch(training)
+                return self._finish(training)
+        except BaseException as error:
+            self.dispatcher.close(status=status_of(type(error)))
+            raise
+
+    def _is_over(self, training: Training) -> bool:
+        state, position = self.state, training.position
+        stops = self.control.should_training_stop or state.global_step >= state.max_steps
+        # An epoch that a checkpoint left after its last step is still to be ended.
+        return position.epoch >= state.num_train_epochs or (stops and position.batches == 0)
+
+    def _train_epoch(self, training: Training) -> bool:
+        """Run an epoch, or what is left of it; return whether the next one may begin."""
+        position = training.position
+        if position.batches == 0:
+            training.restore_random()
+        self._emit_at_begin(Event.EPOCH_BEGIN, again=position.batches > 0)
+        groups = training.epochs.groups(position.epoch, position.batches)
+        training.restore_random()
+        exhausted = position.batches == training.epochs.batches
+        while not (position.cut or exhausted or self._leaves_epoch()):
+            if group := next(groups, None):
+                self._train_step(training, group)
+            exhausted = group is None or position.batches == training.epochs.batches
+        if exhausted and position.batches == 0:
+            logger.warning("the training data gave no batch: training stops")
+            self.control.should_training_stop = True
+        self._emit(Event.EPOCH_END)
+        done = exhausted or position.cut or self.control.should_epoch_stop
+        if done:
+            training.position = position.next_epoch()
+        self._log_evaluate_save(training)
+        return done
+
+    def _emit_at_begin(self, event: Event, *, again: bool) -> None:
+        """Emit an event; `again` where the run has come past it before its checkpoint."""
+        (self.dispatcher.emit_again if again else self.dispatcher.emit)(event)
+
+    def _leaves_epoch(self) -> bool:
+        control, state = self.control, self.state
+        stop = control.should_epoch_stop or control.should_training_stop
+        return stop or state.global_step >= state.max_steps
+
+    def _train_step(self, training: Training, group: list[Any]) -> None:
+        state, optimization = self.state, training.optimization
+        training.lost.before_step(self.control, state.global_step, training.losses.last_logged)
+        self._emit(Event.STEP_BEGIN)
+        if not self.model.training:
+            self.model.train()
+        if not self._accumulate(training, group):
+            optimization.clear()
+            training.losses.discard()
+            training.model.take_loss()
+            return
+        grad_norm = optimization.clip()
+        self._emit(Event.PRE_OPTIMIZER_STEP)
+        optimization.update()
+        self._emit(Event.OPTIMIZER_STEP)
+        training.figures = {"grad_norm": grad_norm, "learning_rate": optimization.learning_rate()}
+        optimization.advance()
+        optimization.clear()
+        training.losses.commit(training.model.take_loss())
+        training.position.batches += len(group)
+        state.global_step += 1
+        state.epoch = training.epochs.fraction(training.position, state.max_steps)
+        self._emit(Event.STEP_END)
+        self._log_evaluate_save(training)
+
+    def _accumulate(self, training: Training, group: list[Any]) -> bool:
+        """Add up the gradients of a group; return False where a callback cut it short."""
+        for number, batch in enumerate(group, 1):
+            training.usage.add(batch, self.state)
+            last = number == len(group)
+            with training.model.exchanging(last):
+                loss = self._forward.loss(training.model.call, batch)
+                if len(group) > 1:
+                    loss = loss / len(group)
+                counted = training.losses.add(loss, self.state.global_step)
+                training.optimization.backward(training.model.with_loss(loss, counted))
+            if not last:
+                control = self._emit(Event.SUBSTEP_END)
+                if control.should_epoch_stop or control.should_training_stop:
+                    return False
+        return True
+
+    def _log_evaluate_save(self, training: Training) -> None:
+        step = self.state.global_step
+        if self.control.should_log and step > training.losses.last_logged:
+            logs = {"loss": training.losses.take(step), **training.figures}
+            self._log(logs, training)
+        if self.control.should_evaluate:
+            metrics = self.evaluate()
+            training.optimization.judge(metrics)
+            improved = note_best(self.args, self.state, metrics)
+            if self.args.save_strategy == SaveStrategy.BEST and improved:
+                self.control.should_save = True
+        if self.control.should_save:
+            self.dispatcher.emit_save(self._save_checkpoint(training))
+
+    def _finish(self, training: Training) -> TrainOutput:
+        state = self.state
+        loss = training.losses.finish(state.global_step)  # synchronises
+        metrics: dict[str, Any] = speed_metrics(
+            "train",
+            training.seconds,
+            samples=training.usage.samples,
+            steps=state.global_step - training.first_step,
+        )
+        metrics |= {"total_flos": float(state.total_flos), "train_loss": loss}
+        self.log(metrics)
+        load_best(self.args, state, self.model, training.directory)
+        self._emit(Event.TRAIN_END)
+        return TrainOutput(state.global_step, loss, metrics)

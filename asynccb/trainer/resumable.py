@@ -1,0 +1,142 @@
+"""
+A trainer without its loop: what a training needs, made anew or from a checkpoint, and its saving.
+
+Promises: only the methods that say so synchronise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from asynccb._state.trainer_state import TrainerState
+from asynccb.checkpoint import callback_states
+from asynccb.checkpoint import folders as checkpoint
+from asynccb.checkpoint.weights import load_weights
+from asynccb.distributed import process_group as distributed
+from asynccb.trainer import checks, random_state
+from asynccb.trainer.base import BaseTrainer
+from asynccb.trainer.best_model import find_best_again, note_best_checkpoint
+from asynccb.trainer.data import Epochs
+from asynccb.trainer.losses import Losses
+from asynccb.trainer.optimization import Optimization, make_optimizer, make_scheduler
+from asynccb.trainer.resumed import Resumed
+from asynccb.trainer.training import TrainedModel, Training
+from asynccb.trainer.usage import Usage
+
+
+class ResumableTrainer(BaseTrainer):
+    """Prepare trainings, and write their checkpoints."""
+
+    def _prepare(self, found: Path | None) -> Training:
+        """Make everything that lives as long as one training."""
+        args, dataset = self.args, self.train_dataset
+        assert dataset is not None
+        loader = self._loader(dataset, training=True)
+        epochs = Epochs(loader, dataset, args)
+        length = planned = checks.length_of(epochs, args)
+        resumed = None
+        if whole := checkpoint.with_state(found):
+            resumed = Resumed(whole, epochs)
+            length = resumed.length(epochs, args, planned)
+        state = self.dispatcher.state = self._new_state(resumed, *length)
+        random_state.seed_all(args.seed + distributed.rank())
+        if found is not None:
+            load_weights(self.model, found)
+        optimization = self._make_optimization(state.max_steps)
+        model = TrainedModel(self.model, args, self.device)
+        training = Training(
+            model=model,
+            epochs=epochs,
+            optimization=optimization,
+            losses=Losses(
+                self.device,
+                filter_nonfinite=args.logging_nan_inf_filter,
+                shared=model.shares_loss,
+                step=state.global_step,
+            ),
+            usage=Usage(self.model, str(args.include_num_input_tokens_seen)),
+            directory=Path(args.output_dir).absolute(),
+            planned=planned,
+            first_step=state.global_step,
+            first_tokens=state.num_input_tokens_seen,
+        )
+        if resumed is not None:
+            training.load(resumed)
+            self._resume_decisions(resumed.folder, training)
+            if args.ignore_data_skip and training.position.batches != epochs.batches:
+                training.position.batches = 0
+        optimization.clear()
+        self.dispatcher.train_dataloader = loader
+        return training
+
+    def _make_optimization(self, max_steps: int) -> Optimization:
+        """Return the given optimizer and schedule, or new ones over so many steps."""
+        args = self.args
+        optimizer, scheduler = self._optimizers
+        optimizer = make_optimizer(self.model, args) if optimizer is None else optimizer
+        if scheduler is None:
+            scheduler = make_scheduler(optimizer, args, max_steps)
+        self.dispatcher.optimizer, self.dispatcher.lr_scheduler = optimizer, scheduler
+        return Optimization(self.model, optimizer, scheduler, args, self.device)
+
+    def _new_state(self, resumed: Resumed | None, max_steps: int, num_epochs: int) -> TrainerState:
+        args = self.args
+        state = TrainerState()
+        state.compute_steps(args, max_steps)
+        if resumed is not None:
+            stored = resumed.state
+            checks.warn_of_differences(args, state, stored)
+            stored.compute_steps(args, max_steps)
+            if args.restore_callback_states_from_checkpoint:
+                callback_states.restore(self._stateful(), stored.stateful_callbacks)
+                self.control._new_step()  # the checkpoint's own step has done all that
+            else:
+                callback_states.say_left_out(self.dispatcher.callbacks, stored.stateful_callbacks)
+            find_best_again(stored, resumed.folder)
+            state = stored
+        state.train_batch_size = args.train_batch_size
+        state.is_hyper_param_search = False
+        state.init_training_references(self, max_steps, num_epochs)
+        return state
+
+    def _save_checkpoint(self, training: Training) -> Path:
+        """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
+        args, state = self.args, self.state
+        path = checkpoint.checkpoint_path(training.directory, state.global_step)
+        training.saved[state.global_step] = path
+        note_best_checkpoint(state, training.saved)
+        if training.position.batches:
+            training.position.cut = self.control.should_epoch_stop
+        decisions = self.dispatcher.state_dict()
+        training.decisions = None if args.should_save else decisions
+        state.stateful_callbacks = callback_states.capture(self._stateful(), decisions)
+        with checkpoint.writing(path, owner=args.should_save) as folder:
+            if not args.save_only_model:
+                training.save_own(folder)
+            if args.should_save:
+                self.save_model(folder)
+                if not args.save_only_model:
+                    training.optimization.save(folder)
+                self.dispatcher.settle()  # synchronises
+                self.dispatcher.save_trace(folder)
+                state.save_to_json(str(folder / checkpoint.STATE_FILE))
+        if args.should_save:
+            checkpoint.rotate(path, args.save_total_limit, state.best_model_checkpoint)
+        return path
+
+    def _resume_decisions(self, found: Path, training: Training) -> None:
+        """Go on with the decisions that were pending, this rank's own where there are several."""
+        stored = callback_states.dispatcher_state(self.state.stateful_callbacks)
+        if state := training.decisions or stored:
+            self.dispatcher.resume_trace(found)
+            self.dispatcher.load_state_dict(state)
+
+    def _go_on_from_save(self, found: Path, training: Training) -> None:
+        """Go on from what was decided on the checkpoint's `on_save`, after it was written."""
+        control = self.dispatcher.emit_save_again(found)
+        if training.position.batches:
+            training.position.cut |= control.should_epoch_stop
+
+    def _stateful(self) -> list[Any]:
+        return [*self.dispatcher.callbacks, self.control]

@@ -1,0 +1,71 @@
+"""
+A checkpoint to go on from: its state, its place in the data, and how much of the run is left.
+
+Promises: where data and arguments are as they were, the run has the length that it had. Else the
+epochs that are left are what counts: steps that were made before may have been of another size.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from asynccb._state.trainer_state import TrainerState
+from asynccb.arguments.training_arguments import TrainingArguments
+from asynccb.checkpoint import folders as checkpoint
+from asynccb.trainer.data import Epochs
+from asynccb.trainer.losses import Position
+
+LOOP_FILE = "loop.pt"
+
+
+class Resumed:
+    """
+    Hold what a checkpoint says of its run.
+
+    A checkpoint of transformers has no `loop.pt`: its position follows from the step, as if no
+    epoch had ended early.
+    """
+
+    def __init__(self, folder: Path, epochs: Epochs) -> None:
+        self.folder = folder
+        self.state = TrainerState.load_from_json(str(folder / checkpoint.STATE_FILE))
+        self.loop = self._read(checkpoint.of_rank(LOOP_FILE))
+        # All ranks were in one place, which any of their files says to another number of ranks.
+        files = (LOOP_FILE, checkpoint.named_by_rank(LOOP_FILE, 0))
+        self._any_loop = self.loop or next(filter(None, map(self._read, files)), None)
+        self.position = self._position(epochs)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        loop: dict[str, Any] | None = checkpoint.load_part(self.folder, name)
+        return loop
+
+    def _position(self, epochs: Epochs) -> Position:
+        if self._any_loop is None:
+            return epochs.position_of(self.state.global_step)
+        position = Position(**self._any_loop["position"])
+        whole, done = self._any_loop.get("plan", {}).get("batches"), position.batches
+        # The batches of another size that hold the samples that were seen; the rest of one is
+        # seen again.
+        position.batches = done * self._any_loop["samples"] // epochs.samples
+        if epochs.batches is not None and (done == whole or position.batches > epochs.batches):
+            position.batches = epochs.batches
+        return position
+
+    def length(
+        self, epochs: Epochs, args: TrainingArguments, planned: tuple[int, int]
+    ) -> tuple[int, int]:
+        """Return the last step and the epochs of the run; `planned` are those of a new one."""
+        if self._any_loop is not None and self._any_loop.get("plan") == epochs.plan(planned):
+            return self.state.max_steps, self.state.num_train_epochs
+        if not epochs.steps:
+            return planned
+        last, step = planned[0], self.state.global_step
+        there = epochs.steps_to(self.position)
+        if args.max_steps >= 0:
+            left = max(last - step, 0)
+        else:
+            left = max(last - there, 0)
+            last = step + left
+        return last, math.ceil((there + left) / epochs.steps)

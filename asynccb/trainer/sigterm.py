@@ -1,0 +1,46 @@
+"""
+Ending a training well on SIGTERM, which is what a cluster sends before it takes the machine.
+
+Promises: the first signal has a checkpoint saved and the training stopped at the end of the step,
+on all ranks; the handler that was there before is put back.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.callbacks.request import Requesting
+
+logger = logging.getLogger("asynccb")
+
+
+@contextmanager
+def saving_on_signal(wanted: bool, request: Requesting) -> Iterator[None]:
+    """
+    Turn SIGTERM into a request to save and stop, if that is wanted.
+
+    Raises `ConfigurationError` off the main thread, the only one that can take signals.
+    """
+    if not wanted:
+        yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError(
+            "enable_jit_checkpoint=True, but train() does not run on the main thread, and Python "
+            "hands signals to that one only; train there, or leave it out"
+        )
+
+    def ask(number: int, frame: Any) -> None:
+        request(should_save=True, should_training_stop=True)
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

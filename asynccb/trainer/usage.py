@@ -1,0 +1,58 @@
+"""
+Counting what a training consumed: samples, tokens and floating-point operations.
+
+Promises: counts on the CPU, from the batch as the loader gave it, so that it never waits for a
+device. Under DDP this rank's count is taken times the number of ranks, which is exact where their
+batches are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from asynccb._state.trainer_state import TrainerState
+from asynccb.distributed import process_group as distributed
+from asynccb.trainer.collate import count_samples
+
+
+class Usage:
+    """
+    Add each micro-batch to the state.
+
+    `tokens` is "no", "all" or "non_padding" (the ones in `attention_mask`, all where there is
+    none). Operations are counted for models of transformers only, as 6 for each token and
+    parameter outside the embeddings.
+    """
+
+    def __init__(self, model: nn.Module, tokens: str) -> None:
+        self._input = getattr(model, "main_input_name", "input_ids")
+        self._tokens = tokens
+        self._world = distributed.world_size()
+        self._flos_per_token = 0
+        if hasattr(model, "floating_point_ops") and callable(
+            count := getattr(model, "num_parameters", None)
+        ):
+            self._flos_per_token = 6 * count(exclude_embeddings=True)
+        self.samples = 0
+
+    def add(self, batch: Any, state: TrainerState) -> None:
+        """Count one micro-batch of this rank, for all ranks."""
+        self.samples += count_samples(batch) * self._world
+        if self._tokens == "no" and not self._flos_per_token:
+            return
+        inputs = batch.get(self._input) if isinstance(batch, Mapping) else None
+        if not isinstance(inputs, torch.Tensor):
+            return
+        state.total_flos += float(self._flos_per_token * inputs.numel() * self._world)
+        if self._tokens != "no":
+            state.num_input_tokens_seen += self._count(batch, inputs) * self._world
+
+    def _count(self, batch: Mapping[str, Any], inputs: torch.Tensor) -> int:
+        mask = batch.get("attention_mask")
+        if self._tokens == "non_padding" and isinstance(mask, torch.Tensor):
+            return int(mask.sum())  # on the CPU: the batch has not gone to the device yet
+        return inputs.numel()

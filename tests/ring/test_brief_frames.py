@@ -1,0 +1,210 @@
+"""Logs that the training writes in brief, and of which the companion makes records."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asynccb._companion.landing import Arrivals
+from asynccb._journal.writer import split_frames
+from asynccb._ring.ring import BRIEF, HEADER, RingReader, RingWriter, frame_size
+from asynccb._ring.slots import COUNT, Kind, Layout, Part
+from asynccb._staging.staged_logs import pack_layout
+from tests.support.callbacks_for_tests import LogWitness, read_lines
+from tests.support.running import running
+
+SMALL = 4096
+ON_LOG = 13
+FLOATS = Layout({"loss": Part(Kind.FLOAT, 0), "norm": Part(Kind.FLOAT, 0)})
+FORM = pack_layout(["loss", "host", "norm"], FLOATS)
+OTHERS = msgspec.msgpack.encode({"host": "a"})
+
+
+class Ends:
+    """Both ends of a small ring."""
+
+    def __init__(self) -> None:
+        self.writer = RingWriter(SMALL, checked=False)
+        self.open()
+
+    def open(self) -> None:
+        self.reader = RingReader(os.dup(self.writer.fd))
+        self.arrivals = Arrivals(self.reader.slots, self.reader.forms)
+
+    def land(self, position: int, *values: float) -> None:
+        place = position % COUNT * 8
+        self.writer.slots.memory[place : place + 8 * len(values)] = struct.pack(
+            f"{len(values)}d", *values
+        )
+
+    def read(self) -> list[tuple[int, list[Any]]]:
+        """Return ids and records that the reader finds, as the journal gets them."""
+        frames, _, _ = self.reader.read(self.arrivals)
+        found = []
+        for number, start, _ in split_frames(frames):
+            length = HEADER.unpack_from(frames, start - HEADER.size)[0]
+            found.append((number, msgspec.msgpack.decode(frames[start : start + length])))
+        return found
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    both = Ends()
+    yield both
+    both.close()
+
+
+def test_a_brief_log_becomes_the_record_that_it_stands_for_when_its_values_have_landed(
+    ends: Ends,
+) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.slots.clear(8, 2)
+    assert ends.writer.write_brief(form, 5, 7, 0.5, 8, 3, OTHERS)
+    assert ends.read() == []
+
+    ends.land(8, 0.25, -1.0)
+
+    ((number, record),) = ends.read()
+    assert (number, record) == (0, [ON_LOG, 5, 7, 0.5, 3, {"loss": 0.25, "host": "a", "norm": -1}])
+    assert list(record[5]) == ["loss", "host", "norm"]
+    ends.reader.release()
+    assert ends.writer.slots_read == 10
+    assert ends.writer.used == 0
+
+
+def test_a_companion_that_is_started_later_makes_the_same_record(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.land(0, 1.0, 2.0)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, OTHERS)
+    first = ends.read()
+    ends.reader.close()
+
+    ends.open()
+
+    assert ends.read() == first != []
+
+
+def test_values_that_a_dead_training_left_on_the_device_are_left_out_of_a_brief_log(
+    ends: Ends,
+) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.slots.clear(0, 2)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, OTHERS)
+    ends.land(0, 0.5)
+
+    ends.arrivals.over = True
+
+    assert ends.read() == [(0, [ON_LOG, 5, 7, 0.0, 0, {"loss": 0.5, "host": "a"}])]
+    assert ends.arrivals.lost == 1
+
+
+@pytest.mark.parametrize("step", [-7, 1 << 64])
+def test_a_step_that_no_brief_frame_can_hold_is_left_to_the_encoder(ends: Ends, step: int) -> None:
+    form = ends.writer.forms.add(FORM)
+    assert not ends.writer.write_brief(form, 5, step, 0.5, 0, 0)
+    assert (ends.writer.written, ends.writer.used) == (0, 0)
+    assert ends.read() == []
+
+
+def test_a_ring_whose_frames_are_checked_has_no_brief_ones() -> None:
+    writer = RingWriter(SMALL, checked=True)
+    assert writer.number_form(FORM) == 0
+    writer.close()
+
+
+def test_other_values_that_are_larger_than_the_ring_are_left_to_the_encoder(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    assert not ends.writer.write_brief(form, 5, 7, 0.0, 0, 0, b"x" * SMALL)
+    assert ends.writer.used == 0
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("brief"), st.integers(0, 300)),
+        st.tuples(st.just("whole"), st.integers(0, 600)),
+        st.sampled_from([("read", 0), ("release", 0), ("open again", 0)]),
+    ),
+    max_size=80,
+)
+
+
+@given(operations)
+@settings(deadline=None, max_examples=200)
+def test_brief_and_whole_records_are_read_once_and_in_the_order_they_were_written(
+    steps: list[tuple[str, int]],
+) -> None:
+    ends = Ends()
+    form = ends.writer.forms.add(FORM)
+    written: list[list[Any]] = []
+    seen = released = 0
+    for kind, size in steps:
+        number = len(written)
+        record = [ON_LOG, 5, number, 0.0, 0]
+        if kind == "brief":
+            others = {"host": "x" * size}
+            ends.land(2 * number, float(number), 0.5)
+            plain = msgspec.msgpack.encode(others)
+            if ends.writer.write_brief(form, 5, number, 0.0, 2 * number, 0, plain):
+                written.append([*record, {"loss": float(number), **others, "norm": 0.5}])
+        elif kind == "whole":
+            record.append({"text": "x" * size})
+            if ends.writer.write(msgspec.msgpack.encode(record)):
+                written.append(record)
+        elif kind == "release":
+            ends.reader.release()
+            released = seen
+        elif kind == "open again":
+            ends.reader.close()
+            ends.open()
+            seen = released
+        else:
+            assert ends.read() == list(enumerate(written))[seen:]
+            seen = len(written)
+    assert ends.read() == list(enumerate(written))[seen:]
+    assert ends.writer.written == len(written)
+    ends.close()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_brief_logs_reach_the_hooks_of_a_companion_also_of_one_that_was_started_later(
+    tmp_path: Path, killed: bool
+) -> None:
+    witness = LogWitness(tmp_path / "output")
+    with running(witness, directory=tmp_path / "runs") as run:
+        run.step(logs={"plain": 1.0})
+        companion = run._publisher.companion
+        assert companion is not None
+        ring = companion.ring
+        form = ring.number_form(FORM)
+        if not form:
+            pytest.skip("this machine reorders stores, so that its rings have no brief frames")
+        for step in range(2, 302):
+            place = 2 * step * 8
+            ring.slots.memory[place : place + 16] = struct.pack("2d", step, 0.5)
+            others = msgspec.msgpack.encode({"host": step})
+            assert ring.write_brief(form, 5, step, 0.5, 2 * step, 0, others)
+            if killed and step == 150:
+                os.kill(companion.pid, signal.SIGKILL)
+        assert run.flush(30)
+    found = {line["step"]: line["logs"] for line in read_lines(witness.path)}
+    expected = {step: {"loss": step, "host": step, "norm": 0.5} for step in range(2, 302)}
+    assert found == {1: {"plain": 1.0}, **expected}
+
+
+def test_a_brief_log_takes_as_much_of_the_ring_as_its_fields(ends: Ends) -> None:
+    form = ends.writer.forms.add(FORM)
+    ends.writer.write_brief(form, 5, 7, 0.0, 0, 0)
+    assert ends.writer.used == frame_size(BRIEF.size) == 56

@@ -1,0 +1,70 @@
+"""A dispatcher that is closed in every case, and callbacks that keep what they saw."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+
+import asynccb
+from asynccb import CallbackDispatcher, Event
+from asynccb._ground.events import EVENTS
+
+
+@contextmanager
+def running(*callbacks: Any, **options: Any) -> Iterator[CallbackDispatcher]:
+    """Make a dispatcher and close it; no event is emitted by itself."""
+    dispatcher = CallbackDispatcher(callbacks, **options)
+    try:
+        yield dispatcher
+    finally:
+        dispatcher.close(timeout=5.0)
+
+
+class Inline(asynccb.TrainerCallback):
+    """Note the events of `def` hooks in a list that may be shared."""
+
+    def __init__(self, name: str = "", seen: list[Any] | None = None) -> None:
+        self.name = name
+        self.seen: list[Any] = [] if seen is None else seen
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seen.append(self.name)
+
+
+class Logs(asynccb.TrainerCallback):
+    """Keep the step and the logs of each `on_log`, in a lane."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, dict[str, Any]]] = []
+
+    async def on_log(self, args, state, control, logs=None, **kwargs):
+        self.seen.append((state.global_step, logs))
+
+    @property
+    def steps(self) -> list[int]:
+        return [step for step, _ in self.seen]
+
+
+class Everything(asynccb.TrainerCallback):
+    """Keep every event with what its hook got; holds all of them back until `open` is set."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = 0
+        self.seen: list[tuple[str, Any, Any, Any, dict[str, Any]]] = []
+        for event in EVENTS:
+            setattr(self, event, self._hook(event))
+
+    def _hook(self, event: Event) -> Any:
+        async def hook(args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.entered += 1
+            while not self.open.is_set():
+                await anyio.sleep(0.001)
+            self.seen.append((event, args, state, control, kwargs))
+
+        return hook

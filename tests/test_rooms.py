@@ -1,0 +1,199 @@
+"""
+The architecture: which room may import which, and how long a file may be.
+
+Each room's `__init__` says in the last line of its docstring what the room may import. That line
+is the only table; the tests here hold the code to it.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import asynccb
+from tests.support.launching import environment
+
+ROOT = Path(asynccb.__file__).parent
+LONGEST_FILE = 350
+"""Lines."""
+FULLEST_FOLDER = 22
+"""Files."""
+MOST_ENTRIES = 25
+"""Folders and files in `asynccb/`."""
+
+
+def name_of(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name if name == "__init__" else name.removesuffix(".__init__")
+
+
+SOURCES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+TRACKERS = sorted(path.parent.name for path in ROOT.glob("trackers/*/callback.py"))
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def allowed(room: str) -> list[str]:
+    """Return what the last line of a folder's docstring lets it import, of rooms or of files."""
+    docstring = ast.get_docstring(ast.parse(SOURCES[room].read_text())) or ""
+    found = re.search(r"May import: ([^:]+)\.\Z", docstring)
+    assert found, f"asynccb.{room}: its docstring does not end with 'May import: ….'"
+    said = " ".join(found[1].split())
+    return [] if said.startswith("nothing") else said.split(", ")
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Return what the statements import, as full names."""
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def ours(names: set[str]) -> set[str]:
+    """Return the modules of asynccb among full names, of modules or of things in them."""
+    found: set[str] = set()
+    for name in names:
+        first, _, rest = name.partition(".")
+        if first == "asynccb":
+            module = rest if rest in SOURCES else rest.rpartition(".")[0]
+            assert module in SOURCES, name
+            found.add(module)
+    return found
+
+
+def everywhere(module: str) -> set[str]:
+    """Return all that a module imports: at its top, for type checkers, and in functions."""
+    return imported(ast.walk(ast.parse(SOURCES[module].read_text())))
+
+
+def at_import(module: str) -> set[str]:
+    """Return what a module imports when it is imported itself."""
+
+    def reached(body: list[ast.stmt]) -> Iterator[ast.AST]:
+        for node in body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                continue
+            yield node
+            for part in ("body", "orelse", "finalbody"):
+                if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield from reached(getattr(node, part, []))
+
+    return imported(reached(ast.parse(SOURCES[module].read_text()).body))
+
+
+def arrows() -> dict[str, set[str]]:
+    """Return the rooms that each room imports."""
+    found: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module in SOURCES:
+        if module != "__init__":
+            found[room_of(module)] |= {room_of(name) for name in ours(everywhere(module))}
+    return {room: others - {room} for room, others in found.items()}
+
+
+def is_allowed(module: str, permitted: list[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in permitted)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_httpx_and_torch_are_imported_in_few_rooms(module: str) -> None:
+    names = {name.partition(".")[0] for name in everywhere(module)}
+    rooms = {
+        "httpx": ("delivery",),
+        "torch": ("_staging", "distributed", "checkpoint", "trainer", "testing"),
+        "transformers": ("trainer", "huggingface"),
+    }
+    for package, homes in rooms.items():
+        assert package not in names or room_of(module) in homes, package
+
+
+def test_nothing_that_the_companion_may_load_loads_torch() -> None:
+    rooms = ("callbacks", "trackers", "delivery", "_companion", "_journal", "_lanes")
+    modules = [m for m in SOURCES if room_of(m) in rooms and not m.endswith("__main__")]
+    program = (
+        "import importlib, json, sys\n"
+        "for name in json.loads(sys.argv[1]): importlib.import_module('asynccb.' + name)\n"
+        "print(*{'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(modules)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_file_is_short_enough_to_be_read_at_once(module: str) -> None:
+    assert SOURCES[module].read_text().count("\n") <= LONGEST_FILE
+
+
+def test_a_folder_is_small_enough_to_be_overlooked() -> None:
+    folders = {path.parent for path in SOURCES.values()} - {ROOT}
+    counts = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {name: count for name, count in counts.items() if count > FULLEST_FOLDER} == {}
+    entries = [path.name for path in ROOT.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_name_has_an_underscore_at_the_door_and_none_inside(module: str) -> None:
+    inner = [part for part in module.split(".")[1:] if part.startswith("_")]
+    assert set(inner) <= {"__main__", "__init__"}
+
+
+VOCABULARY = {
+    *("__init__", "callback", "settings", "access", "config_files", "api", "values", "run"),
+    *("opening", "outbox", "files", "training"),
+}
+"""Names of files that mean the same in each tracker's folder."""
+OWN = {
+    "clearml": {"conf_file"},
+    "codecarbon": {"session", "table"},
+    "comet_ml": {"archive"},
+    "dvclive": {"dvc_process", "folder", "repository", "tables", "yaml_files"},
+    "flyte": {"deck", "slots", "task"},
+    "mlflow": {"tracker"},
+    "swanlab": {"run_file", "run_file_format"},
+    "tensorboard": {"event_file"},
+    "trackio": {"inbox", "space"},
+    "wandb": {"models", "stream"},
+}
+"""Names of files that only one tracker needs."""
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_says_what_it_is_for(module: str) -> None:
+    assert ast.get_docstring(ast.parse(SOURCES[module].read_text()))
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_names_say_what_things_are(module: str) -> None:
+    vague = ("manager", "handler", "helper", "utils", "engine", "processor", "context")
+    tree = ast.parse(SOURCES[module].read_text())
+    defined = {module.rpartition(".")[2]}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id)
+        elif isinstance(node, ast.arg):
+            defined.add(node.arg)
+    assert not {name for name in defined if any(word in name.lower() for word in vague)}

@@ -1,0 +1,193 @@
+"""An MLflow tracker's settings: where they come from, and which are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.mlflow import MLflowCallback
+from tests.trackers.mlflow.runs import description, revived
+
+pytestmark = pytest.mark.usefixtures("mlflow_environment")
+
+SECRET = "s3cr3t-value"
+
+
+def test_a_restored_tracker_keeps_its_settings_whatever_the_environment_is_by_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://first:5000/prefix/")
+    monkeypatch.setenv("MLFLOW_TAGS", '{"a": 1}')
+    state = MLflowCallback().state()
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "http://second",
+        "MLFLOW_RUN_ID": "abc",
+        "MLFLOW_TAGS": "broken",
+        "MLFLOW_EXPERIMENT_NAME": "other",
+    }.items():
+        monkeypatch.setenv(name, value)
+    again = revived(state, description())
+    assert again.state() == state
+    assert again.settings.tracking_uri == "http://first:5000/prefix"
+    assert (again.settings.run_id, again.settings.experiment_name) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("environ", "configured"),
+    [
+        ({}, False),
+        ({"MLFLOW_TRACKING_URI": " "}, False),
+        ({"MLFLOW_TRACKING_URI": "http://host"}, True),
+        ({"MLFLOW_TRACKING_URI": "http://host", "DISABLE_MLFLOW_INTEGRATION": "true"}, False),
+        ({"MLFLOW_TRACKING_URI": "http://host", "DISABLE_MLFLOW_INTEGRATION": "1"}, False),
+        ({"MLFLOW_TRACKING_URI": "http://host", "DISABLE_MLFLOW_INTEGRATION": "0"}, True),
+    ],
+)
+def test_it_is_configured_where_there_is_an_address_and_no_veto(
+    environ: dict[str, str], configured: bool
+) -> None:
+    assert MLflowCallback.is_configured(environ) is configured
+
+
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        ("sqlite:///my runs.db", "--backend-store-uri 'sqlite:///my runs.db'"),
+        (f"postgresql://ada:{SECRET}@db/x", "--backend-store-uri postgresql://USER:PASSWORD@db/x"),
+        (f"mysql+pymysql://ada:{SECRET}@db/x", "mysql+pymysql://USER:PASSWORD@db/x"),
+        ("file:///data/mlruns", "--backend-store-uri file:///data/mlruns"),
+        ("./mlruns", "MLFLOW_ALLOW_FILE_STORE=true mlflow server"),
+        ("localhost:5000", "did you mean http://localhost:5000"),
+        ("127.0.0.1:5000/prefix", "did you mean http://127.0.0.1:5000/prefix"),
+        ("databricks", "MLFLOW_TRACKING_TOKEN"),
+        ("databricks://profile", "MLFLOW_TRACKING_TOKEN"),
+        ("azureml://region", "'azureml'"),
+        ("http://", "no host"),
+        ("http://host:port", "no address"),
+        (f"http://ada:{SECRET}@host:port", "no address"),
+        ("http://[::1", "no address"),
+        ("http://host:5000/#/experiments/1", "http://host:5000 is enough"),
+        (f"http://host?token={SECRET}", "http://host is enough"),
+        (f"http://ada:{SECRET}@host", "MLFLOW_TRACKING_PASSWORD"),
+        ("", "mlflow server --host 127.0.0.1"),
+        (5000, "5000"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_what_to_do(uri: Any, advice: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        MLflowCallback(tracking_uri=uri)
+    assert advice in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_missing_address_is_refused_with_the_command_that_starts_a_server() -> None:
+    with pytest.raises(ConfigurationError, match="--backend-store-uri sqlite:///mlflow"):
+        MLflowCallback()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        {"MLFLOW_TAGS": "team=vision"},
+        {"MLFLOW_TAGS": "[1]"},
+        {"MLFLOW_TAGS": '{"a@b": "x"}'},
+        {"MLFLOW_MAX_LOG_PARAMS": "many"},
+        {"MLFLOW_MAX_LOG_PARAMS": "-1"},
+        {"MLFLOW_NESTED_RUN": "maybe"},
+        {"MLFLOW_NESTED_RUN": "1"},
+        {"HF_MLFLOW_LOG_ARTIFACTS": "some"},
+        {"MLFLOW_FLATTEN_PARAMS": "2"},
+        {"MLFLOW_RUN_ID": "no such/id"},
+        {"MLFLOW_HTTP_REQUEST_TIMEOUT": "soon"},
+        {"MLFLOW_HTTP_REQUEST_TIMEOUT": "0"},
+        {"MLFLOW_HTTP_REQUEST_TIMEOUT": "nan"},
+        {"MLFLOW_TRACKING_INSECURE_TLS": "perhaps"},
+        {"MLFLOW_TRACKING_SERVER_CERT_PATH": "/no/such/file"},
+        {"MLFLOW_TRACKING_CLIENT_CERT_PATH": "/no/such/file"},
+    ],
+    ids=str,
+)
+def test_a_variable_that_cannot_work_is_refused_when_the_tracker_is_made(
+    variable: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError):
+        MLflowCallback(tracking_uri="http://host")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"tags": "team"},
+        {"tags": {1: "x"}},
+        {"tags": {"a": "x" * 8001}},
+        {"max_log_params": -1},
+        {"max_log_params": True},
+        {"max_log_params": 1.5},
+        {"nested_run": "yes"},
+        {"nested_run": True},
+        {"experiment_name": ""},
+        {"experiment_name": 7},
+        {"run_id": "../x"},
+        {"log_artifacts": 1},
+    ],
+    ids=str,
+)
+def test_an_argument_that_cannot_work_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        MLflowCallback(tracking_uri="http://host", **setting)
+
+
+def test_every_setting_can_come_from_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "HTTPS://host/prefix/",
+        "MLFLOW_EXPERIMENT_NAME": "e",
+        "MLFLOW_RUN_ID": "r1",
+        "MLFLOW_TAGS": '{"a": true, "b": "x"}',
+        "MLFLOW_NESTED_RUN": "yes",
+        "MLFLOW_FLATTEN_PARAMS": "ON",
+        "MLFLOW_MAX_LOG_PARAMS": "12",
+        "HF_MLFLOW_LOG_ARTIFACTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert MLflowCallback().state()["args"] == {
+        "tracking_uri": "https://host/prefix",
+        "experiment_name": "e",
+        "run_id": "r1",
+        "tags": {"a": "True", "b": "x"},
+        "nested_run": True,
+        "flatten_params": True,
+        "max_log_params": 12,
+        "log_artifacts": True,
+    }
+
+
+RUN = {
+    "run_id": "a1",
+    "experiment_id": "1",
+    "artifact_uri": "mlflow-artifacts:/1/a1/artifacts",
+    "lifecycle_stage": "active",
+}
+WHERE = {"run_info": RUN, "tracking_uri": "http://first:5000"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "goes_on"),
+    [
+        ({}, True),
+        ({"run_id": "a1"}, True),
+        ({"run_id": "b2"}, False),
+        ({"run_id": "b2", "nested_run": True}, True),
+        ({"tracking_uri": "http://second:5000"}, False),
+    ],
+)
+def test_a_resumed_training_goes_on_in_its_run_unless_the_settings_name_another(
+    caplog: pytest.LogCaptureFixture, settings: dict[str, Any], goes_on: bool
+) -> None:
+    tracker = MLflowCallback(**({"tracking_uri": "http://first:5000"} | settings))
+    assert tracker.resume(WHERE) is goes_on
+    assert tracker.attributes()["run_info"] == (RUN if goes_on else None)
+    assert ("logged elsewhere (http://first:5000, run a1)" in caplog.text) is not goes_on

@@ -1,0 +1,129 @@
+"""What a real `tensorboard` shows, with both of its ways to load files."""
+
+import math
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from asynccb.trackers.tensorboard import TensorBoardCallback
+from tests.trackers.tensorboard.event_files import Lane, describe, single, training
+
+PATIENCE = 60
+"""Seconds a server may take to start and to read a directory."""
+
+
+async def write_runs(directory: Path) -> None:
+    first = Lane(
+        TensorBoardCallback(logging_dir=directory / "first"), describe(directory, fp16=True)
+    )
+    await first.deliver(training(0, 8))
+    await first.deliver([("on_log", 8, {"eval_größe": math.nan})])
+    await first.deliver(training(8, 12))
+    await first.finish("finished")
+    second = Lane(TensorBoardCallback(logging_dir=directory / "second"), describe(directory, lr=2))
+    await second.deliver(training(0, 2))
+    await second.finish("failed")
+
+
+def address_of(server: subprocess.Popen[str]) -> str:
+    """Return the address that the server prints when it listens; port 0 lets it choose a port."""
+    assert server.stderr is not None
+    for line in server.stderr:
+        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+            return found[0]
+    raise AssertionError(f"tensorboard ended with {server.wait()} before it listened")
+
+
+@pytest.fixture(scope="module", params=["--load_fast=true", "--load_fast=false"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    directory = tmp_path_factory.mktemp("board")
+    anyio.run(write_runs, directory)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory), request.param]
+    with subprocess.Popen(
+        [*command, "--host=127.0.0.1", "--port=0", "--reload_interval=1"],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            with httpx.Client(base_url=address_of(process), timeout=PATIENCE) as client:
+                wait_until_loaded(client)
+                yield client
+        finally:
+            process.terminate()
+
+
+def wait_until_loaded(client: httpx.Client) -> None:
+    """Poll until the run that is written last has its scalars."""
+    end = time.monotonic() + PATIENCE
+    while "train/loss" not in client.get("data/plugin/scalars/tags").json().get("second", {}):
+        assert time.monotonic() < end, "tensorboard did not load the runs"
+
+
+def scalars(server: httpx.Client, run: str, tag: str) -> list[tuple[int, Any]]:
+    answer = server.get("data/plugin/scalars/scalars", params={"run": run, "tag": tag})
+    return [(step, value) for _, step, value in answer.raise_for_status().json()]
+
+
+def test_a_server_shows_every_step_of_a_resumed_run_once(server: httpx.Client) -> None:
+    assert scalars(server, "first", "train/loss") == [
+        (step, single(1 / step)) for step in range(1, 13)
+    ]
+
+
+def test_a_server_shows_unicode_tags_and_nan(server: httpx.Client) -> None:
+    assert scalars(server, "first", "eval/größe") == [(8, "NaN")]
+
+
+def test_a_server_shows_the_arguments_as_text(server: httpx.Client) -> None:
+    answer = server.get(
+        "data/plugin/text/text", params={"run": "second", "tag": "args/text_summary"}
+    )
+    assert "HUB_TOKEN" in answer.raise_for_status().json()[0]["text"]
+
+
+def test_a_server_shows_hyper_parameters_metrics_and_how_runs_ended(server: httpx.Client) -> None:
+    answer = server.post("data/plugin/hparams/experiment", json={"experimentName": ""})
+    experiment = answer.raise_for_status().json()
+    columns = {info["name"]: info["type"] for info in experiment["hparamInfos"]}
+    assert columns["fp16"] == "DATA_TYPE_BOOL"
+    assert columns["lr"] == "DATA_TYPE_FLOAT64"
+    metrics = [info["name"] for info in experiment["metricInfos"]]
+    assert {"group": "", "tag": "train/loss"} in metrics
+
+    answer = server.post(
+        "data/plugin/hparams/session_groups",
+        json={
+            "experimentName": "",
+            "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE"],
+            "colParams": [
+                {"hparam": "lr", "includeInResult": True},
+                {"metric": {"group": "", "tag": "train/loss"}, "includeInResult": True},
+            ],
+            "startIndex": 0,
+            "sliceSize": 10,
+        },
+    )
+    groups = answer.raise_for_status().json()["sessionGroups"]
+    sessions = {session["name"]: session for group in groups for session in group["sessions"]}
+    assert {name: session["status"] for name, session in sessions.items()} == {
+        "first": "STATUS_SUCCESS",
+        "second": "STATUS_FAILURE",
+    }
+    shown = {group["hparams"].get("lr"): group["metricValues"] for group in groups}
+    losses = {
+        lr: metric["value"]
+        for lr, values in shown.items()
+        for metric in values
+        if metric["name"] == {"group": "", "tag": "train/loss"}
+    }
+    assert losses == {None: single(1 / 12), 2.0: 0.5}
