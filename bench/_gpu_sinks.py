@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 import httpx
 
 from asynccb import TensorBoardCallback, TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.base import Tracker
 
 _START_SECONDS: Final = 60.0

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,74 @@ def is_allowed(module: str, permitted: list[str]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in permitted)
 
 
+@pytest.mark.parametrize("module", [name for name in SOURCES if name != "__init__"])
+def test_a_file_imports_only_what_its_room_may_import(module: str) -> None:
+    permitted = [*allowed(room_of(module)), room_of(module)]
+    others = ours(everywhere(module))
+    assert sorted(name for name in others if not is_allowed(name, permitted)) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_may_import_no_room_that_none_of_its_files_imports(room: str) -> None:
+    imports = {
+        name for module in SOURCES if room_of(module) == room for name in ours(everywhere(module))
+    }
+    unused = [name for name in allowed(room) if not any(is_allowed(one, [name]) for one in imports)]
+    assert unused == []
+
+
+def test_the_rooms_form_no_circle_and_few_floors() -> None:
+    sorter = TopologicalSorter(arrows())
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of rooms: {' -> '.join(error.args[1])}")
+    floors = 0
+    while sorter.is_active():
+        sorter.done(*sorter.get_ready())
+        floors += 1
+    assert floors <= 13
+
+
+def test_few_arrows_lead_from_one_room_to_another() -> None:
+    assert sum(len(others) for others in arrows().values()) <= 140
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {
+        module: ours(everywhere(module)) - {module} for module in SOURCES if module != "__init__"
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle of files: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_rooms_above_know_a_tracker(module: str) -> None:
+    names = ours(everywhere(module))
+    if room_of(module) not in ("trackers", "trainer", "huggingface", "testing", "__init__"):
+        assert not {name for name in names if room_of(name) == "trackers"}
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name.startswith("trackers.")])
+def test_a_tracker_knows_no_other_tracker_than_its_folder_says(module: str) -> None:
+    folder = module.split(".")[1]
+    if f"trackers.{folder}.callback" not in SOURCES and folder != "shared":
+        return  # the contract and the names, which all may import
+    permitted = [f"trackers.{name}" for name in [*allowed(f"trackers.{folder}"), folder]]
+    others = {name for name in ours(everywhere(module)) if room_of(name) == "trackers"}
+    assert sorted(name for name in others if not is_allowed(name, permitted)) == []
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_the_training_process_shares_only_the_messages_with_the_companion(module: str) -> None:
+    shared = {"_publishing": {"_companion.messages"}, "_cli": {"_companion.sync"}}
+    names = {name for name in ours(everywhere(module)) if room_of(name) == "_companion"}
+    if room_of(module) != "_companion":
+        assert names <= shared.get(room_of(module), set())
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_httpx_and_torch_are_imported_in_few_rooms(module: str) -> None:
     names = {name.partition(".")[0] for name in everywhere(module)}
@@ -177,6 +246,12 @@ OWN = {
     "wandb": {"models", "stream"},
 }
 """Names of files that only one tracker needs."""
+
+
+@pytest.mark.parametrize("tracker", TRACKERS)
+def test_a_trackers_files_are_named_like_those_of_the_others(tracker: str) -> None:
+    names = {path.stem for path in (ROOT / "trackers" / tracker).glob("*.py")}
+    assert names <= VOCABULARY | OWN.get(tracker, set())
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -5,7 +5,7 @@ Promises: each takes a run's folder, or a folder with runs somewhere below; exit
 nothing is left to do, 1 that something is, 2 that the command cannot work or a run cannot be read,
 130 that Ctrl-C ended it.
 
-May import: _ground, _companion.sync, _journal.
+May import: _ground, _journal, _companion.sync.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Final
 
 import anyio
@@ -9,6 +11,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from asynccb._companion.messages import FromCompanion, ToCompanion, pack, to_companion
+from asynccb._lanes.bell import Bell
 
 
 class Conversation:
@@ -34,3 +37,66 @@ GONE: Final = (
     anyio.ClosedResourceError,
     anyio.IncompleteRead,
 )
+
+_LOOK: Final = 0.005
+"""Seconds between two looks whether all is said."""
+_SPEECH: Final = 1.0
+"""Seconds for which that is waited for."""
+
+
+class Outgoing:
+    """Queue messages; made on the loop that sends them."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        """Take where they go."""
+        self._conversation = conversation
+        self._loop = asyncio.get_running_loop()
+        self._messages: list[FromCompanion] = []
+        self._bell = Bell()
+        self._queued = self._sent = 0
+        self._sent_bell = Bell()
+        self.moot = False
+        """Whether nobody listens any more."""
+
+    def say(self, message: FromCompanion) -> None:
+        """Queue a message, on any thread."""
+        if not self.moot:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all
+                self._loop.call_soon_threadsafe(self._queue, message)
+
+    def _queue(self, message: FromCompanion) -> None:
+        self._messages.append(message)
+        self._queued += 1
+        self._bell.ring()
+
+    async def spoken(self) -> bool:
+        """Tell, on any loop, whether all that was said before is in the socket, now or soon."""
+        sending = asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop)
+        with anyio.move_on_after(_SPEECH):
+            await asyncio.wrap_future(sending)
+            return True
+        return False
+
+    async def _send_queued(self) -> None:
+        end = self._queued
+        while self._sent < end and not self.moot:
+            await self._sent_bell.wait(_LOOK)
+
+    async def speak(self) -> None:
+        """Send what is queued until cancelled, or until nobody listens."""
+        with contextlib.suppress(*GONE):
+            while True:
+                if not self._messages:
+                    await self._bell.wait()
+                await self._send()
+
+    async def speak_last(self) -> None:
+        """Send what is left, where `speak` has ended."""
+        with contextlib.suppress(*GONE):
+            await self._send()
+
+    async def _send(self) -> None:
+        waiting, self._messages = self._messages, []
+        await self._conversation.send(waiting)
+        self._sent += len(waiting)
+        self._sent_bell.ring()

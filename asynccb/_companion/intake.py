@@ -16,7 +16,8 @@ from typing import Final
 from asynccb._companion.landing import Arrivals
 from asynccb._journal.tail import Tail
 from asynccb._journal.writer import JournalWriter
-from asynccb._ring.ring import RingReader, frame
+from asynccb._ring.frame import frame
+from asynccb._ring.ring import RingReader
 
 logger = logging.getLogger("asynccb")
 

@@ -19,7 +19,7 @@ import aiofiles
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
-from asynccb._companion.replica import Replica, decode
+from asynccb._companion.replica import Replica
 from asynccb._companion.resumption import Earlier, Resumption
 from asynccb._companion.upload_task import uploads_of
 from asynccb._ground.events import EVENTS
@@ -31,7 +31,7 @@ from asynccb._journal.uploads import LIMIT
 from asynccb._lanes.bell import Bell
 from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Letter
-from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record
+from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record, decode
 
 logger = logging.getLogger("asynccb")
 

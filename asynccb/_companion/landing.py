@@ -15,7 +15,8 @@ import msgspec
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ring.form_table import FormTable
 from asynccb._ring.ring import BRIEF
-from asynccb._ring.slots import EXTENSION, Slots, parse_reference
+from asynccb._ring.slots import Slots
+from asynccb._staging.staged import EXTENSION, parse_reference
 from asynccb._staging.staged_logs import LOGS_EXTENSION, LogUnpacker
 
 logger = logging.getLogger("asynccb")

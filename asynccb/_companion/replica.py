@@ -9,24 +9,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
-
 from asynccb._ground.events import EVENTS
 from asynccb._journal.reader import JournalReader
 from asynccb._lanes.mailbox import Letter
-from asynccb._ring.record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, Record
+from asynccb._ring.record import END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD, Record, decode
 from asynccb._state.run_description import PlainArguments, RunDescription
-from asynccb._state.trainer_state import HistoryView, StateSnapshot, TrainerState
+from asynccb._state.snapshot import HistoryView, StateSnapshot
+from asynccb._state.trainer_state import TrainerState
 
 _GROUP: Final = 2000
 """Records that are read together."""
 _NO_EVENTS: Final = (RUN, END, LEAVE, TOLD)
-_decoder = msgspec.msgpack.Decoder(Record)
-
-
-def decode(payload: bytes) -> Record:
-    """Return the record in a payload; raises `msgspec.DecodeError`."""
-    return _decoder.decode(payload)
 
 
 class Replica:

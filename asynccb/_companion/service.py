@@ -18,7 +18,7 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from asynccb._companion.connection import GONE, Conversation
+from asynccb._companion.connection import GONE, Conversation, Outgoing
 from asynccb._companion.intake import Intake
 from asynccb._companion.landing import Arrivals
 from asynccb._companion.lane_thread import LaneLoop
@@ -35,10 +35,8 @@ from asynccb._companion.messages import (
     Ready,
     ToCompanion,
 )
-from asynccb._companion.outgoing import Outgoing
-from asynccb._companion.replica import decode
 from asynccb._journal.run_folder import RunFolder, StoredLane, crash_record
-from asynccb._ring.record import END
+from asynccb._ring.record import END, decode
 from asynccb._ring.ring import RingReader
 
 logger = logging.getLogger("asynccb")

@@ -14,14 +14,14 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import anyio
 
-from asynccb._companion.replica import Replica, decode
+from asynccb._companion.replica import Replica
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import DeliveryError
 from asynccb._journal.cursor import Cursor
 from asynccb._journal.reader import JournalReader
 from asynccb._journal.tail import Tail
 from asynccb._journal.uploads import LIMIT, Folder, Kept, Spool
-from asynccb._ring.record import AGAIN_BIT, RUN, Record
+from asynccb._ring.record import AGAIN_BIT, RUN, Record, decode
 from asynccb._state.run_description import RunDescription
 
 _GROUP: Final = 2000

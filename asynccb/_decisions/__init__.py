@@ -1,5 +1,5 @@
 """
 What is applied where depends on the events alone.
 
-May import: _ground, _lanes, callbacks, distributed, _state.
+May import: _ground, distributed, _state, callbacks, _lanes.
 """

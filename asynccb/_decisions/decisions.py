@@ -17,20 +17,30 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from asynccb._decisions.log import DecisionLog
+from asynccb._decisions.replay import Replay
 from asynccb._decisions.requests import Requests
 from asynccb._decisions.save_notes import NOTHING, Note, SaveNotes, note_name, read_note
 from asynccb._decisions.saved import Saved, load, save
 from asynccb._decisions.schedule import Schedule, Ticket, fingerprint
-from asynccb._decisions.trace import RANKS, REQUEST, TRACE_FILE, Replay, Trace
+from asynccb._decisions.tickets import Tickets
+from asynccb._decisions.trace import RANKS, REQUEST, TRACE_FILE, Trace
 from asynccb._decisions.waiting import Waiting
 from asynccb._ground.events import EVENTS
 from asynccb._ground.exceptions import ClosedError, ForkedError
 from asynccb._ground.lifetime import FORKED
-from asynccb._journal.tracker_runs import SavedRuns
 from asynccb._lanes.counts import LaneCounts
-from asynccb._lanes.registry import Roster, Route
-from asynccb._publishing.publisher import Publisher
-from asynccb._state.control import FLAGS, NO_OPINION, Decision, combine, pack_flags, write_flags
+from asynccb._lanes.registry import Roster
+from asynccb._lanes.routes import Route
+from asynccb._state.control import (
+    FLAGS,
+    NO_OPINION,
+    Decision,
+    combine,
+    from_weights,
+    pack_flags,
+    to_weights,
+    write_flags,
+)
 from asynccb._state.trainer_state import TrainerState
 from asynccb.distributed.agreement import Agreement
 
@@ -42,24 +52,30 @@ class Decisions:
 
     def __init__(
         self,
-        publisher: Publisher,
+        tickets: Tickets,
+        listen: Callable[[Sequence[Ticket], float], None],
         roster: Roster,
         args: object,
-        replay: Path | None,
         *,
+        directory: Path,
+        replay: Path | None,
         owner: bool,
     ) -> None:
-        """Take who answers, whose answers count, and a trace to go by; `owner` writes the own."""
-        self._tickets = publisher.listening.tickets
+        """
+        Take where decisions are asked for, how to wait for them, and who decides.
+
+        The trace is written below `directory` if this process is its `owner`. `replay` is another
+        run's trace to go by.
+        """
+        self._tickets = tickets
         self._roster = roster
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
         self.requests = Requests(self._agreement)
         self._refusal: Exception | None = None
-        publisher.on_request = self.requests.post
         self._schedule = Schedule()
-        self._waiting = Waiting(publisher.listening.tickets, publisher.listening.listen)
+        self._waiting = Waiting(tickets, listen)
         self._replay = None if replay is None else Replay(replay, owner=owner)
-        self.trace = Trace(publisher.directory / TRACE_FILE, owner=owner)
+        self.trace = Trace(directory / TRACE_FILE, owner=owner)
         self._log = DecisionLog(self.trace, self._replay, roster, getattr(args, "seed", None))
         self._emission = 0
         self._training = 0
@@ -151,7 +167,7 @@ class Decisions:
 
     def agree(self, event: str, step: int, wishes: Decision) -> Decision:
         """Return what holds on all ranks of what `def` hooks want at an event."""
-        return self._agreement.agree(step, fingerprint(step, event), wishes)
+        return self._agree(step, fingerprint(step, event), wishes)
 
     def forget(self, name: str) -> None:
         """Lose what a callback that is removed has decided and what it was asked for."""
@@ -206,10 +222,15 @@ class Decisions:
             of_ranks = self._replay.other(RANKS, self._training, emission, step)
             wishes = combine((wishes, of_ranks or NO_OPINION))
         named = [(ticket.emission, ticket.event, ticket.name) for ticket in due]
-        agreed = self._agreement.agree(step, fingerprint(step, named), wishes)
+        agreed = self._agree(step, fingerprint(step, named), wishes)
         if agreed != wishes:
             self._log.note_other(RANKS, agreed, step, emission, self._training)
         return agreed
+
+    def _agree(self, step: int, schedule: int, wishes: Decision) -> Decision:
+        if self._agreement.world == 1:
+            return wishes
+        return from_weights(self._agreement.agree(step, schedule, to_weights(wishes)))
 
     def _requested(self, state: TrainerState) -> list[Decision]:
         """Return what was requested from outside, if anything was."""
@@ -231,7 +252,7 @@ class Decisions:
 
     # -- the state ---------------------------------------------------------------------------------
 
-    def state(self, step: int, control: Any, trackers: SavedRuns | None) -> dict[str, Any]:
+    def state(self, step: int, control: Any) -> dict[str, Any]:
         """Wait for what is pending, and return what a resumed run needs, as JSON values."""
         tickets = self._schedule.tickets
         self._waiting.wait(tickets)
@@ -243,7 +264,6 @@ class Decisions:
             tickets,
             flags=pack_flags(control),
             stopped=bool(control.should_training_stop) and self._stop == step,
-            trackers=trackers,
         )
 
     def load(self, state: object, step: int) -> Saved:

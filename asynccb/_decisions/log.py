@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from asynccb._decisions.replay import Replay
 from asynccb._decisions.schedule import Ticket
-from asynccb._decisions.trace import FORMAT, Entry, Header, Replay, Trace
+from asynccb._decisions.trace import FORMAT, Entry, Header, Trace
 from asynccb._ground.events import Event
 from asynccb._lanes.registry import Roster
 from asynccb._state.control import Decision

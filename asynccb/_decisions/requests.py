@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from asynccb._state.control import Decision
-from asynccb.distributed.agreement import Agreement, from_weights, to_weights
+from asynccb._state.control import Decision, from_weights, to_weights
+from asynccb.distributed.agreement import Agreement
 from asynccb.distributed.request_rounds import RequestRounds
 
 logger = logging.getLogger("asynccb")

@@ -1,6 +1,5 @@
 """
-What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint, and the
-trackers' runs.
+What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint.
 
 Promises: plain JSON values; what belongs to callbacks that are not there any more is left out with
 a warning, never an error.
@@ -17,7 +16,6 @@ import msgspec
 from asynccb._decisions.schedule import Outcome, Ticket
 from asynccb._ground.events import EVENTS
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb._journal.tracker_runs import SavedRuns
 from asynccb._lanes.registry import Roster
 from asynccb._state.control import FLAGS, Decision
 
@@ -50,7 +48,6 @@ class Saved(msgspec.Struct, frozen=True):
     """The control, packed."""
     stopped: bool = False
     """Whether it was decided that the run ends at the checkpoint's step."""
-    trackers: SavedRuns | None = None
 
 
 def save(
@@ -61,7 +58,6 @@ def save(
     *,
     flags: int,
     stopped: bool,
-    trackers: SavedRuns | None,
 ) -> dict[str, Any]:
     """Return the state; the tickets are settled."""
     pending = [
@@ -77,7 +73,7 @@ def save(
         )
         for ticket in tickets
     ]
-    saved = Saved(emission, training, roster.deciders, pending, flags, stopped, trackers)
+    saved = Saved(emission, training, roster.deciders, pending, flags, stopped)
     state: dict[str, Any] = msgspec.to_builtins(saved)
     return state
 

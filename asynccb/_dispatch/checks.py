@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError
+from asynccb._ground.types import Ranks
 from asynccb._state.trainer_state import TrainerState
-from asynccb.callbacks.base import Ranks
 
 _OVERFLOWS: Final = ("block", "drop_oldest", "drop_newest", "raise")
 

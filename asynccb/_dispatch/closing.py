@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Final
 
 from asynccb._dispatch.statistics import Statistics
+from asynccb._ground.types import RunStatus
 from asynccb._publishing.publisher import Publisher
-from asynccb._state.run_description import RunStatus
 
 _PATIENCE: Final = 1.0
 """Seconds after which a close that is still waiting says for whom."""

@@ -25,15 +25,16 @@ from asynccb._dispatch.statistics import Statistics, StepCount
 from asynccb._ground.events import Event, parse_event
 from asynccb._ground.exceptions import ClosedError, ForkedError
 from asynccb._ground.lifetime import FORKED, at_exit, in_forked_children, status_of
-from asynccb._lanes.faults import raise_oldest
-from asynccb._lanes.registry import Refusing, Roster, Route, make_callback
+from asynccb._ground.types import Overflow, RunStatus
+from asynccb._lanes.containment import raise_oldest
+from asynccb._lanes.member import make_callback
+from asynccb._lanes.registry import Roster
+from asynccb._lanes.routes import Refusing, Route
 from asynccb._publishing.publisher import Publisher
 from asynccb._state.control import TrainerControl
 from asynccb._state.log_history import take_in
-from asynccb._state.run_description import RunStatus
 from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments.training_arguments import TrainingArguments
-from asynccb.callbacks.base import Overflow
 from asynccb.callbacks.request import Requesting
 
 _LOOK_NS: Final = 200_000_000
@@ -119,12 +120,15 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         self._staging = self._publisher.staging
         self._faults = self._publisher.faults
         self._decisions = Decisions(
-            self._publisher,
+            self._publisher.listening.tickets,
+            self._publisher.listening.listen,
             self._roster,
             self.args,
-            None if replay is None else Path(replay).expanduser(),
+            directory=self._publisher.directory,
+            replay=None if replay is None else Path(replay).expanduser(),
             owner=self.state.is_world_process_zero,
         )
+        self._publisher.on_request = self._decisions.requests.post
         self.request = Requesting(self._decisions.request)
         self._routes: Mapping[str, Route | None] = self._roster.routes
         in_forked_children(self._after_fork)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asynccb._dispatch.checks import check_mapping
-from asynccb._lanes.faults import Faults, raise_oldest
-from asynccb._lanes.registry import Route
+from asynccb._lanes.containment import Faults, raise_oldest
+from asynccb._lanes.routes import Route
 from asynccb._publishing.publisher import Publisher
 from asynccb._ring.record import HISTORY_BIT
 from asynccb._staging.staged_logs import StagedLogs

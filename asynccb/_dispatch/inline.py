@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from asynccb._ground.exceptions import HookReturnError
-from asynccb._lanes.registry import Route
+from asynccb._lanes.routes import Route
 from asynccb._state.control import Decision, combine, is_control, pack_flags, write_flags
 
 

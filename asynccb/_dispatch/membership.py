@@ -7,7 +7,8 @@ from typing import Any
 
 from asynccb._decisions.decisions import Decisions
 from asynccb._dispatch.checks import is_for_rank
-from asynccb._lanes.registry import Refusing, Roster, Route
+from asynccb._lanes.registry import Roster
+from asynccb._lanes.routes import Refusing, Route
 from asynccb._publishing.publisher import Publisher
 from asynccb._state.trainer_state import TrainerState
 from asynccb.callbacks.request import Requesting

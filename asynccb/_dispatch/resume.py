@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from asynccb._decisions.decisions import Decisions
 from asynccb._ground.events import Event
-from asynccb._lanes.registry import Roster, Route
+from asynccb._journal.tracker_runs import TRACKERS, read_saved_runs
+from asynccb._lanes.registry import Roster
+from asynccb._lanes.routes import Route
 from asynccb._publishing.publisher import Publisher
 from asynccb._ring.record import AGAIN_BIT
 from asynccb._state.control import Decision, PrivateControl, TrainerControl, write_flags
@@ -89,8 +93,9 @@ class Steering:
         checkpoint's own `on_save`, `emit_save` keeps.
         """
         step = self.state.global_step
-        trackers = self._publisher.runs.save(step, self.state.log_history)
-        return self._decisions.state(step, self.control, trackers)
+        decisions = self._decisions.state(step, self.control)
+        runs = self._publisher.runs.save(step, self.state.log_history)
+        return {**decisions, TRACKERS: msgspec.to_builtins(runs)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -102,9 +107,10 @@ class Steering:
         then emits `on_train_begin` as `emit_again` does; after that call `emit_save_again`. Raises
         `ConfigurationError` for anything else than such a state.
         """
-        saved = self._decisions.load(state, self.state.global_step)
-        if saved.trackers is not None:
-            self._publisher.runs.load(saved.trackers)
+        runs = read_saved_runs(state) if isinstance(state, dict) else None
+        self._decisions.load(state, self.state.global_step)
+        if runs is not None:
+            self._publisher.runs.load(runs)
         self._resumed = True
 
     def save_trace(self, directory: str | os.PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 
 FORKED: Final = (
     "this dispatcher belongs to the parent process: a forked child (a DataLoader worker, say) must "

@@ -11,12 +11,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from asynccb._companion.replica import decode
 from asynccb._ground.exceptions import JournalError
 from asynccb._journal.cursor import Cursor
 from asynccb._journal.run_folder import GoneError, RunFolder, StoredLane, is_live
 from asynccb._journal.segments import last_record
-from asynccb._ring.record import END
+from asynccb._ring.record import END, decode
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ import anyio
 import msgspec
 from anyio import to_thread
 
-from asynccb._companion.replica import decode
 from asynccb._ground.exceptions import AsyncCCBError, BusyError, JournalError
 from asynccb._journal.cursor import Cursor, load_cursor, replace
 from asynccb._journal.file_lock import FileLock, is_locked
@@ -38,8 +37,8 @@ from asynccb._journal.segments import last_record
 from asynccb._journal.settings import JournalSettings
 from asynccb._journal.tracker_runs import RESUMABLE
 from asynccb._journal.writer import SEGMENT_SIZE, JournalWriter
-from asynccb._ring.record import END
-from asynccb._ring.ring import frame
+from asynccb._ring.frame import frame
+from asynccb._ring.record import END, decode
 
 logger = logging.getLogger("asynccb")
 

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Final
 
 from asynccb._ground.exceptions import JournalError
-from asynccb._ring.ring import HEADER, checksum, frame_size
+from asynccb._ring.frame import HEADER, checksum, frame_size
 
 SEGMENT_HEADER: Final = Struct("<8sQ")
 """Magic with the format's version, id of the first record that the segment may hold."""

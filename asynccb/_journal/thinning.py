@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from asynccb._journal.segments import frames_after, payload_at
+from asynccb._ring.frame import HEADER, frame
 from asynccb._ring.record import HISTORY_BIT, LOST, NEVER_DROPPED, Record
-from asynccb._ring.ring import HEADER, frame
 
 _decode = msgspec.msgpack.Decoder(Record).decode
 _encode = msgspec.msgpack.Encoder().encode

@@ -19,14 +19,16 @@ from typing import Any, Final
 
 import msgspec
 
-from asynccb._ground.exceptions import JournalError
+from asynccb._ground.exceptions import ConfigurationError, JournalError
 from asynccb._journal.cursor import load_cursor
-from asynccb._state.describe import describe_run
+from asynccb._state.run_description import describe_run
 
 logger = logging.getLogger("asynccb")
 
 CONTINUED: Final = "continued"
 """File in a run's folder that names the folder of the run that went on from there."""
+TRACKERS: Final = "trackers"
+"""Key of the runs in the state that a checkpoint stores for the dispatcher."""
 RESUMABLE: Final = "resumable"
 """File in a run's folder that has its cursors kept when the rest is removed; says who trains."""
 
@@ -51,6 +53,17 @@ class SavedRuns(msgspec.Struct, frozen=True):
     logs: int
     """How many logs there were at that step before the checkpoint."""
     lanes: dict[str, SavedLane]
+
+
+def read_saved_runs(state: Mapping[str, Any]) -> SavedRuns | None:
+    """Return what a checkpoint's `state` says of the runs; raises `ConfigurationError`."""
+    try:
+        return msgspec.convert(state.get(TRACKERS), SavedRuns | None)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(
+            f"this is no state of a dispatcher ({error} in {TRACKERS!r}); give what state_dict() "
+            "returned"
+        ) from None
 
 
 class TrackerRuns:

@@ -30,8 +30,6 @@ MOST: Final = 16
 """Folders that may wait at once: each keeps its space on the disk, though the training has removed
 the checkpoint long ago."""
 _NEW: Final = ".new"
-
-
 LIMIT: Final = 100 << 30
 """Bytes of files that may wait, unless it is said otherwise."""
 

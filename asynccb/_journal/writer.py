@@ -34,7 +34,7 @@ from asynccb._journal.segments import (
     split_frames,
 )
 from asynccb._journal.thinning import thin
-from asynccb._ring.ring import HEADER
+from asynccb._ring.frame import HEADER
 
 logger = logging.getLogger("asynccb")
 

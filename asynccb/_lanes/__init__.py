@@ -1,5 +1,5 @@
 """
 Who listens; events in order; a hook's failure stays in its lane.
 
-May import: _ground, callbacks, _state, _staging, delivery.
+May import: _ground, delivery, _staging, _state, callbacks.
 """

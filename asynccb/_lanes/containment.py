@@ -10,8 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from typing import NoReturn, TypeAlias
 
 import anyio
+
+from asynccb._ground.exceptions import CallbackError
 
 
 def is_to_end() -> bool:
@@ -28,3 +31,15 @@ async def take_back_cancellation() -> None:
         await asyncio.sleep(0)  # where one that was asked for, and has not come yet, is raised
     while task.cancelling():
         task.uncancel()
+
+
+Faults: TypeAlias = list[tuple[str, BaseException | str]]
+"""Callbacks' names, and the error or, from the companion, its text; oldest first."""
+
+
+def raise_oldest(faults: Faults) -> NoReturn:
+    """Take out the oldest error and raise it as `CallbackError`."""
+    name, error = faults.pop(0)
+    if isinstance(error, str):
+        raise CallbackError(f"{name} failed in the companion: {error}")
+    raise CallbackError(f"{name} failed: {type(error).__name__}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 
@@ -42,3 +43,19 @@ class LaneCounts:
     def is_troubled(self) -> bool:
         """Whether something went wrong for good."""
         return bool(self.failed or self.dropped or self.rejected or self.disabled)
+
+
+def sum_counts(earlier: LaneCounts | None, counts: LaneCounts) -> LaneCounts:
+    """
+    Add what a companion that died had reported: of its last half second the counts are lost.
+
+    What was delivered, and acknowledged, is not added: it is counted in the cursor.
+    """
+    if earlier is None:
+        return counts
+    added = ("failed", "timed_out", "dropped", "retried", "rejected", "stalled")
+    return dataclasses.replace(
+        counts,
+        address=counts.address or earlier.address,
+        **{name: getattr(earlier, name) + getattr(counts, name) for name in added},
+    )

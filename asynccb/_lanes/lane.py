@@ -20,10 +20,11 @@ import anyio
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, HookReturnError, TransientError
+from asynccb._ground.types import RunStatus
 from asynccb._lanes.containment import is_to_end, take_back_cancellation
 from asynccb._lanes.counts import LaneCounts
 from asynccb._lanes.mailbox import Letter
-from asynccb._ring.slots import Staged
+from asynccb._staging.staged import Staged
 from asynccb._state.control import (
     NO_OPINION,
     Decision,
@@ -32,7 +33,7 @@ from asynccb._state.control import (
     check_undecided,
     is_control,
 )
-from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb._state.run_description import RunDescription
 from asynccb.callbacks.base import AsyncHook, read_options
 from asynccb.callbacks.decides import terms_of
 from asynccb.delivery.retry import until_acknowledged

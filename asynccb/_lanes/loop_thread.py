@@ -24,9 +24,9 @@ from typing import Any, Final
 import anyio
 import anyio.abc
 
+from asynccb._ground.types import RunStatus
 from asynccb._lanes.stall_watch import STALL, StallWatch
 from asynccb._lanes.thread_lane import ThreadLane
-from asynccb._state.run_description import RunStatus
 
 logger = logging.getLogger("asynccb")
 

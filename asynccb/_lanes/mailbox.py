@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from asynccb._ground.events import TERMINAL, Event
 from asynccb._ground.exceptions import MailboxFullError
-from asynccb.callbacks.base import Overflow
+from asynccb._ground.types import Overflow
 
 MAX_BYTES: Final = 256 << 20
 _SHALLOW: Final = 512

@@ -10,16 +10,13 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, NoReturn
+from dataclasses import replace
 
 from asynccb._ground.events import EVENTS, RESETS, Event
-from asynccb._lanes.thread_lane import ThreadLane
+from asynccb._lanes.member import Member, make_callback
+from asynccb._lanes.routes import Decider, Route
 from asynccb._staging.staged_logs import with_numbers
 from asynccb.callbacks.base import (
-    Hooks,
-    InlineHook,
-    Options,
     TrainerCallback,
     find_hooks,
     read_options,
@@ -27,84 +24,6 @@ from asynccb.callbacks.base import (
 from asynccb.callbacks.decides import Deciding
 
 logger = logging.getLogger("asynccb")
-
-
-@dataclass(eq=False)
-class Member:
-    """Hold one callback with its hooks, and its lane where it is served on the thread."""
-
-    name: str
-    """Class name; a number follows for the second and later ones of a class."""
-    callback: Any
-    hooks: Hooks
-    options: Options
-    terms: Mapping[Event, Deciding]
-    """Terms of the hooks that decide, also where a trace decides for them."""
-    lane: ThreadLane | None = None
-    in_companion: bool = False
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether it has async hooks, and is no tracker that is switched off."""
-        return bool(self.hooks.asynchronous) and getattr(self.callback, "enabled", True)
-
-    @property
-    def is_served(self) -> bool:
-        """Whether its async hooks run, here and not on another rank only."""
-        return self.lane is not None or self.in_companion
-
-
-class Decider(NamedTuple):
-    """Name a callback that decides on an event."""
-
-    position: int
-    """Its place among the callbacks."""
-    name: str
-    terms: Deciding
-    asked: bool
-    """Whether it is asked here, and not on another rank only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Say what an event does."""
-
-    number: int
-    """The event's place in `EVENTS`."""
-    resets: tuple[str, ...]
-    inline: tuple[tuple[InlineHook, str, bool], ...]
-    """The `def` hooks in order, with their callbacks' `name` and `agreed`."""
-    lanes: tuple[ThreadLane, ...]
-    companion: bool
-    """Whether a callback in the companion listens."""
-    frames_training: bool
-    """Whether the event begins or ends a training."""
-    deciders: tuple[Decider, ...]
-    """Who decides on the event, in order."""
-    is_boundary: bool
-    """Whether decisions of earlier events are applied at it."""
-    applies: bool
-    """Whether any decision can be applied at it."""
-
-    is_heard: bool
-    """Whether a callback listens."""
-
-    is_quiet: bool
-    """Whether it is no more than a boundary."""
-
-    is_direct: bool
-    """Whether it only goes to the companion."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the event does nothing at all."""
-        return not (self.resets or self.is_heard or self.frames_training or self.is_boundary)
-
-
-def make_callback(callback: type | object) -> tuple[Any, Hooks]:
-    """Return a callback, made here from a class, and its hooks; raises as `find_hooks` does."""
-    instance = callback() if inspect.isclass(callback) else callback
-    return instance, find_hooks(instance)
 
 
 class Roster:
@@ -239,15 +158,3 @@ class Roster:
             is_boundary and not (is_heard or resets),
             companion and not (inline or lanes or deciders or is_boundary or frames_training),
         )
-
-
-class Refusing(dict[str, Any]):
-    """Stand in for the routes where no event may be emitted any more."""
-
-    def __init__(self, error: type[Exception], message: str) -> None:
-        super().__init__()
-        self._error = error
-        self._message = message
-
-    def __missing__(self, event: str) -> NoReturn:
-        raise self._error(self._message)

@@ -14,11 +14,12 @@ from typing import Final
 import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint
 
+from asynccb._ground.types import RunStatus
 from asynccb._lanes.counts import LaneCounts
 from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Mailbox
 from asynccb._lanes.stall_watch import LANE_PREFIX
-from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb._state.run_description import RunDescription
 
 logger = logging.getLogger("asynccb")
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from asynccb._decisions.schedule import Ticket
 from asynccb._decisions.tickets import Tickets
-from asynccb._lanes.registry import Member
+from asynccb._lanes.member import Member
 from asynccb._publishing.companion import Companion
 
 _LOOK: Final = 0.5

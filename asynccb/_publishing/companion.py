@@ -39,8 +39,7 @@ from asynccb._companion.messages import (
 )
 from asynccb._journal.file_lock import FileLock
 from asynccb._journal.settings import JournalSettings
-from asynccb._lanes.companion_counts import sum_counts
-from asynccb._lanes.counts import LaneCounts
+from asynccb._lanes.counts import LaneCounts, sum_counts
 from asynccb._publishing.companion_process import Child
 from asynccb._ring.ring import RingWriter
 from asynccb._state.control import Decision
@@ -58,6 +57,7 @@ ORPHAN_TIMEOUT: Final = 600.0
 _WAITING: Final = (
     "Events wait for the close, which has them journaled; those that find the ring full are dropped"
 )
+
 _LAST_WAIT: Final = 0.25
 """Seconds beyond a deadline for which the end of the process is waited for."""
 

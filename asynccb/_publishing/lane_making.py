@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 
 from asynccb._companion.messages import LaneSpec
+from asynccb._ground.types import Overflow
 from asynccb._lanes.mailbox import Mailbox
-from asynccb._lanes.registry import Member
+from asynccb._lanes.member import Member
 from asynccb._lanes.thread_lane import ThreadLane
 from asynccb._state.control import Decision
-from asynccb.callbacks.base import Overflow
 
 logger = logging.getLogger("asynccb")
 
@@ -25,10 +26,28 @@ def pickled(member: Member) -> bytes:
 
 def lane_spec(member: Member, body: bytes, first: int) -> LaneSpec:
     """Return what the companion needs; `first` is the first record that the callback sees."""
-    kind = type(member.callback)
     exports = getattr(member.callback, "state", None)
     state = exports() if callable(exports) else None
-    return LaneSpec(member.name, body, f"{kind.__module__}:{kind.__qualname__}", state, first)
+    return LaneSpec(member.name, body, class_path(type(member.callback)), state, first)
+
+
+def class_path(kind: type) -> str:
+    """
+    Return `module:qualified name` of a callback's class.
+
+    A class of asynccb is named by the shortest package that exports it, since run folders outlive
+    a move of the file.
+    """
+    module, name = kind.__module__, kind.__qualname__
+    parts = module.split(".")
+    if parts[0] == "asynccb":
+        packages = (".".join(parts[:length]) for length in range(1, len(parts)))
+        module = next((p for p in packages if _exports(p, name) is kind), module)
+    return f"{module}:{name}"
+
+
+def _exports(package: str, name: str) -> object:
+    return getattr(import_module(package), name, None)
 
 
 def thread_lane(

@@ -22,7 +22,7 @@ from asynccb._ground.exceptions import MailboxFullError
 from asynccb._publishing.companion import Companion
 
 if TYPE_CHECKING:
-    from asynccb._lanes.registry import Member
+    from asynccb._lanes.member import Member
     from asynccb._publishing.record_writer import RecordWriter
     from asynccb._state.trainer_state import TrainerState
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 import msgspec
 
 from asynccb._ground.exceptions import MailboxFullError
+from asynccb._ground.types import Overflow
 from asynccb._publishing.companion import Companion
 from asynccb._ring.record import NEVER_DROPPED
 from asynccb._staging.staging import Staging
-from asynccb.callbacks.base import Overflow
 
 logger = logging.getLogger("asynccb")
 

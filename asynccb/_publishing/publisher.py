@@ -20,13 +20,15 @@ from typing import Any
 
 from asynccb._ground.events import EVENTS
 from asynccb._ground.exceptions import MailboxFullError
+from asynccb._ground.types import Overflow, RunStatus
 from asynccb._journal.settings import read_settings
 from asynccb._journal.tracker_runs import TrackerRuns
+from asynccb._lanes.containment import Faults
 from asynccb._lanes.counts import LaneCounts
-from asynccb._lanes.faults import Faults
 from asynccb._lanes.loop_thread import LoopThread
 from asynccb._lanes.mailbox import Letter, weigh
-from asynccb._lanes.registry import Member, Route
+from asynccb._lanes.member import Member
+from asynccb._lanes.routes import Route
 from asynccb._publishing.answers import Listening
 from asynccb._publishing.companion import Companion
 from asynccb._publishing.lane_making import lane_spec, pickled, thread_lane
@@ -37,9 +39,9 @@ from asynccb._publishing.training_sides import TrainingSides
 from asynccb._ring.slots import SIZE, Slots
 from asynccb._staging.staging import Staging
 from asynccb._state.control import Decision, pack_flags
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb._state.trainer_state import TrainerState, snapshot
-from asynccb.callbacks.base import Overflow
+from asynccb._state.run_description import RunDescription
+from asynccb._state.snapshot import snapshot
+from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb._ground.types import RunStatus
 from asynccb._publishing.outlet import Outlet
 from asynccb._ring.record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RUN, TOLD
 from asynccb._staging.staged_logs import StagedLogs
 from asynccb._staging.staging import Staging
 from asynccb._state.control import pack_flags
 from asynccb._state.log_history import append_late
-from asynccb._state.run_description import RunStatus
-from asynccb._state.trainer_state import ChangeTracker, TrainerState
+from asynccb._state.snapshot import ChangeTracker
+from asynccb._state.trainer_state import TrainerState
 
 _LOG: Final = EVENTS.index(Event.LOG)
 _HISTORY_PART: Final = 1000

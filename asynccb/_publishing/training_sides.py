@@ -12,38 +12,14 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from asynccb.callbacks.base import TrainerCallback
+from asynccb.callbacks.training_side import TrainingSide
 
 if TYPE_CHECKING:
-    from asynccb._lanes.registry import Member
+    from asynccb._lanes.member import Member
     from asynccb._publishing.record_writer import RecordWriter
     from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
-
-Tell = Callable[[str, Mapping[str, Any]], None]
-"""Takes a word for what it is, and values as logs have them; a CUDA tensor does not wait."""
-
-
-class TrainingSide(TrainerCallback):
-    """
-    Do for a tracker what can only be done where the model is.
-
-    Its `def` hooks run beside the tracker's async ones, on the training thread of every rank. A
-    tracker has one as `training_side`; what it tells is given to the tracker's `told`.
-    """
-
-    tell: Tell | None = None
-    """None on ranks that do not serve the tracker."""
-
-    def open(self) -> None:
-        """Begin: the tracker is served here."""
-
-    def drain(self, *, whole: bool) -> None:
-        """Tell what has gathered, all of it or a part; on the training thread, every 200 ms."""
-
-    def close(self) -> None:
-        """Undo what was done to the process; called once, when the run is over."""
 
 
 class TrainingSides:

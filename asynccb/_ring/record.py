@@ -73,3 +73,11 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
         others = {RUN: "run", END: "end", HISTORY: "history", LEAVE: "leave", LOST: "lost"}
         others[TOLD] = "told"
         return others.get(self.kind, f"kind {self.kind}")
+
+
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+def decode(payload: bytes) -> Record:
+    """Return the record in a payload; raises `msgspec.DecodeError`."""
+    return _decoder.decode(payload)

@@ -23,18 +23,15 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import platform
 from collections.abc import Callable
 from struct import Struct
 from typing import Final, TypeAlias
-from zlib import crc32
 
 from asynccb._ground.exceptions import JournalError
 from asynccb._ring.form_table import TABLE_SIZE, FormTable
+from asynccb._ring.frame import _REORDERS, HEADER, checksum, frame, frame_size
 from asynccb._ring.slots import COUNT, SIZE, Slots
 
-HEADER: Final = Struct("<IIQ")
-"""Payload length, CRC-32 of the payload seeded with the id, record id."""
 BRIEF: Final = Struct("<QQQQd")
 """Payload of a brief frame: time, step, flags, position of the first slot, epoch; the values that
 are not staged follow as a MessagePack map, if there are any."""
@@ -51,24 +48,6 @@ _BRIEF: Final = 1 << 30
 _LENGTH: Final = _BRIEF - 1
 _BRIEF_STAGED: Final = _BRIEF | _STAGED
 _BRIEF_SIZE: Final = BRIEF.size
-_REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
-"""Whether another core may see this machine's stores in another order."""
-
-
-def frame_size(length: int) -> int:
-    """Return the bytes that a frame with a payload of that length takes."""
-    return HEADER.size + (length + 7 & ~7)
-
-
-def checksum(payload: bytes | memoryview, record: int) -> int:
-    """Return the CRC that a frame carries: of the payload, and of the id by way of the seed."""
-    return crc32(payload, record & 0xFFFFFFFF)
-
-
-def frame(payload: bytes, record: int) -> bytes:
-    """Return a payload as a frame."""
-    header = HEADER.pack(len(payload), checksum(payload, record), record)
-    return (header + payload).ljust(frame_size(len(payload)), b"\0")
 
 
 Resolve: TypeAlias = Callable[[bytes, int], tuple[bytes, int] | None]

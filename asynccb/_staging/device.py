@@ -19,10 +19,11 @@ from typing import Final
 import torch
 
 from asynccb._ground.exceptions import ConfigurationError, MailboxFullError
-from asynccb._ring.slots import COUNT, Kind, Slots, StagedLog
+from asynccb._ground.types import Overflow
+from asynccb._ring.slots import COUNT, Kind, Slots
 from asynccb._staging.log_form import Form, kind_of
 from asynccb._staging.pinned import PinnedSlots
-from asynccb.callbacks.base import Overflow
+from asynccb._staging.staged import StagedLog
 
 logger = logging.getLogger("asynccb")
 

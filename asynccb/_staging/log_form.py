@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb._ring.slots import COUNT, Kind, Layout, Part
+from asynccb._ring.slots import COUNT, Kind, Part
+from asynccb._staging.staged import Layout
 from asynccb._staging.staged_logs import pack_layout
 
 LARGEST: Final = COUNT // 2

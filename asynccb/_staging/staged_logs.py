@@ -20,7 +20,8 @@ from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
-from asynccb._ring.slots import Layout, Slots, Staged, StagedLog
+from asynccb._ring.slots import Slots
+from asynccb._staging.staged import Layout, Staged, StagedLog
 
 LOGS_EXTENSION: Final = 2
 """MessagePack extension type of logs with values on their way."""

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from asynccb._ring.slots import EXTENSION, Slots, Staged
+from asynccb._ground.types import Overflow
+from asynccb._ring.slots import Slots
+from asynccb._staging.staged import EXTENSION, Staged
 from asynccb._staging.staged_logs import LogPacker, StagedLogs
-from asynccb.callbacks.base import Overflow
 
 if TYPE_CHECKING:
     from asynccb._staging.device import DeviceStaging

@@ -1,5 +1,5 @@
 """
 What a hook is given: state, control, run; live for the loop, frozen for hooks.
 
-May import: _ground, _staging, arguments.
+May import: _ground, arguments, _staging.
 """

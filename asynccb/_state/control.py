@@ -194,3 +194,17 @@ def write_flags(control: TrainerControl, decisions: Iterable[Decision]) -> None:
     flags = pack_flags(control)
     for name, value in Decision.between(flags, merge(flags, decisions)).opinions.items():
         setattr(control, name, value)
+
+
+_OPINIONS: Final = (None, False, True)
+"""A flag's opinions by weight: of two ranks' the heavier one holds."""
+
+
+def to_weights(wishes: Decision) -> list[int]:
+    """Return each flag's opinion as a number; the largest of all ranks' is what holds."""
+    return [_OPINIONS.index(getattr(wishes, name)) for name in FLAGS]
+
+
+def from_weights(weights: list[int]) -> Decision:
+    """Return the decision that `to_weights` made into numbers."""
+    return Decision(**{name: _OPINIONS[each] for name, each in zip(FLAGS, weights, strict=True)})

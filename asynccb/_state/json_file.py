@@ -19,15 +19,13 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from asynccb._ground.exceptions import StateFileError
+from asynccb._ground.types import Dataclass
 
-if TYPE_CHECKING:
-    from asynccb._state.trainer_state import TrainerState
-
-State = TypeVar("State", bound="TrainerState")
+State = TypeVar("State", bound=Dataclass)
 
 logger = logging.getLogger("asynccb")
 
@@ -35,7 +33,7 @@ _FLOAT: Final = "$float"
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def save_state(state: TrainerState, path: str | os.PathLike[str]) -> None:
+def save_state(state: Dataclass, path: str | os.PathLike[str]) -> None:
     """Write the state: a reader sees the old file or the new one, also after a loss of power."""
     odd: set[str] = set()
     tree = {f.name: _encode(getattr(state, f.name), f.name, odd) for f in fields(state)}
@@ -111,7 +109,7 @@ def load_state(cls: type[State], path: str | os.PathLike[str]) -> State:
     if unknown:
         logger.warning("%s: unknown keys are left out: %s", path, ", ".join(unknown))
     known = {name: value for name, value in tree.items() if name in names}
-    for name, kinds in _field_kinds().items():
+    for name, kinds in _field_kinds(cls).items():
         if name in known and not _is_of_kind(known[name], kinds):
             expected = " or ".join("null" if k is types.NoneType else k.__name__ for k in kinds)
             raise StateFileError(f"{path}: {name} is {known[name]!r:.100}, not {expected}")
@@ -137,12 +135,10 @@ def _decode(value: dict[str, Any]) -> Any:
     return value
 
 
-def _field_kinds() -> dict[str, tuple[type, ...]]:
+def _field_kinds(cls: type[Dataclass]) -> dict[str, tuple[type, ...]]:
     """Return the kinds of value that each field takes, from its annotation and default."""
-    from asynccb._state.trainer_state import TrainerState
-
-    hints = typing.get_type_hints(TrainerState)
-    return {f.name: _kinds(hints[f.name], f.default) for f in fields(TrainerState)}
+    hints = typing.get_type_hints(cls)
+    return {f.name: _kinds(hints[f.name], f.default) for f in fields(cls)}
 
 
 def _kinds(hint: Any, default: object) -> tuple[type, ...]:

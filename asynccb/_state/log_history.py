@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, TypeAlias, overload
 
-from asynccb._ring.slots import StagedLog
+from asynccb._staging.staged import StagedLog
 
 History: TypeAlias = list[dict[str, Any]]
 LateEntry: TypeAlias = tuple[StagedLog, tuple[str, ...], dict[str, Any] | None, int]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from asynccb._ground.faces import lazily
 
 if TYPE_CHECKING:
-    from asynccb.arguments.training_arguments import (
+    from asynccb.arguments.strategies import (
         HubStrategy,
         IntervalStrategy,
         SaveStrategy,
         SchedulerType,
-        TrainingArguments,
     )
+    from asynccb.arguments.training_arguments import TrainingArguments
 
 __all__ = [
     "HubStrategy",

@@ -11,13 +11,10 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.arguments.intervals import is_multiple
-
-if TYPE_CHECKING:
-    from asynccb.arguments.training_arguments import TrainingArguments
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -134,7 +131,7 @@ def as_names(name: str, value: object) -> list[str]:
     return [] if alone == {"none"} else list(dict.fromkeys(names))
 
 
-def check_kinds(args: TrainingArguments) -> None:
+def check_kinds(args: Any) -> None:
     """Raise `ConfigurationError` for a flag or text that is none: `bf16="false"` would be true."""
     for f in fields(args):
         kinds, takes = _KINDS.get(str(f.type), (object, ""))
@@ -142,7 +139,7 @@ def check_kinds(args: TrainingArguments) -> None:
             raise _error(f.name, getattr(args, f.name), takes)
 
 
-def check_values(args: TrainingArguments) -> None:
+def check_values(args: Any) -> None:
     """Raise `ConfigurationError` for the first field whose value cannot work by itself."""
     optional = {f.name for f in fields(args) if f.default is None}
     for name, allowed in _RANGES.items():
@@ -154,7 +151,7 @@ def check_values(args: TrainingArguments) -> None:
             raise _error(name, getattr(args, name), f"one of {_list(choices)}")
 
 
-def check_combinations(args: TrainingArguments) -> None:
+def check_combinations(args: Any) -> None:
     """Raise `ConfigurationError` where fields cannot work together."""
     if args.logging_strategy == "steps" and args.logging_steps == 0:
         raise _error("logging_steps", 0, "a number above 0 where logging_strategy is 'steps'")
@@ -172,7 +169,7 @@ def check_combinations(args: TrainingArguments) -> None:
         _check_best_is_saved(args)
 
 
-def _check_best_is_known(args: TrainingArguments) -> None:
+def _check_best_is_known(args: Any) -> None:
     if args.metric_for_best_model is None:
         raise _error("metric_for_best_model", None, "a metric's name where save_strategy is 'best'")
     if args.eval_strategy == "no":
@@ -183,7 +180,7 @@ def _check_best_is_known(args: TrainingArguments) -> None:
         )
 
 
-def _check_best_is_saved(args: TrainingArguments) -> None:
+def _check_best_is_saved(args: Any) -> None:
     """The best model can be loaded only if each evaluated model that may be it was saved."""
     if args.eval_strategy != args.save_strategy:
         raise ConfigurationError(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from asynccb.arguments.training_arguments import IntervalStrategy, SaveStrategy
+    from asynccb.arguments.strategies import IntervalStrategy, SaveStrategy
 
 
 class GroupedSetters:

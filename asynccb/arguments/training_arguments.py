@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from typing import Any, Self
 
 from asynccb._ground.exceptions import ConfigurationError
@@ -29,43 +28,9 @@ from asynccb.arguments.checks import (
 )
 from asynccb.arguments.intervals import absolute_steps
 from asynccb.arguments.setters import GroupedSetters
+from asynccb.arguments.strategies import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
 
 logger = logging.getLogger("asynccb")
-
-
-class IntervalStrategy(StrEnum):
-    """Say when to log or evaluate."""
-
-    NO = "no"
-    STEPS = "steps"
-    EPOCH = "epoch"
-
-
-class SaveStrategy(StrEnum):
-    """Say when to save; `best` saves after an evaluation that improved on the best metric."""
-
-    NO = "no"
-    STEPS = "steps"
-    EPOCH = "epoch"
-    BEST = "best"
-
-
-class SchedulerType(StrEnum):
-    """Say how the learning rate goes on after the warm-up; `constant` has none."""
-
-    LINEAR = "linear"
-    COSINE = "cosine"
-    CONSTANT = "constant"
-    CONSTANT_WITH_WARMUP = "constant_with_warmup"
-
-
-class HubStrategy(StrEnum):
-    """Say what is pushed, for callbacks that push."""
-
-    END = "end"
-    EVERY_SAVE = "every_save"
-    CHECKPOINT = "checkpoint"
-    ALL_CHECKPOINTS = "all_checkpoints"
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """
 What a callback is, and the four that steer or show a run: no tracker, no network.
 
-May import: _ground, _state, _staging, arguments.
+May import: _ground, arguments, _staging, _state.
 """
 
 from __future__ import annotations

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from asynccb._ground.events import EVENTS, Event, closest
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError
+from asynccb._ground.types import OnError, Overflow, Placement, Ranks
 from asynccb.callbacks.decides import Deciding, terms_of
 from asynccb.callbacks.request import Requesting
 
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from asynccb._state.trainer_state import TrainerState
     from asynccb.arguments.training_arguments import TrainingArguments
 
-Placement: TypeAlias = Literal["thread", "process"]
-Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "raise"]
-OnError: TypeAlias = Literal["warn", "disable", "raise"]
-Ranks: TypeAlias = Literal["all", "local_zero", "world_zero"]
 HookResult: TypeAlias = "TrainerControl | Awaitable[TrainerControl | None] | None"
 AsyncHook: TypeAlias = Callable[..., Awaitable[Any]]
 InlineHook: TypeAlias = Callable[..., Any]

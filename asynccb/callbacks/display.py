@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from asynccb._ring.slots import Staged
+from asynccb._staging.staged import Staged
 
 
 def readable(logs: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb._state.control import TrainerControl
 from asynccb._state.trainer_state import ExportableState, TrainerState
-from asynccb.arguments.training_arguments import IntervalStrategy, TrainingArguments
+from asynccb.arguments.strategies import IntervalStrategy
+from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.callbacks.base import TrainerCallback
 
 logger = logging.getLogger("asynccb")

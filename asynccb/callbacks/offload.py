@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError, UndecidedError
 from asynccb._state.control import FrozenControl
-from asynccb._state.trainer_state import StateSnapshot
+from asynccb._state.snapshot import StateSnapshot
 from asynccb.callbacks.base import COMMON_KEYWORDS, TrainerCallback, find_hooks
 from asynccb.callbacks.decides import decides as mark
 

@@ -1,7 +1,7 @@
 """
 A folder that is whole or not there.
 
-May import: _ground, _state, distributed.
+May import: _ground, distributed, _state.
 """
 
 from __future__ import annotations

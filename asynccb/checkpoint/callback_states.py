@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from asynccb._state.trainer_state import export_states
-from asynccb.trackers.base import Tracker
 
 logger = logging.getLogger("asynccb")
 
@@ -21,13 +20,13 @@ DISPATCHER: Final = "CallbackDispatcher"
 
 
 def stateful(callbacks: Sequence[Any]) -> list[Any]:
-    """Return those that export their state; a tracker keeps its own in the journal."""
+    """Return the callbacks whose state belongs in a checkpoint."""
     return [
         callback
         for callback in callbacks
         if callable(getattr(callback, "state", None))
         and callable(getattr(callback, "from_state", None))
-        and not isinstance(callback, Tracker)
+        and getattr(callback, "in_checkpoint", True)
     ]
 
 

@@ -1,5 +1,5 @@
 """
-How the ranks of a run come to one decision.
+How the ranks of a run come to the same numbers.
 
 Promises: one small collective on the CPU for each meeting, over a gloo group of its own: no GPU is
 waited for and NCCL is not used; with one process nothing is exchanged; a rank that ends, stalls or
@@ -10,30 +10,16 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import Any, Final
+from typing import Any
 
 from asynccb._ground.exceptions import AgreementError
-from asynccb._state.control import FLAGS, Decision
 from asynccb.distributed.meeting import MeetingPlace
 from asynccb.distributed.noticeboard import LOST, Noticeboard, keeper, name_ranks, within
-
-_OPINIONS: Final = (None, False, True)
-"""A flag's opinions by weight: of two ranks' the heavier one holds."""
-
-
-def to_weights(wishes: Decision) -> list[int]:
-    """Return each flag's opinion as a number; the largest of all ranks' is what holds."""
-    return [_OPINIONS.index(getattr(wishes, name)) for name in FLAGS]
-
-
-def from_weights(weights: list[int]) -> Decision:
-    """Return the decision that `to_weights` made into numbers."""
-    return Decision(**{name: _OPINIONS[each] for name, each in zip(FLAGS, weights, strict=True)})
 
 
 class Agreement:
     """
-    Meet the other ranks, and come to one decision with them.
+    Meet the other ranks, and come to the same numbers with them.
 
     The process group may be made after this. A gloo group of its own is made at the first meeting,
     which all ranks come to. An agreement that has failed stays so: each further meeting raises the
@@ -81,24 +67,23 @@ class Agreement:
                 raise AgreementError(f"{keeper()} has ended or does not answer") from error
         return self._board
 
-    def agree(self, step: int, schedule: int, wishes: Decision) -> Decision:
+    def agree(self, step: int, schedule: int, weights: list[int]) -> list[int]:
         """
-        Return what holds on all ranks: of each flag True, if any rank wishes it, else False, if any
-        does, else None.
+        Return, at each place of the list, the largest number that any rank gives.
 
         Every rank must call this with the same `step` and `schedule`, a number of 63 bits that
         stands for what is due. Raises `AgreementError`, which names the ranks that come with
-        another one or not at all. With one process, returns `wishes`.
+        another one or not at all. With one process, returns `weights`.
         """
         if self.world == 1:
-            return wishes
+            return weights
         if self._failure:
             raise AgreementError(self._failure)
         if self._place is None:
             self._place = MeetingPlace(self.board, self.limit)
         self.meetings += 1
         try:
-            return self._meet(self._place, step, schedule, wishes)
+            return self._meet(self._place, step, schedule, weights)
         except BaseException as error:  # Ctrl-C, too
             self._failure = (
                 f"the ranks could not agree at step {step}: {str(error) or 'interrupted'}"
@@ -114,12 +99,13 @@ class Agreement:
             self._place.close()
 
     @staticmethod
-    def _meet(place: MeetingPlace, step: int, schedule: int, wishes: Decision) -> Decision:
-        largest = place.largest([*to_weights(wishes), step, -step, schedule, -schedule])
-        *weights, last, first, high, low = largest
+    def _meet(place: MeetingPlace, step: int, schedule: int, weights: list[int]) -> list[int]:
+        *largest, last, first, high, low = place.largest(
+            [*weights, step, -step, schedule, -schedule]
+        )
         if (last, high) != (-first, -low):
             raise AgreementError(place.give_up(_difference(place.gather([step, schedule]))))
-        return from_weights(weights)
+        return largest
 
 
 def _difference(came: list[list[int]]) -> str:

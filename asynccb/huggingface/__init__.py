@@ -1,7 +1,7 @@
 """
 `AsyncCallbacks`: asynccb's callbacks in a `transformers.Trainer`.
 
-May import: everything below.
+May import: _ground, _ring, _state, callbacks, checkpoint, _lanes, _dispatch.
 """
 
 from __future__ import annotations

@@ -27,10 +27,10 @@ from asynccb._ground.exceptions import (
     naming_damage,
 )
 from asynccb._ground.lifetime import status_of
-from asynccb._lanes.registry import make_callback
+from asynccb._ground.types import Overflow, RunStatus
+from asynccb._lanes.member import make_callback
 from asynccb._state.json_file import replace_file
-from asynccb._state.run_description import RunStatus
-from asynccb.callbacks.base import COMMON_KEYWORDS, Overflow
+from asynccb.callbacks.base import COMMON_KEYWORDS
 from asynccb.checkpoint import callback_states
 from asynccb.huggingface.foreign import make_foreign
 from asynccb.huggingface.relay import Relay

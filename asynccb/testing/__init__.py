@@ -12,7 +12,7 @@ What users need to test their own callbacks.
 
 Torch is loaded with the first of them alone, so that the tracker can live in the companion.
 
-May import: _ground, _state, trackers.
+May import: _ground, trackers.
 """
 
 from __future__ import annotations

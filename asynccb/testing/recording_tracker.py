@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.base import Tracker
 
 

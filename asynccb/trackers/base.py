@@ -42,12 +42,14 @@ from functools import cached_property
 from typing import Any, ClassVar, Final, Self
 
 from asynccb._ground.events import Event
+from asynccb._ground.types import Placement, Ranks, RunStatus
 from asynccb._journal.rejected import Refusal
 from asynccb._journal.uploads import Folder, Kept
-from asynccb._publishing.training_sides import TrainingSide
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
-from asynccb._state.trainer_state import ExportableState, StateSnapshot
-from asynccb.callbacks.base import Placement, Ranks, TrainerCallback
+from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb._state.snapshot import StateSnapshot
+from asynccb._state.trainer_state import ExportableState
+from asynccb.callbacks.base import TrainerCallback
+from asynccb.callbacks.training_side import TrainingSide
 from asynccb.trackers.names import scalars
 
 logger = logging.getLogger("asynccb")
@@ -72,6 +74,7 @@ class Tracker(TrainerCallback, ExportableState):
     placement: Placement = "process"
     ranks: Ranks = "world_zero"
     needs_history: bool = False
+    in_checkpoint: ClassVar[bool] = False
 
     rewinds: ClassVar[bool] = False
     """Whether its server hides or replaces what it got after a checkpoint, so that a resumed

@@ -1,7 +1,7 @@
 """
 `asynccb.Trainer`: our training loop, and its parts; they need torch.
 
-May import: everything below.
+May import: _ground, arguments, distributed, _state, callbacks, checkpoint, trackers, _dispatch.
 """
 
 from __future__ import annotations

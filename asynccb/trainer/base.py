@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from asynccb._dispatch.dispatcher import CallbackDispatcher
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb._ground.types import RunStatus
 from asynccb._state.control import TrainerControl
-from asynccb._state.run_description import RunStatus
 from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.callbacks import DefaultFlowCallback, PrinterCallback, ProgressCallback

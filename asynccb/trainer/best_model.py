@@ -17,7 +17,8 @@ from torch import nn
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb._state.trainer_state import TrainerState
-from asynccb.arguments.training_arguments import SaveStrategy, TrainingArguments
+from asynccb.arguments.strategies import SaveStrategy
+from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.checkpoint.weights import load_weights
 from asynccb.distributed import process_group as distributed

@@ -16,7 +16,8 @@ from torch.utils.data import IterableDataset
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments.intervals import exact
-from asynccb.arguments.training_arguments import IntervalStrategy, SaveStrategy, TrainingArguments
+from asynccb.arguments.strategies import IntervalStrategy, SaveStrategy
+from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.trainer.data import Epochs, size_of
 
 logger = logging.getLogger("asynccb")

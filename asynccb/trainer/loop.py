@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asynccb._ground.events import Event
-from asynccb.arguments.training_arguments import SaveStrategy
+from asynccb.arguments.strategies import SaveStrategy
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer import checks
 from asynccb.trainer.base import status_of

@@ -18,7 +18,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb.arguments.training_arguments import SchedulerType, TrainingArguments
+from asynccb.arguments.strategies import SchedulerType
+from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer.best_model import metric_in
 

@@ -353,7 +353,9 @@ class TestSync:
         trackers = FileTracker(str(tmp_path / "tracked")), Unborn(str(tmp_path / "other"))
         run = make_run(directory, *trackers)
         described = (run / "run.json").read_text()
-        (run / "run.json").write_text(described.replace("tests.support.trackers_for_tests:Unborn", path))
+        (run / "run.json").write_text(
+            described.replace("tests.support.trackers_for_tests:Unborn", path)
+        )
         status, out = output.of("sync", directory)
         assert out.splitlines() == [
             f"{run}: FileTracker: 13 records delivered",

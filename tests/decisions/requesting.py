@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 from asynccb._decisions.requests import Requests
 from asynccb._ground.exceptions import AgreementError
-from asynccb._state.control import Decision
-from asynccb.distributed.agreement import Agreement, to_weights
+from asynccb._state.control import Decision, to_weights
+from asynccb.distributed.agreement import Agreement
 from tests.support.waiting import eventually
 
 SAVE = Decision(should_save=True)

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from asynccb._decisions.decisions import Decisions
 from asynccb._decisions.schedule import Ticket
+from asynccb._decisions.tickets import Tickets
 from asynccb._ground.events import Event
-from asynccb._lanes.registry import Decider, Roster, Route
-from asynccb._publishing.publisher import Publisher
+from asynccb._lanes.registry import Roster
+from asynccb._lanes.routes import Decider, Route
 from asynccb._state.control import FLAGS, NO_OPINION, Decision, TrainerControl
 from asynccb._state.trainer_state import TrainerState
 from asynccb.callbacks.decides import Deciding
@@ -57,11 +58,11 @@ def _answer(dice: random.Random) -> Decision:
     return Decision(*(dice.choice([None, None, True, False]) for _ in FLAGS))
 
 
-class Lanes(Publisher):
+class Lanes:
     """Answer in the order that a seed gives: at once, later, or only when waited for."""
 
-    def __init__(self, directory: Path, plan: Plan, seed: int) -> None:
-        super().__init__(directory, "block", 10)
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self.tickets = Tickets()
         self.dice = random.Random(seed)
         self.plan = plan
         self.open: list[Ticket] = []
@@ -69,9 +70,9 @@ class Lanes(Publisher):
     def answer(self, ticket: Ticket) -> None:
         self.open.remove(ticket)
         decision = self.plan.answers[ticket.name, ticket.event, ticket.step]
-        self.listening.tickets.answer(ticket.name, ticket.emission, decision)
+        self.tickets.answer(ticket.name, ticket.emission, decision)
         if self.dice.random() < 0.2:  # a companion that was killed answers again, and differently
-            self.listening.tickets.answer(ticket.name, ticket.emission, Decision(True, True))
+            self.tickets.answer(ticket.name, ticket.emission, Decision(True, True))
 
     def answer_some(self) -> None:
         for ticket in self.dice.sample(self.open, self.dice.randint(0, len(self.open))):
@@ -84,9 +85,16 @@ class Lanes(Publisher):
 
 def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[dict[str, Any]]]:
     """Return the flags after every event, and the trace."""
-    lanes = Lanes(directory, plan, seed)
-    lanes.listening.listen = lanes.answer_one  # type: ignore[method-assign]
-    decisions = Decisions(lanes, Roster(), None, None, owner=True)
+    lanes = Lanes(plan, seed)
+    decisions = Decisions(
+        lanes.tickets,
+        lanes.answer_one,
+        Roster(),
+        None,
+        directory=directory,
+        replay=None,
+        owner=True,
+    )
     state, control = TrainerState(), TrainerControl()
     flags: list[list[bool]] = []
 
@@ -108,7 +116,7 @@ def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[
         state.global_step += 1
         for event in (Event.STEP_END, Event.LOG, Event.EVALUATE, Event.LOG):
             emit(event)
-    path = lanes.directory / "decisions.jsonl"
+    path = directory / "decisions.jsonl"
     return flags, lines_of(path) if path.exists() else []
 
 

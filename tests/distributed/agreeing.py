@@ -13,10 +13,11 @@ import torch
 import torch.distributed as dist
 
 from asynccb._ground.exceptions import AgreementError
-from asynccb._state.control import Decision
-from asynccb.distributed.agreement import Agreement, to_weights
+from asynccb._state.control import Decision, to_weights
+from asynccb.distributed.agreement import Agreement
 
-NOTHING = Decision()
+NOTHING = to_weights(Decision())
+SAVE = to_weights(Decision(should_save=True))
 OPINIONS = (None, False, True)
 
 
@@ -26,12 +27,16 @@ def wishes_of(seed: object) -> Decision:
     return Decision(*(draw.choice(OPINIONS) for _ in range(5)))
 
 
+def weights_of(seed: object) -> list[int]:
+    return to_weights(wishes_of(seed))
+
+
 def agree_often(rank: int, world: int) -> list[list[int]]:
     agreement = Agreement(limit=30.0)
-    agreed = [agreement.agree(n, n * n, wishes_of((rank, n))) for n in range(50)]
+    agreed = [agreement.agree(n, n * n, weights_of((rank, n))) for n in range(50)]
     assert agreement.meetings == 50
     agreement.close()
-    return [to_weights(each) for each in agreed]
+    return agreed
 
 
 def error_of(agreement: Agreement, step: int = 7, schedule: int = 1) -> dict[str, Any]:
@@ -76,7 +81,7 @@ def come_late(rank: int, world: int) -> list[int]:
     agreement.agree(1, 0, NOTHING)
     if rank == 1:
         threading.Event().wait(2.0)  # what is tested is a delay
-    return to_weights(agreement.agree(2, 0, Decision(should_save=rank == 1)))
+    return agreement.agree(2, 0, SAVE if rank == 1 else NOTHING)
 
 
 def stand_still(rank: int, world: int, met: str) -> list[int]:
@@ -90,17 +95,17 @@ def stand_still(rank: int, world: int, met: str) -> list[int]:
     if rank == 1:
         threading.Timer(4.0, os.kill, (int(pid), signal.SIGCONT)).start()
         os.kill(int(pid), signal.SIGSTOP)
-    return to_weights(agreement.agree(2, 0, Decision(should_save=rank == 1)))
+    return agreement.agree(2, 0, SAVE if rank == 1 else NOTHING)
 
 
 def agree_twice(rank: int, world: int) -> list[list[int]]:
     """Use two agreements in turns, one of them ended in between."""
     first, second = Agreement(limit=12.0), Agreement(limit=12.0)
-    seen = [first.agree(1, 0, wishes_of(rank)), second.agree(1, 5, wishes_of(rank + 10))]
+    seen = [first.agree(1, 0, weights_of(rank)), second.agree(1, 5, weights_of(rank + 10))]
     first.close()
-    seen.append(second.agree(2, 5, wishes_of(rank + 20)))
+    seen.append(second.agree(2, 5, weights_of(rank + 20)))
     second.close()
-    return [to_weights(each) for each in seen]
+    return seen
 
 
 def be_interrupted(rank: int, world: int) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def outlive_the_group(rank: int, world: int) -> dict[str, Any]:
     agreement.agree(1, 0, NOTHING)
     dist.barrier()
     dist.destroy_process_group()
-    wishes = Decision(should_save=rank == 1)
+    wishes = SAVE if rank == 1 else NOTHING
     alone = agreement.agree(2, 0, wishes) is wishes
     agreement.close()
     return {"alone": alone}

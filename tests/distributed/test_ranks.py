@@ -23,7 +23,9 @@ RUNS = {2: range(30), 4: range(1000, 1012)}
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two ranks saw, by scenario."""
     folder, seeds = tmp_path_factory.mktemp("ranks"), RUNS[2]
-    return torchrun_ranks(folder, "tests.distributed.rank_runs.stay", folder, seeds.start, len(seeds))
+    return torchrun_ranks(
+        folder, "tests.distributed.rank_runs.stay", folder, seeds.start, len(seeds)
+    )
 
 
 def test_whoever_decides_two_ranks_stop_at_one_step_and_meet_only_where_something_is_due(
@@ -87,7 +89,9 @@ def test_sigterm_to_one_rank_saves_and_stops_all(ranks: list[dict[str, Any]]) ->
 
 
 def test_a_rank_that_differs_or_dies_is_named_by_all_others(tmp_path: Path) -> None:
-    first, lost, third = run_ranks(tmp_path, "tests.distributed.rank_runs.fall_apart", tmp_path, world=3)
+    first, lost, third = run_ranks(
+        tmp_path, "tests.distributed.rank_runs.fall_apart", tmp_path, world=3
+    )
     assert lost is None
     for differs, died in (first, third):
         assert "rank 1 (at step 3) had other decisions due than ranks 0, 2 (at step 2)" in differs
@@ -95,7 +99,9 @@ def test_a_rank_that_differs_or_dies_is_named_by_all_others(tmp_path: Path) -> N
 
 
 def test_a_rank_that_stalls_is_named_by_all_others_within_ddp_timeout(tmp_path: Path) -> None:
-    first, stalled, third = run_ranks(tmp_path, "tests.distributed.rank_runs.stall", tmp_path, world=3)
+    first, stalled, third = run_ranks(
+        tmp_path, "tests.distributed.rank_runs.stall", tmp_path, world=3
+    )
     assert stalled is None
     for rank in (first, third):
         assert "no answer from rank 1 for 4 s" in rank["error"]

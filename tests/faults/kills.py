@@ -24,7 +24,6 @@ ROOT = Path(__file__).parents[2]
 if str(ROOT) not in sys.path:  # as a script
     sys.path.insert(0, str(ROOT))
 
-from asynccb._companion.replica import decode  # noqa: E402
 from asynccb._ground.events import EVENTS, Event  # noqa: E402
 from asynccb._journal.segments import (  # noqa: E402
     SEGMENT_HEADER,
@@ -32,6 +31,7 @@ from asynccb._journal.segments import (  # noqa: E402
     segments,
     split_frames,
 )
+from asynccb._ring.record import decode  # noqa: E402
 from tests.support.launching import environment, launch  # noqa: E402
 from tests.support.waiting import eventually, is_gone  # noqa: E402
 from tests.trackers.mlflow.server import RealMLflow  # noqa: E402

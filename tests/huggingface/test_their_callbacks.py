@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers.integrations import TensorBoardCallback
 
 import asynccb
-from asynccb._ring.slots import Kind, Layout, Part, Staged, StagedLog
+from asynccb._ring.slots import Kind, Part
+from asynccb._staging.staged import Layout, Staged, StagedLog
 from tests.huggingface.their_trainer import their_trainer, transformers
 from tests.support.regression import Recorder, train
 from tests.support.running import running

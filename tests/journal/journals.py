@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from asynccb._journal.reader import JournalReader
 from asynccb._journal.writer import JournalWriter
-from asynccb._ring.ring import frame
+from asynccb._ring.frame import frame
 
 SEGMENT_HEADER = 16
 

@@ -16,7 +16,7 @@ from asynccb._ground.exceptions import JournalError
 from asynccb._journal.reader import JournalReader
 from asynccb._journal.segments import last_record, segments
 from asynccb._journal.writer import JournalWriter
-from asynccb._ring.ring import frame_size
+from asynccb._ring.frame import frame_size
 from tests.journal.journals import (
     SEGMENT_HEADER,
     append,

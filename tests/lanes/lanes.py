@@ -12,7 +12,8 @@ from asynccb._lanes.lane import Lane
 from asynccb._lanes.loop_thread import LoopThread
 from asynccb._lanes.mailbox import Letter, Mailbox
 from asynccb._lanes.thread_lane import ThreadLane
-from asynccb._state.trainer_state import TrainerState, snapshot
+from asynccb._state.snapshot import snapshot
+from asynccb._state.trainer_state import TrainerState
 from asynccb.callbacks.base import find_hooks
 
 Fault = Callable[[BaseException], None]

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from asynccb._companion.landing import Arrivals
 from asynccb._journal.writer import split_frames
-from asynccb._ring.ring import BRIEF, HEADER, RingReader, RingWriter, frame_size
-from asynccb._ring.slots import COUNT, Kind, Layout, Part
+from asynccb._ring.frame import HEADER, frame_size
+from asynccb._ring.ring import BRIEF, RingReader, RingWriter
+from asynccb._ring.slots import COUNT, Kind, Part
+from asynccb._staging.staged import Layout
 from asynccb._staging.staged_logs import pack_layout
 from tests.support.callbacks_for_tests import LogWitness, read_lines
 from tests.support.running import running

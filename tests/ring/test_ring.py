@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import JournalError
 from asynccb._journal.writer import split_frames
-from asynccb._ring.ring import HEADER, RingReader, RingWriter, frame_size
+from asynccb._ring.frame import HEADER, frame_size
+from asynccb._ring.ring import RingReader, RingWriter
 from tests.support.launching import launch
 from tests.support.waiting import eventually
 

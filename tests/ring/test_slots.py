@@ -16,8 +16,10 @@ import pytest
 from asynccb._companion.landing import Arrivals
 from asynccb._journal.writer import split_frames
 from asynccb._lanes.lane import arrived
-from asynccb._ring.ring import HEADER, RingReader, RingWriter
-from asynccb._ring.slots import COUNT, EXTENSION, Kind, Layout, Part, Slots, Staged, StagedLog
+from asynccb._ring.frame import HEADER
+from asynccb._ring.ring import RingReader, RingWriter
+from asynccb._ring.slots import COUNT, Kind, Part, Slots
+from asynccb._staging.staged import EXTENSION, Layout, Staged, StagedLog
 
 
 @contextmanager

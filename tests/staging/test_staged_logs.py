@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynccb._ring.ring import RingWriter
-from asynccb._ring.slots import COUNT, EMPTY, Kind, Layout, Part, Slots, StagedLog
+from asynccb._ring.slots import COUNT, EMPTY, Kind, Part, Slots
+from asynccb._staging.staged import Layout, StagedLog
 from asynccb._staging.staged_logs import LogPacker, LogUnpacker, StagedLogs
 
 values = st.one_of(

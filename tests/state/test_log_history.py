@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 import pytest
 
 from asynccb import TrainerState
-from asynccb._ring.slots import SIZE, Kind, Layout, Part, Slots, Staged, StagedLog
+from asynccb._ring.slots import SIZE, Kind, Part, Slots
+from asynccb._staging.staged import Layout, Staged, StagedLog
 from asynccb._state.log_history import append_late, take_in
-from asynccb._state.trainer_state import snapshot
+from asynccb._state.snapshot import snapshot
 
 
 @dataclass

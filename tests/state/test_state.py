@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import DefinitionError, FrozenError
 from asynccb._state.control import TrainerControl
-from asynccb._state.trainer_state import (
-    SLOW_FIELDS,
-    STATE_FIELDS,
-    ChangeTracker,
-    ExportableState,
-    HistoryView,
-    TrainerState,
-    snapshot,
-)
+from asynccb._state.snapshot import ChangeTracker, HistoryView, snapshot
+from asynccb._state.trainer_state import SLOW_FIELDS, STATE_FIELDS, ExportableState, TrainerState
 from asynccb.arguments import TrainingArguments
 
 

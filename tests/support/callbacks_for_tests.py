@@ -14,7 +14,7 @@ import anyio
 
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb._state.trainer_state import STATE_FIELDS
 from asynccb.callbacks.base import TrainerCallback
 from asynccb.trackers.base import Tracker

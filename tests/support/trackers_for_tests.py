@@ -14,7 +14,7 @@ import anyio.to_thread
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, TransientError
 from asynccb._journal.uploads import Folder, Kept
-from asynccb._publishing.training_sides import TrainingSide
+from asynccb.callbacks.training_side import TrainingSide
 from tests.support.callbacks_for_tests import AwayTracker, FileTracker
 
 

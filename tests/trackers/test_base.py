@@ -13,8 +13,8 @@ import anyio
 import pytest
 
 from asynccb._ground.exceptions import FaultError, RejectedError, TransientError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile, Spool
-from asynccb._state.run_description import RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue
 from asynccb.trackers.base import Tracker

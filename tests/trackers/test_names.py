@@ -11,16 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynccb._ground.plain import clean, flatten, is_scalar
 from asynccb._state.run_description import ModelDescription, PlainArguments, RunDescription
-from asynccb.trackers.names import (
-    SINGLE_VALUES,
-    clean,
-    flatten,
-    is_scalar,
-    rewrite_logs,
-    run_config,
-    scalars,
-)
+from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs, run_config, scalars
 
 
 class Strategy(enum.Enum):

@@ -21,6 +21,7 @@ _WORKSPACE: Final = re.compile(
     r"Microsoft\.MachineLearningServices/workspaces/[^/]+)/?",
     re.IGNORECASE,
 )
+
 _VERSION: Final = "v2.0"
 """Of the workspace's MLflow, for clients of MLflow 2 and 3, whatever the address says."""
 _MLFLOW: Final = frozenset(

@@ -35,6 +35,7 @@ _HINT: Final = (
     "see that CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or api.credentials of "
     "clearml.conf, are credentials of this server"
 )
+
 _NONE: Final = (
     "there are no ClearML credentials for {api}: set CLEARML_API_ACCESS_KEY and "
     "CLEARML_API_SECRET_KEY, or run `clearml-init`, which saves them in {conf}"

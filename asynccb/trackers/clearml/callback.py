@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import RejectedError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.clearml.access import is_configured, open_api, open_files, open_keeper
 from asynccb.trackers.clearml.api import ClearMLServer
@@ -34,7 +35,8 @@ from asynccb.trackers.shared.token import Keeper
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -20,9 +20,8 @@ from asynccb._state.run_description import RunDescription
 from asynccb.delivery.queue import Queue
 from asynccb.trackers.clearml.api import ClearMLServer
 from asynccb.trackers.clearml.files import Owner
-from asynccb.trackers.clearml.machine import machine_scalars
 from asynccb.trackers.clearml.opening import check_open
-from asynccb.trackers.clearml.values import Scalar, TaskEvent, events_of, texts_of
+from asynccb.trackers.clearml.values import Scalar, TaskEvent, events_of, machine_scalars, texts_of
 from asynccb.trackers.shared.system_metrics import SystemSampler
 
 logger = logging.getLogger("asynccb")

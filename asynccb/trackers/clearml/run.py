@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb._ground.plain import clean, flatten
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
 from asynccb.trackers.clearml.api import Ending
 from asynccb.trackers.clearml.settings import ClearMLSettings
-from asynccb.trackers.names import clean, flatten
 
 SECTION: Final = "Transformers"
 _MODEL: Final = "Model Configuration"

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import anyio.to_thread
 
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb.callbacks.base import Ranks
+from asynccb._ground.types import Ranks, RunStatus
+from asynccb._state.run_description import RunDescription
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.codecarbon.session import Row, Session
 from asynccb.trackers.codecarbon.settings import CodeCarbonSettings, resolve

@@ -21,8 +21,9 @@ import msgspec
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, RejectedError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
 from asynccb.trackers.comet_ml.access import DEFAULT_URL, find_key, host_in, open_client
@@ -37,7 +38,8 @@ from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from asynccb._publishing.training_sides import TrainingSide
+from asynccb.callbacks.training_side import TrainingSide
 
 GRAPH: Final = "graph"
 _LONGEST: Final = 1 << 20

@@ -16,8 +16,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb.trackers.names import clean, flatten, rewrite_logs, scalars
+from asynccb._ground.plain import clean, flatten
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
+from asynccb.trackers.names import rewrite_logs, scalars
 from asynccb.trackers.shared.system_metrics import is_live
 
 NAME_LENGTH: Final = 100

@@ -33,7 +33,7 @@ from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot
+    from asynccb._state.snapshot import StateSnapshot
 
 logger = logging.getLogger("asynccb")
 

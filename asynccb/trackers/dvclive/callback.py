@@ -18,8 +18,10 @@ from anyio import to_thread
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import RejectedError
+from asynccb._ground.plain import clean
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
-from asynccb._state.run_description import PlainArguments, RunStatus
+from asynccb._state.run_description import PlainArguments
 from asynccb.delivery.client import Client
 from asynccb.trackers.dvclive import dvc_process as dvc
 from asynccb.trackers.dvclive.api import PATIENT, Studio
@@ -35,12 +37,12 @@ from asynccb.trackers.dvclive.settings import (
 )
 from asynccb.trackers.dvclive.training import FINAL_MODEL, DVCLiveTraining
 from asynccb.trackers.dvclive.values import metrics_of
-from asynccb.trackers.names import clean
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynccb._ground.events import Event
-from asynccb._publishing.training_sides import TrainingSide
+from asynccb._ground.plain import clean
+from asynccb.callbacks.training_side import TrainingSide
 from asynccb.trackers.dvclive.folder import flat, nested
 from asynccb.trackers.dvclive.settings import DVCLiveSettings
-from asynccb.trackers.names import clean
 from asynccb.trackers.shared.models import write_final_model
 
 FINAL_MODEL: Final = ".dvclive-final-model"

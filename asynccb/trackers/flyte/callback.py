@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import anyio.to_thread
 
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb._publishing.training_sides import TrainingSide
-from asynccb._state.run_description import RunStatus
-from asynccb.callbacks.base import Placement
+from asynccb._ground.types import Placement, RunStatus
+from asynccb.callbacks.training_side import TrainingSide
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.flyte.deck import TITLE, LogHistory
 from asynccb.trackers.flyte.files import CheckpointSync

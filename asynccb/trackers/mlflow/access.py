@@ -25,6 +25,7 @@ _HINT: Final = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
     "and see that the address is an MLflow server's"
 )
+
 _CREDENTIALS: Final = "~/.mlflow/credentials"
 
 

@@ -14,13 +14,15 @@ from typing import Any, Final
 
 import msgspec
 
-from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb._ground.plain import flatten
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
 from asynccb.trackers.mlflow.outbox import Outbox, Reject
 from asynccb.trackers.mlflow.settings import MLflowSettings
 from asynccb.trackers.mlflow.values import PARAMETER_LENGTH, entity_key, text_value
-from asynccb.trackers.names import flatten, run_config
+from asynccb.trackers.names import run_config
 
 logger = logging.getLogger("asynccb")
 

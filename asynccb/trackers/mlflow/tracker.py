@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynccb._ground.events import Event
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.models import model_folder
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 
 class MLflowTracker(ServerTracker):

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from asynccb._publishing.training_sides import TrainingSide
+from asynccb.callbacks.training_side import TrainingSide
 
 _KEPT: Final = 20_000
 """Pieces of text that may wait."""

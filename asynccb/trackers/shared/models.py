@@ -12,7 +12,7 @@ from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot
+    from asynccb._state.snapshot import StateSnapshot
 
 logger = logging.getLogger("asynccb")
 

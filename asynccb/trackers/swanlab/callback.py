@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import RejectedError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.console import ConsoleSide
@@ -31,7 +32,8 @@ from asynccb.trackers.swanlab.settings import SwanLabSettings, is_configured, re
 from asynccb.trackers.swanlab.values import STEP, Row, named, row
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -18,7 +18,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from asynccb._ground.exceptions import AccessError, RejectedError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, Refuse, json_size
 from asynccb.trackers.shared.system_metrics import SystemSampler

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb.trackers.names import clean, run_config
+from asynccb._ground.plain import clean
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
+from asynccb.trackers.names import run_config
 from asynccb.trackers.swanlab.api import State
 from asynccb.trackers.swanlab.settings import SwanLabSettings
 from asynccb.trackers.swanlab.values import moment

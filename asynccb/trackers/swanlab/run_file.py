@@ -24,8 +24,8 @@ import anyio.to_thread
 import msgspec
 
 from asynccb._ground.exceptions import AccessError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Kept, KeptFile
-from asynccb._state.run_description import RunStatus
 from asynccb.trackers.shared.offset_file import ShortFileError, write_at
 from asynccb.trackers.swanlab import run_file_format as records
 from asynccb.trackers.swanlab.run import SwanLabRun

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from asynccb.trackers.names import SINGLE_VALUES, flatten, rewrite_logs
+from asynccb._ground.plain import flatten
+from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs
 
 STEP: Final = "train/global_step"
 SYSTEM: Final = "__swanlab__."

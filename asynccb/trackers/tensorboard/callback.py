@@ -16,11 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.plain import clean, flatten
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.base import Tracker
-from asynccb.trackers.names import clean, flatten, rewrite_logs, run_config, scalars
-from asynccb.trackers.shared.offset_file import file_name
+from asynccb.trackers.names import rewrite_logs, run_config, scalars
 from asynccb.trackers.shared.utf8 import path_in_utf8
+from asynccb.trackers.tensorboard.event_file import file_name
 from asynccb.trackers.tensorboard.outbox import HIDE_NOTHING, EventWriter
 from asynccb.trackers.tensorboard.settings import default_directory, given_directory
 

@@ -16,6 +16,10 @@ from asynccb.trackers.shared.offset_file import ShortFileError, write_at
 
 logger = logging.getLogger("asynccb")
 
+_HINT: Final = (
+    "give a directory that can be made and written as logging_dir or in TENSORBOARD_LOGGING_DIR"
+)
+
 HIDE_NOTHING: Final = 2**62
 """A session's start at a step that no run reaches."""
 
@@ -59,7 +63,7 @@ class EventWriter:
         while self._outbox:
             pending = self._outbox[0]
             try:
-                await write_at(Path(pending.file), pending.offset, bytes(pending.data))
+                await write_at(Path(pending.file), pending.offset, bytes(pending.data), hint=_HINT)
             except ShortFileError:
                 self._relocate(pending)
                 continue

@@ -20,8 +20,8 @@ from typing import Any, Final
 from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, types_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from asynccb._state.run_description import RunStatus
-from asynccb.trackers.shared.offset_file import frame
+from asynccb._ground.types import RunStatus
+from asynccb.trackers.tensorboard.event_file import frame
 
 _VERSION: Final = "brain.Event:2"
 _TEXT_SUFFIX: Final = "/text_summary"

@@ -20,8 +20,9 @@ from msgspec.structs import replace
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import RejectedError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, json_size
 from asynccb.trackers.server import ServerTracker
@@ -44,7 +45,8 @@ from asynccb.trackers.trackio.space import Wanted, find_space, hub_headers
 from asynccb.trackers.trackio.values import AlertRow, MetricRow, SystemRow, metrics_of
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb.trackers.names import clean, run_config
+from asynccb._ground.plain import clean
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
+from asynccb.trackers.names import run_config
 from asynccb.trackers.shared.nvml import GPU
 from asynccb.trackers.trackio.settings import TrackioSettings
 from asynccb.trackers.trackio.values import AlertRow, MetricRow, SystemRow, gpu_metrics, moment

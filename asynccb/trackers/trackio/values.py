@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
-from asynccb.trackers.names import clean, flatten, rewrite_logs, scalars
+from asynccb._ground.plain import clean, flatten
+from asynccb.trackers.names import rewrite_logs, scalars
 from asynccb.trackers.shared.nvml import GPU
 
 _GIB: Final = 1 << 30

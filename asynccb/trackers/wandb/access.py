@@ -27,6 +27,7 @@ _NO_KEY: Final = (
     "there is no W&B key for {base}: set WANDB_API_KEY, or run `wandb login`, which saves one in "
     "~/.netrc"
 )
+
 _TOKEN: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _KEY: Final = re.compile(r"([^-]*-)?[\w-]{40,}", re.ASCII)
 

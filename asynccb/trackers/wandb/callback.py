@@ -18,8 +18,9 @@ import msgspec
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, RejectedError
+from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
-from asynccb._state.run_description import PlainArguments, RunDescription, RunStatus
+from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs
 from asynccb.trackers.server import ServerTracker
@@ -36,7 +37,8 @@ from asynccb.trackers.wandb.training import WandbTraining
 from asynccb.trackers.wandb.values import STEP, Bases, config_of
 
 if TYPE_CHECKING:
-    from asynccb._state.trainer_state import StateSnapshot, TrainerState
+    from asynccb._state.snapshot import StateSnapshot
+    from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 

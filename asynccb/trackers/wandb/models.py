@@ -17,7 +17,7 @@ from asynccb._journal.uploads import MOST, Folder, Kept
 from asynccb._state.run_description import RunDescription
 from asynccb.trackers.wandb.access import open_storage
 from asynccb.trackers.wandb.api import RunInfo, WandbServer
-from asynccb.trackers.wandb.artifacts import Artifacts, Version, artifact_name
+from asynccb.trackers.wandb.files import Artifacts, Version, artifact_name
 from asynccb.trackers.wandb.opening import display_name
 from asynccb.trackers.wandb.settings import WandbSettings
 from asynccb.trackers.wandb.training import ARCHITECTURE, FINAL_MODEL

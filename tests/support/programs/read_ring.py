@@ -5,7 +5,8 @@ import sys
 import time
 
 from asynccb._journal.writer import split_frames
-from asynccb._ring.ring import HEADER, RingReader
+from asynccb._ring.frame import HEADER
+from asynccb._ring.ring import RingReader
 
 reader = RingReader(int(sys.argv[1]))
 wanted = int(sys.argv[2])

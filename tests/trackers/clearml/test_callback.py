@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from asynccb._ground.exceptions import AccessError, TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.clearml import outbox as clearml_outbox
-from asynccb.trackers.clearml.machine import machine_scalars
+from asynccb.trackers.clearml.values import machine_scalars
 from tests.trackers.clearml.runs import kept, tracker
 from tests.trackers.clearml.server import ClearMLServer
 from tests.trackers.clearml.tasks import SINGLE

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from asynccb._ground.exceptions import AccessError, TransientError
-from asynccb._state.run_description import RunDescription, RunStatus
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
 from asynccb.trackers.mlflow import MLflowCallback
 from asynccb.trackers.mlflow.api import Point
 from tests.trackers.gate import Gate

@@ -10,7 +10,8 @@ import pytest
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import TransientError
 from asynccb._journal.uploads import Kept, Spool
-from asynccb._state.trainer_state import TrainerState, snapshot
+from asynccb._state.snapshot import snapshot
+from asynccb._state.trainer_state import TrainerState
 from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow import MLflowCallback
 from asynccb.trackers.mlflow.files import (

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import AccessError, FaultError, TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.swanlab import api as swanlab_rest
 from asynccb.trackers.swanlab import files as swanlab_files
 from asynccb.trackers.swanlab import outbox as swanlab_cloud

@@ -12,13 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
+from asynccb._ground.types import RunStatus
 from asynccb._state.control import TrainerControl
-from asynccb._state.run_description import (
-    ModelDescription,
-    PlainArguments,
-    RunDescription,
-    RunStatus,
-)
+from asynccb._state.run_description import ModelDescription, PlainArguments, RunDescription
 from asynccb._state.trainer_state import TrainerState
 from asynccb.trackers.tensorboard import TensorBoardCallback
 

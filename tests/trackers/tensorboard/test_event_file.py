@@ -1,7 +1,5 @@
-import errno
 import os
 import struct
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,15 +8,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import PyRecordReader_
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c as peer_crc32c
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from asynccb._ground.exceptions import AccessError, TransientError
-from asynccb.trackers.shared.offset_file import (
-    ShortFileError,
-    _table_crc32c,
-    file_name,
-    frame,
-    masked_crc32c,
-    write_at,
-)
+from asynccb.trackers.tensorboard.event_file import _table_crc32c, file_name, frame, masked_crc32c
 
 
 class Buffer:
@@ -60,39 +50,6 @@ def test_a_file_name_is_one_for_any_host_and_is_known_to_tensorboard(host: str) 
     assert name.endswith(".01234567.000000005.3")  # another one for a run resumed in this second
     assert os.path.basename(name) == name
     assert len(name.encode()) < 255
-
-
-async def test_what_lies_behind_the_offset_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    await write_at(path, 0, b"abcdef")
-    await write_at(path, 3, b"X")
-    assert path.read_bytes() == b"abcX"
-
-
-async def test_a_file_that_ends_before_the_offset_is_not_filled_with_zeros(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    with pytest.raises(ShortFileError):
-        await write_at(path, 4, b"X")
-    assert path.read_bytes() == b"abc"
-
-
-async def test_a_file_that_is_gone_is_not_made_again_at_an_offset(tmp_path: Path) -> None:
-    with pytest.raises(ShortFileError):
-        await write_at(tmp_path / "file", 4, b"X")
-    assert os.listdir(tmp_path) == []
-
-
-async def test_a_full_disk_may_pass() -> None:
-    with pytest.raises(TransientError, match="No space left") as raised:
-        await write_at(Path("/dev/full"), 0, b"X")
-    assert isinstance(raised.value.__cause__, OSError)
-    assert raised.value.__cause__.errno == errno.ENOSPC
-
-
-async def test_a_directory_in_the_place_of_the_file_will_not_pass(tmp_path: Path) -> None:
-    with pytest.raises(AccessError, match="TENSORBOARD_LOGGING_DIR"):
-        await write_at(tmp_path, 0, b"X")
 
 
 def test_the_length_in_front_is_little_endian() -> None:

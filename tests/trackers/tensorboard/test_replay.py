@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import AccessError, TransientError
-from asynccb.trackers.shared.offset_file import file_name
 from asynccb.trackers.tensorboard import TensorBoardCallback
+from asynccb.trackers.tensorboard.event_file import file_name
 from tests.trackers.tensorboard.event_files import Lane, contents, describe, files, points, training
 
 HISTORY = [*training(0, 6), *training(4, 8), ("on_log", 2, {"loss": 3.0})]

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 
 import asynccb
 from asynccb._ground.exceptions import AccessError, ConfigurationError, TransientError
-from asynccb._state.run_description import RunDescription, RunStatus
-from asynccb.trackers.names import clean, flatten, rewrite_logs
+from asynccb._ground.plain import clean, flatten
+from asynccb._ground.types import RunStatus
+from asynccb._state.run_description import RunDescription
+from asynccb.trackers.names import rewrite_logs
 from asynccb.trackers.trackio import TrackioCallback
 from asynccb.trackers.trackio.settings import Inbox, Server, Space
 from asynccb.trackers.trackio.values import metrics_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from asynccb._ground.exceptions import AccessError, RejectedError, TransientError
-from asynccb._state.run_description import RunStatus
+from asynccb._ground.types import RunStatus
 from asynccb.trackers.wandb import stream as wandb_stream
 from asynccb.trackers.wandb.api import WandbServer as Rest
 from tests.trackers.mlflow.runs import START, description, emitted, logging, training

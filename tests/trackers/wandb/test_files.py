@@ -16,7 +16,7 @@ from asynccb._journal.uploads import Kept, Spool
 from asynccb._state.run_description import RunDescription
 from asynccb._state.trainer_state import TrainerState
 from asynccb.trackers.wandb import WandbCallback
-from asynccb.trackers.wandb import artifacts as wandb_artifacts
+from asynccb.trackers.wandb import files as wandb_files
 from asynccb.trackers.wandb import stream as wandb_stream
 from tests.trackers.mlflow.runs import description, emitted, training
 from tests.trackers.wandb.artifacts import Artifact
@@ -188,8 +188,8 @@ async def test_the_same_files_again_send_nothing_and_move_the_aliases(
 async def test_a_large_file_goes_in_parts(
     wandb: WandbServer, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wandb_artifacts, "LARGE", 5000)
-    monkeypatch.setattr(wandb_artifacts, "PART", 2000)
+    monkeypatch.setattr(wandb_files, "LARGE", 5000)
+    monkeypatch.setattr(wandb_files, "PART", 2000)
     made = make(description())
     await deliver(made, saving())
     content = os.urandom(5001)
@@ -221,7 +221,7 @@ async def test_a_storage_that_never_takes_it_costs_the_artifact_alone(
     made = make(description())
     await deliver(made, saving())
     folder = await kept(tmp_path)
-    for _ in range(wandb_artifacts._MOST_REFUSALS - 1):
+    for _ in range(wandb_files._MOST_REFUSALS - 1):
         with pytest.raises(TransientError):
             await made.upload(folder)
     await made.upload(folder)
@@ -292,7 +292,7 @@ async def test_access_that_is_refused_ends_the_tracker_at_an_upload_too(
 
 
 def test_names_hold_what_the_server_takes_and_stay_apart() -> None:
-    name = wandb_artifacts.artifact_name
+    name = wandb_files.artifact_name
     assert name("model-a b/ü.1_x") == "model-a-b--.1_x"
     long, other = name("x" * 200), name("x" * 201)
     assert len(long) == len(other) == 128

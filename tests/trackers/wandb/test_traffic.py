@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from asynccb.trackers.wandb import artifacts as wandb_artifacts
+from asynccb.trackers.wandb import files as wandb_files
 from asynccb.trackers.wandb import stream as wandb_stream
 from asynccb.trackers.wandb.settings import WandbSettings
 from tests.trackers.mlflow.runs import description, emitted, training
@@ -54,8 +54,8 @@ async def test_every_operation_field_type_and_header_is_one_of_the_vendors(
     wandb: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(wandb_stream, "_PACE", 1e6)
-    monkeypatch.setattr(wandb_artifacts, "LARGE", 5000)
-    monkeypatch.setattr(wandb_artifacts, "PART", 2000)
+    monkeypatch.setattr(wandb_files, "LARGE", 5000)
+    monkeypatch.setattr(wandb_files, "PART", 2000)
     wandb.per_second = 10**6
     named = {"tags": ["t"], "notes": "o", "group": "g", "job_type": "j", "entity": "ent"}
     await everything(tmp_path / "one", run_id="r1", **named)

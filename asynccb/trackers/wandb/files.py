@@ -22,7 +22,6 @@ from asynccb._ground.exceptions import RejectedError, TransientError
 from asynccb._journal.uploads import KeptFile
 from asynccb.delivery.bodies import CHUNK, FileBody
 from asynccb.delivery.client import Client
-from asynccb.trackers.wandb import documents
 from asynccb.trackers.wandb.api import RunInfo, WandbServer
 from asynccb.trackers.wandb.values import base36
 
@@ -117,9 +116,7 @@ class Artifacts:
         file = whole["file"]
         headers = _headers(file.get("uploadHeaders"))
         await self._storage.request("PUT", file["uploadUrl"], content=content, headers=headers)
-        await self._server.execute(
-            "CommitArtifact", documents.COMMIT, {"artifactID": artifact["id"]}
-        )
+        await self._server.execute("CommitArtifact", _COMMIT, {"artifactID": artifact["id"]})
 
     async def _create(self, run: RunInfo, version: Version, entries: Sequence[_Entry]) -> Any:
         whole = hashlib.md5(b"wandb-artifact-manifest-v1\n", usedforsecurity=False)
@@ -143,7 +140,7 @@ class Artifacts:
             "sequenceClientID": _identity(f"{run.run_id}/{version.name}"),
             "historyStep": version.history_step,
         }
-        data = await self._server.execute("CreateArtifact", documents.CREATE, {"input": given})
+        data = await self._server.execute("CreateArtifact", _CREATE, {"input": given})
         return data["createArtifact"]["artifact"]
 
     async def _manifest(
@@ -151,7 +148,7 @@ class Artifacts:
     ) -> Any:
         data = await self._server.execute(
             "CreateArtifactManifest",
-            documents.MANIFEST,
+            _MANIFEST,
             {
                 "artifactID": artifact,
                 "baseArtifactID": base,
@@ -181,7 +178,7 @@ class Artifacts:
             for entry in entries
         ]
         variables = {"input": {"artifactFiles": given, "storageLayout": "V2"}}
-        data = await self._server.execute("CreateArtifactFiles", documents.FILES, variables)
+        data = await self._server.execute("CreateArtifactFiles", _FILES, variables)
         nodes = [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
         births: dict[str, str] = {}
         for entry, node in zip(entries, nodes, strict=True):
@@ -205,7 +202,7 @@ class Artifacts:
             await self._storage.request("PUT", part["uploadUrl"], content=body, headers=own)
         await self._server.execute(
             "CompleteMultipartUploadArtifact",
-            documents.COMPLETE,
+            _COMPLETE,
             {
                 "completeMultipartAction": "Complete",
                 "completedParts": _parts(entry),
@@ -271,3 +268,59 @@ def _identity(seed: str) -> str:
 
 def _md5(content: bytes) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
+
+
+# The documents, in which every field is one that `wandb` 0.31 asks for.
+
+_CREATE: Final = """\
+mutation CreateArtifact($input: CreateArtifactInput!) {
+  createArtifact(input: $input) {
+    artifact { id state artifactSequence { latestArtifact { id } } }
+  }
+}"""
+_MANIFEST: Final = """\
+mutation CreateArtifactManifest($artifactID: ID!, $baseArtifactID: ID, $name: String!, \
+$digest: String!, $entityName: String!, $projectName: String!, $runName: String!, \
+$manifestType: ArtifactManifestType!, $includeUpload: Boolean!) {
+  createArtifactManifest(input: {artifactID: $artifactID, baseArtifactID: $baseArtifactID, \
+name: $name, digest: $digest, entityName: $entityName, projectName: $projectName, \
+runName: $runName, type: $manifestType}) {
+    artifactManifest {
+      id
+      file {
+        uploadUrl @include(if: $includeUpload)
+        uploadHeaders @include(if: $includeUpload)
+      }
+    }
+  }
+}"""
+_FILES: Final = """\
+mutation CreateArtifactFiles($input: CreateArtifactFilesInput!) {
+  createArtifactFiles(input: $input) {
+    files {
+      edges {
+        node {
+          storagePath
+          uploadUrl
+          uploadHeaders
+          uploadMultipartUrls { uploadID uploadUrlParts { partNumber uploadUrl } }
+          artifact { id }
+        }
+      }
+    }
+  }
+}"""
+_COMPLETE: Final = """\
+mutation CompleteMultipartUploadArtifact($completeMultipartAction: CompleteMultipartAction!, \
+$completedParts: [UploadPartsInput!]!, $artifactID: ID!, $storagePath: String!, \
+$uploadID: String!) {
+  completeMultipartUploadArtifact(input: {completeMultipartAction: $completeMultipartAction, \
+completedParts: $completedParts, artifactID: $artifactID, storagePath: $storagePath, \
+uploadID: $uploadID}) {
+    digest
+  }
+}"""
+_COMMIT: Final = """\
+mutation CommitArtifact($artifactID: ID!) {
+  commitArtifact(input: {artifactID: $artifactID}) { artifact { id digest } }
+}"""

@@ -1,0 +1,103 @@
+"""Frozen views of the state, and the differences between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_not
+from typing import Any, NoReturn, overload
+
+from asynccb._ground.exceptions import FrozenError
+from asynccb._state.log_history import without_late
+from asynccb._state.trainer_state import SLOW_FIELDS, TrainerState, _read_slow_fields
+
+
+class HistoryView(Sequence[dict[str, Any]]):
+    """Show the first `length` entries of a history that only grows, without copying it."""
+
+    __slots__ = ("_entries", "_length")
+
+    def __init__(self, entries: Sequence[dict[str, Any]], length: int) -> None:
+        self._entries = entries
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self._entries[i] for i in range(self._length))
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self._entries[i] for i in range(*index.indices(self._length))]
+        return self._entries[range(self._length)[index]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, list | HistoryView) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # equal to a list, which has none
+
+    def __repr__(self) -> str:
+        return f"<log history of {self._length} entries>"
+
+
+class StateSnapshot(TrainerState):
+    """
+    Show an async hook the state as it was when the event was emitted.
+
+    Writing to it raises `FrozenError`; `log_history` is a read-only sequence.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.__dict__ = values
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "__dict__":
+            object.__setattr__(self, name, value)
+        else:
+            self._refuse(name)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse(name)
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise FrozenError(
+            f"state.{name} cannot be written in an async hook: it holds a snapshot of step "
+            f"{self.global_step}; keep what the callback needs on the callback itself"
+        )
+
+
+def snapshot(state: TrainerState) -> StateSnapshot:
+    """Return the state as it is now, frozen; costs one copy of twenty references."""
+    history = state.log_history
+    values = without_late(state.__dict__)
+    values["log_history"] = HistoryView(history, len(history))
+    return StateSnapshot(values)
+
+
+@dataclass
+class ChangeTracker:
+    """
+    Tell which fields changed since the last call, for the cost of two tuple operations if none did.
+
+    A container that is changed in place is not noticed; replace it instead.
+    """
+
+    _last: tuple[Any, ...] = field(default=())
+
+    def changes(self, state: TrainerState) -> dict[str, Any] | None:
+        """Return the changed fields, or None; the first call returns all of them."""
+        now = _read_slow_fields(state)
+        last = self._last
+        if now == last:
+            return None
+        self._last = now
+        values = zip(SLOW_FIELDS, now, strict=True)
+        # With transformers a field changes at every log; one that was set to an equal value is sent
+        # in vain, which costs less than to compare all.
+        return dict(compress(values, map(is_not, now, last)) if last else values)
