@@ -19,6 +19,7 @@ import asynccb
 from asynccb.testing import no_sync
 from tests.staging.device_lanes import InCompanion, OnThread
 from tests.support.launching import environment
+from tests.support.running import companion_of
 from tests.support.waiting import eventually
 
 pytestmark = [
@@ -273,8 +274,7 @@ def test_a_companion_that_is_killed_loses_no_value(tmp_path: Path) -> None:
     with two_lanes(tmp_path) as (run, companion, _):
         for step in range(2000):
             run.step(logs={"loss": source[step]})
-        assert run._publisher.companion is not None
-        os.kill(run._publisher.companion.pid, signal.SIGKILL)
+        os.kill(companion_of(run).pid, signal.SIGKILL)
         for step in range(2000, 4000):
             run.step(logs={"loss": source[step]})
         assert run.flush(30)

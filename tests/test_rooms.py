@@ -254,6 +254,37 @@ def test_a_trackers_files_are_named_like_those_of_the_others(tracker: str) -> No
     assert names <= VOCABULARY | OWN.get(tracker, set())
 
 
+ONLY_SUBCLASSES = {
+    # One class in three files, read bottom up: evaluation works without training.
+    *("ResumableTrainer", "Trainer"),
+    # One class in two files: fields and checks here, what sets several fields at once there.
+    "TrainingArguments",
+    # Errors and data that callers tell apart by their kind.
+    *("BusyError", "FaultError", "LateDecisionError", "UndecidedError", "UnusableStoreError"),
+    "Description",
+    # A hook's `state` is a `TrainerState`, and that of an offloaded hook a snapshot.
+    *("StateSnapshot", "_OwnState"),
+    # W&B needs more of the training process than the console that others need alone.
+    "WandbTraining",
+    # Slots whose memory is gone, for readers of an old ring.
+    "_NoSlots",
+}
+"""Classes that are alone in having their base, each for a reason."""
+
+
+def test_a_base_class_has_several_subclasses_or_a_reason() -> None:
+    trees = {module: ast.parse(path.read_text()) for module, path in SOURCES.items()}
+    classes = [n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
+    names = {node.name for node in classes}
+    subclasses: dict[str, set[str]] = {}
+    for node in classes:
+        for base in (ast.unparse(base).rpartition(".")[2] for base in node.bases):
+            if base in names:
+                subclasses.setdefault(base, set()).add(node.name)
+    alone = {name for found in subclasses.values() if len(found) == 1 for name in found}
+    assert alone == ONLY_SUBCLASSES
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_a_module_says_what_it_is_for(module: str) -> None:
     assert ast.get_docstring(ast.parse(SOURCES[module].read_text()))

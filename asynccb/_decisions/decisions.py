@@ -29,7 +29,7 @@ from asynccb._ground.events import EVENTS
 from asynccb._ground.exceptions import ClosedError, ForkedError
 from asynccb._ground.lifetime import FORKED
 from asynccb._lanes.counts import LaneCounts
-from asynccb._lanes.registry import Roster
+from asynccb._lanes.registry import Registry
 from asynccb._lanes.routes import Route
 from asynccb._state.control import (
     FLAGS,
@@ -54,7 +54,7 @@ class Decisions:
         self,
         tickets: Tickets,
         listen: Callable[[Sequence[Ticket], float], None],
-        roster: Roster,
+        registry: Registry,
         args: object,
         *,
         directory: Path,
@@ -68,7 +68,7 @@ class Decisions:
         run's trace to go by.
         """
         self._tickets = tickets
-        self._roster = roster
+        self._registry = registry
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
         self.requests = Requests(self._agreement)
         self._refusal: Exception | None = None
@@ -76,7 +76,7 @@ class Decisions:
         self._waiting = Waiting(tickets, listen)
         self._replay = None if replay is None else Replay(replay, owner=owner)
         self.trace = Trace(directory / TRACE_FILE, owner=owner)
-        self._log = DecisionLog(self.trace, self._replay, roster, getattr(args, "seed", None))
+        self._log = DecisionLog(self.trace, self._replay, registry, getattr(args, "seed", None))
         self._emission = 0
         self._training = 0
         self._has_begun = False
@@ -86,50 +86,57 @@ class Decisions:
         self._notes = SaveNotes()
         self._noted = NOTHING
         self._asked: list[Ticket] = []  # by the last event that asks for decisions
-        self._look: Callable[[], Any] | None = None  # at the control, where what it shows is kept
+        self._is_noting = False  # what an event's control shows is part of the checkpoint's note
         self._seen: int | None = None
         self._saved = 0  # flags of the checkpoint that this run resumes from
         self._stop: int | None = None  # step at which it was decided that the run ends
-        self.stopped: int | None = None
-        """Step of a checkpoint at which it was decided that the run ends, if it resumes there."""
-        self.paused = False
-        """Whether events ask for no decisions: a run that was interrupted has asked already."""
+        self._stopped: int | None = None  # the same, of the checkpoint that this run resumes from
+        self._paused = False
 
     # -- events ------------------------------------------------------------------------------------
 
     def begin(self, step: int) -> None:
         """Begin a training at a step; leave behind what one before it was asked for."""
         self.requests.begin()
-        if self._has_begun and not self.paused:
+        if self._has_begun and not self._paused:
             self._begin_anew(step)
         self._has_begun = True
 
-    def open(self, route: Route, state: TrainerState) -> int:
-        """Ask the callbacks that decide on an event; return the number that answers refer to."""
-        if self.paused:
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have events within ask for no decisions: an interrupted run has asked already."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+
+    def stops_at(self, step: int) -> bool:
+        """Tell whether it was decided that a run, resumed at a checkpoint's step, ends there."""
+        return self._stopped == step
+
+    def open(self, route: Route, state: TrainerState, control: Any) -> int:
+        """
+        Ask the callbacks that decide on an event; return the number that answers refer to.
+
+        `control` is what those callbacks see.
+        """
+        if self._paused:
             return 0
-        step = state.global_step
+        step, event = state.global_step, EVENTS[route.number]
         self._look_back(step)
         self._log.identify(state.max_steps)
         self._emission += 1
         self._asked = []
-        if self._look is not None:
-            self._seen = pack_flags(self._look())
+        if self._is_noting:
+            self._seen = pack_flags(control)
         for decider in route.deciders:
-            ticket = Ticket(
-                self._emission,
-                decider.position,
-                decider.name,
-                EVENTS[route.number],
-                step,
-                step + decider.terms.lag,
-                decider.terms,
-            )
+            ticket = Ticket.to(decider, self._emission, event, step)
             if self._replay is not None:
                 self._replay.answer(ticket, self._training)
             elif answered := self._noted.answers.get(decider.name):
                 ticket.settle(Decision(**answered.flags), answered.outcome)
-            elif self._roster.terms(decider.name, EVENTS[route.number]) is None:
+            elif self._registry.terms(decider.name, event) is None:
                 # A hook of this event has removed it.
                 ticket.lose()
             elif decider.asked:
@@ -260,7 +267,7 @@ class Decisions:
         return save(
             self._emission,
             self._training,
-            self._roster,
+            self._registry,
             tickets,
             flags=pack_flags(control),
             stopped=bool(control.should_training_stop) and self._stop == step,
@@ -268,11 +275,11 @@ class Decisions:
 
     def load(self, state: object, step: int) -> Saved:
         """Go on from a state at a step; raises `ConfigurationError` for something else."""
-        saved, tickets = load(state, self._roster)
+        saved, tickets = load(state, self._registry)
         self._emission, self._training, self._last = saved.emission, saved.training, step
         self._leave()
         self._schedule.add(tickets)
-        self._stop = self.stopped = step if saved.stopped else None
+        self._stop = self._stopped = step if saved.stopped else None
         self._saved = saved.flags & ~_SAVE
         if self._replay is not None:
             self._replay.forget(saved.emission, step)
@@ -290,7 +297,7 @@ class Decisions:
         """
         name = note_name(self._agreement.rank, self._agreement.world)
         file = checkpoint.absolute() / name  # the program may change its folder before answers come
-        self._noted, self._look, self._seen = NOTHING, control, None
+        self._noted, self._is_noting, self._seen = NOTHING, True, None
         if again:
             note = read_note(file)
             self._noted = note if note.seen is not None else replace(note, seen=self._saved)
@@ -298,7 +305,7 @@ class Decisions:
         try:
             yield self._noted
         finally:
-            self._noted, self._look = NOTHING, None
+            self._noted, self._is_noting = NOTHING, False
         changed = Decision.between(before, pack_flags(control()))
         asked = self._asked if self._emission > emission else ()
         self._notes.begin(file, changed, asked, self._seen)

@@ -14,7 +14,7 @@ from asynccb._decisions.replay import Replay
 from asynccb._decisions.schedule import Ticket
 from asynccb._decisions.trace import FORMAT, Entry, Header, Trace
 from asynccb._ground.events import Event
-from asynccb._lanes.registry import Roster
+from asynccb._lanes.registry import Registry
 from asynccb._state.control import Decision
 
 logger = logging.getLogger("asynccb")
@@ -23,11 +23,13 @@ logger = logging.getLogger("asynccb")
 class DecisionLog:
     """Write one dispatcher's decisions down."""
 
-    def __init__(self, trace: Trace, replay: Replay | None, roster: Roster, seed: object) -> None:
+    def __init__(
+        self, trace: Trace, replay: Replay | None, registry: Registry, seed: object
+    ) -> None:
         """Take where they are written, what is replayed, who decides, and the run's seed."""
         self._trace = trace
         self._replay = replay
-        self._roster = roster
+        self._registry = registry
         self._seed = seed if isinstance(seed, int) else None
         self._header: Header | None = None
         self._lost: set[str] = set()
@@ -38,7 +40,7 @@ class DecisionLog:
         """Say which run this is; raises `TraceError` where what is replayed is another one's."""
         # Not before something is decided: boundaries where nothing is are passed by.
         if self._header is None:
-            self._header = Header(FORMAT, self._roster.deciders, max_steps, self._seed)
+            self._header = Header(FORMAT, self._registry.deciders, max_steps, self._seed)
             if self._replay is not None:
                 self._replay.check(self._header)
 

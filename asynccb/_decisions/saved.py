@@ -16,7 +16,7 @@ import msgspec
 from asynccb._decisions.schedule import Outcome, Ticket
 from asynccb._ground.events import EVENTS
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb._lanes.registry import Roster
+from asynccb._lanes.registry import Registry
 from asynccb._state.control import FLAGS, Decision
 
 logger = logging.getLogger("asynccb")
@@ -53,7 +53,7 @@ class Saved(msgspec.Struct, frozen=True):
 def save(
     emission: int,
     training: int,
-    roster: Roster,
+    registry: Registry,
     tickets: Iterable[Ticket],
     *,
     flags: int,
@@ -73,12 +73,12 @@ def save(
         )
         for ticket in tickets
     ]
-    saved = Saved(emission, training, roster.deciders, pending, flags, stopped)
+    saved = Saved(emission, training, registry.deciders, pending, flags, stopped)
     state: dict[str, Any] = msgspec.to_builtins(saved)
     return state
 
 
-def load(state: object, roster: Roster) -> tuple[Saved, list[Ticket]]:
+def load(state: object, registry: Registry) -> tuple[Saved, list[Ticket]]:
     """Return what was saved, and its tickets; `ConfigurationError` for something else."""
     try:
         saved = msgspec.convert(state, Saved)
@@ -92,13 +92,13 @@ def load(state: object, roster: Roster) -> tuple[Saved, list[Ticket]]:
                 f"this is no state of a dispatcher (it holds {each}); give what state_dict() "
                 "returned"
             )
-    _warn_of_differences(saved, roster)
-    return saved, [ticket for each in saved.pending for ticket in _tickets(each, roster)]
+    _warn_of_differences(saved, registry)
+    return saved, [ticket for each in saved.pending for ticket in _tickets(each, registry)]
 
 
-def _warn_of_differences(saved: Saved, roster: Roster) -> None:
+def _warn_of_differences(saved: Saved, registry: Registry) -> None:
     then = {name for name, _, _ in saved.deciders}
-    now = {name for name, _, _ in roster.deciders}
+    now = {name for name, _, _ in registry.deciders}
     for names, what in (
         (then - now, "decided in the checkpoint's run, and not any more"),
         (now - then, "decide now, and did not in the checkpoint's run"),
@@ -107,8 +107,8 @@ def _warn_of_differences(saved: Saved, roster: Roster) -> None:
             logger.warning("%s %s", ", ".join(sorted(names)), what)
 
 
-def _tickets(pending: Pending, roster: Roster) -> list[Ticket]:
-    terms = roster.terms(pending.callback, pending.event)
+def _tickets(pending: Pending, registry: Registry) -> list[Ticket]:
+    terms = registry.terms(pending.callback, pending.event)
     if terms is None:
         return []
     ticket = Ticket(

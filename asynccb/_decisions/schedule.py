@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
+from asynccb._lanes.routes import Decider
 from asynccb._state.control import NO_OPINION, Decision
 from asynccb.callbacks.decides import Deciding
 
@@ -40,6 +41,12 @@ class Ticket:
     """None while it is open; set after `decision`, for the thread that looks."""
     waited: float = 0.0
     """Seconds for which the training waited for it."""
+
+    @classmethod
+    def to(cls, decider: Decider, emission: int, event: str, step: int) -> Self:
+        """Return the ticket of a callback that decides on an event of this step."""
+        terms = decider.terms
+        return cls(emission, decider.position, decider.name, event, step, step + terms.lag, terms)
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Take the answer."""

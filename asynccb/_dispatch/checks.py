@@ -1,4 +1,4 @@
-"""What a dispatcher is given: checks of its arguments, and the objects that hooks get."""
+"""Checks of what a dispatcher is given."""
 
 from __future__ import annotations
 
@@ -12,21 +12,8 @@ from asynccb._state.trainer_state import TrainerState
 _OVERFLOWS: Final = ("block", "drop_oldest", "drop_newest", "raise")
 
 
-class Given:
-    """Make an attribute of a dispatcher that every hook gets as a keyword of its name."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, dispatcher: Any, owner: type) -> Any:
-        return self if dispatcher is None else dispatcher._objects[self._name]
-
-    def __set__(self, dispatcher: Any, value: object) -> None:
-        dispatcher._objects[self._name] = value
-
-
 def check_limits(callbacks: object, max_steps: object, capacity: object, overflow: object) -> None:
-    """Refuse arguments that cannot work, naming the value and what to give instead."""
+    """Raise unless the arguments can work; the error names the value and what to give instead."""
     if overflow not in _OVERFLOWS:
         raise ConfigurationError(
             f"overflow is {overflow!r}; it takes one of {', '.join(_OVERFLOWS)}"
@@ -40,7 +27,7 @@ def check_limits(callbacks: object, max_steps: object, capacity: object, overflo
 
 
 def check_mapping(name: str, values: object) -> None:
-    """Refuse logs or metrics that are no mapping."""
+    """Raise unless logs and metrics are mappings."""
     if not isinstance(values, Mapping):
         raise DefinitionError(
             f"{name} is {values!r}; it takes a mapping of names to values, as in {{'loss': 0.5}}"
@@ -48,13 +35,13 @@ def check_mapping(name: str, values: object) -> None:
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds."""
+    """Raise unless the timeout is a number of seconds."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < 1e9:
         raise ConfigurationError(f"timeout is {timeout!r}; it takes a number of seconds from 0 on")
 
 
 def first_state(args: Any) -> TrainerState:
-    """Return the state of a run that has not begun, with the rank flags of the arguments."""
+    """Return the state of a run before its first step, with the rank flags of the arguments."""
     return TrainerState(
         is_local_process_zero=args.local_process_index == 0,
         is_world_process_zero=args.process_index == 0,

@@ -1,65 +1,65 @@
 """
-The dispatcher: what a training loop emits events to.
+`CallbackDispatcher`: what a training loop emits events to.
 
-Promises: `emit` waits for no lane but a full one; an event that nobody listens to costs a look in a
-dict; `def` hooks run inline with the semantics of transformers; what an async callback does wrong
-stays in its lane unless it asked for `on_error = "raise"`.
+The work is in `emitter.py` (the hot path), `resume.py` (checkpoints) and `run.py` (callbacks and
+the end). Promises: `emit` waits only for a full lane; an event that nobody listens to costs a look
+in a dict; `def` hooks run inline with the semantics of transformers; a failure of an async callback
+stays in its lane unless the callback asked for `on_error = "raise"`.
 """
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from asynccb._decisions.decisions import Decisions
-from asynccb._dispatch.checks import Given, check_limits, check_mapping, check_timeout, first_state
-from asynccb._dispatch.closing import close_publisher
-from asynccb._dispatch.emitter import Stepping
-from asynccb._dispatch.inline import run_inline
-from asynccb._dispatch.membership import Membership
-from asynccb._dispatch.resume import Steering
-from asynccb._dispatch.statistics import Statistics, StepCount
-from asynccb._ground.events import Event, parse_event
-from asynccb._ground.exceptions import ClosedError, ForkedError
-from asynccb._ground.lifetime import FORKED, at_exit, in_forked_children, status_of
+from asynccb._dispatch.checks import check_mapping
+from asynccb._dispatch.run import Run
+from asynccb._dispatch.statistics import Statistics
+from asynccb._ground.events import Event
+from asynccb._ground.lifetime import status_of
 from asynccb._ground.types import Overflow, RunStatus
-from asynccb._lanes.containment import raise_oldest
-from asynccb._lanes.member import make_callback
-from asynccb._lanes.registry import Roster
-from asynccb._lanes.routes import Refusing, Route
-from asynccb._publishing.publisher import Publisher
 from asynccb._state.control import TrainerControl
-from asynccb._state.log_history import take_in
 from asynccb._state.trainer_state import TrainerState
-from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.callbacks.request import Requesting
 
-_LOOK_NS: Final = 200_000_000
-"""Nanoseconds between two looks at what has come meanwhile, from the companion and from devices."""
-_clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
+
+class _Given:
+    """An attribute of a dispatcher that every hook receives as the keyword of the same name."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, dispatcher: Any, owner: type) -> Any:
+        return self if dispatcher is None else dispatcher._emitter.objects[self._name]
+
+    def __set__(self, dispatcher: Any, value: object) -> None:
+        dispatcher._emitter.objects[self._name] = value
 
 
-class CallbackDispatcher(Membership, Stepping, Steering):
+class CallbackDispatcher:
     """
     Send a training loop's events to callbacks, without the loop waiting.
 
-    Where several `def` hooks listen to an event they run first, inline and in order; then the event
+    If several `def` hooks listen to an event they run first, inline and in order; then the event
     goes, as they left it, to the async hooks. As a context manager it emits `on_train_begin` and
-    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C). It
-    is to be closed: of one that is dropped instead, hooks on the thread may miss the last events,
-    and trackers call the run crashed. Not for use from several threads at once, nor in a forked
-    child (`ForkedError`).
+    `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C).
+    Close it, or use it as a context manager. If it is garbage-collected instead, callbacks on the
+    thread may miss the last events and trackers report the run as crashed. Not for use from several
+    threads at once, nor in a forked child (`ForkedError`).
     """
 
-    model = Given()
-    processing_class = Given()
-    optimizer = Given()
-    lr_scheduler = Given()
-    train_dataloader = Given()
-    eval_dataloader = Given()
+    model = _Given()
+    processing_class = _Given()
+    optimizer = _Given()
+    lr_scheduler = _Given()
+    train_dataloader = _Given()
+    eval_dataloader = _Given()
+
+    request: Requesting
+    """Asks for flags from outside the callbacks, as a function."""
 
     def __init__(
         self,
@@ -80,218 +80,234 @@ class CallbackDispatcher(Membership, Stepping, Steering):
         replay: str | Path | None = None,
     ) -> None:
         """
-        Take the callbacks, classes or instances, and what hooks are given.
+        Serve the callbacks, classes or instances; hooks receive the other arguments.
 
         `args` defaults to `TrainingArguments()`; ranks wait `args.ddp_timeout` seconds for one
         another to decide. `max_steps` above 0 makes `step` ask for the end of training. Journals go
         below `directory`, by default `<args.output_dir>/asynccb`; a folder is made only if a
         tracker needs one. A mailbox holds `capacity` events. Environment variables that trackers
         read must be set before. `replay` is the `decisions.jsonl` of another run, or a folder that
-        holds it: hooks that decide are then not called, and what they decided in that run is
+        contains it: hooks that decide are then not called, and what they decided in that run is
         applied at the same steps. Raises `DefinitionError` for a callback that cannot work,
         `ConfigurationError` for a value out of range, `TraceError` for a trace that cannot be
-        replayed; the latter also later, where it turns out to be of another run.
+        replayed; `TraceError` also later, if the trace turns out to be of another run.
         """
-        check_limits(callbacks, max_steps, capacity, overflow)
-        made = [make_callback(callback)[0] for callback in callbacks]  # before any is served
-        self.args: Any = TrainingArguments() if args is None else args
-        self.state = first_state(self.args) if state is None else state
-        if max_steps:
-            self.state.max_steps = max_steps
-        self.control: Any = TrainerControl()
-        self._objects: dict[str, Any] = {}
-        self.model = model
-        self.processing_class = processing_class
-        self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
-        self.train_dataloader = train_dataloader
-        self.eval_dataloader = eval_dataloader
-        self._max_steps = max_steps
-        self._steps = StepCount(self.state)
-        self._events = 0
-        self._busy = 0
-        self._next_look = 0
-        self._closed = False
-        self._training = False
-        self._resumed = False
-        self._roster = Roster(asks=replay is None)
-        folder = Path(self.args.output_dir, "asynccb") if directory is None else Path(directory)
-        self._publisher = Publisher(folder.expanduser().absolute(), overflow, capacity)
-        self._staging = self._publisher.staging
-        self._faults = self._publisher.faults
-        self._decisions = Decisions(
-            self._publisher.listening.tickets,
-            self._publisher.listening.listen,
-            self._roster,
-            self.args,
-            directory=self._publisher.directory,
-            replay=None if replay is None else Path(replay).expanduser(),
-            owner=self.state.is_world_process_zero,
+        self._connect(
+            Run(
+                callbacks,
+                args=args,
+                state=state,
+                max_steps=max_steps,
+                directory=directory,
+                capacity=capacity,
+                overflow=overflow,
+                replay=replay,
+                model=model,
+                processing_class=processing_class,
+                optimizer=optimizer,
+                lr_scheduler=lr_scheduler,
+                train_dataloader=train_dataloader,
+                eval_dataloader=eval_dataloader,
+            )
         )
-        self._publisher.on_request = self._decisions.requests.post
-        self.request = Requesting(self._decisions.request)
-        self._routes: Mapping[str, Route | None] = self._roster.routes
-        in_forked_children(self._after_fork)
-        self._forget_exit = at_exit(self._close_at_exit)
-        try:
-            for callback in made:
-                self.add_callback(callback)
-        except BaseException:
-            self.close(0.0, "failed")
-            raise
+
+    def _connect(self, run: Run) -> None:
+        self._run = run
+        self._emitter = run.emitter
+        self.request = run.request
+
+    # -- what hooks receive ------------------------------------------------------------------------
+
+    @property
+    def args(self) -> Any:
+        """The training arguments."""
+        return self._emitter.args
+
+    @args.setter
+    def args(self, args: Any) -> None:
+        self._emitter.args = args
+
+    @property
+    def state(self) -> TrainerState:
+        """The state of the run, live."""
+        return self._emitter.state
+
+    @state.setter
+    def state(self, state: TrainerState) -> None:
+        self._emitter.state = state
+
+    @property
+    def control(self) -> Any:
+        """The control, live: what the callbacks want next."""
+        return self._emitter.control
+
+    @control.setter
+    def control(self, control: Any) -> None:
+        self._emitter.control = control
+
+    # -- callbacks ---------------------------------------------------------------------------------
+
+    @property
+    def callbacks(self) -> list[Any]:
+        """The callbacks, in order."""
+        return self._run.callbacks
+
+    @property
+    def callback_list(self) -> str:
+        """The callbacks' class names, one a line."""
+        return "\n".join(type(callback).__name__ for callback in self.callbacks)
+
+    def add_callback(self, callback: Any) -> None:
+        """
+        Add a callback, a class or an instance, after all others.
+
+        A second callback of a class is added with a warning. A callback that is added during an
+        event takes part from the next event on.
+        """
+        self._run.add_callback(callback)
+
+    def pop_callback(self, callback: Any) -> Any:
+        """Remove a callback, the first of a class or an instance, and return it, or None."""
+        return self._run.pop_callback(callback)
+
+    def remove_callback(self, callback: Any) -> None:
+        """
+        Remove a callback: the first of a class, if there is one, or an instance.
+
+        Events that its lane has received already are delivered, but decide nothing any more. Raises
+        ValueError for an instance that was not added.
+        """
+        if self.pop_callback(callback) is None and not isinstance(callback, type):
+            names = ", ".join(member.name for member in self._run.registry.members)
+            raise ValueError(f"{callback!r} is none of the callbacks: {names}")
+
+    # -- events ------------------------------------------------------------------------------------
 
     def emit(self, event: str, **extra: Any) -> TrainerControl:
         """
         Emit an event and return the control as the inline hooks left it.
 
-        `extra` reaches the hooks as keywords: `logs` at `on_log`, `metrics` at `on_evaluate` and
+        Hooks receive `extra` as keywords: `logs` at `on_log`, `metrics` at `on_evaluate` and
         `on_predict`. Clears the event's flags first. Raises `UnknownEventError`, `DefinitionError`
-        for logs or metrics that are no mapping, what an inline hook raises, and `CallbackError` for
-        an earlier failure of a callback with `on_error = "raise"`.
+        unless logs and metrics are mappings, whatever an inline hook raises, and `CallbackError`
+        for an earlier failure of a callback with `on_error = "raise"`.
         """
         if extra:
             for name in ("logs", "metrics"):
                 values = extra.get(name)
                 if type(values) is not dict and values is not None:
                     check_mapping(name, values)
-        return self._emit(event, extra, 0)
+        return self._emitter.emit(event, extra)
 
-    def _emit(self, event: str, extra: dict[str, Any], history: int) -> TrainerControl:
-        """Emit; `history` is the record's bit, or 0."""
-        try:
-            route = self._routes[event]
-        except KeyError:
-            parse_event(event)  # raises, naming the nearest one
-            raise
-        if route is None:
-            return self.control  # type: ignore[no-any-return]
-        # Most steps of most runs; an error that is to be raised is raised at a boundary even so.
-        if route.is_quiet and not self._faults and self._decisions.pass_by(self.state):
-            return self.control  # type: ignore[no-any-return]
-        begin = _clock()
-        for flag in route.resets:
-            setattr(self.control, flag, False)
-        records = self._publisher.records
-        if route.is_direct and records is not None:  # most logs of most runs
-            logs = extra.pop("logs", None)
-            records.write(route.number, begin, self.state, self.control, history, logs, extra)
-        else:
-            self._serve(route, event, extra, history, begin)
-            if self._closed:  # by a hook
-                return self.control  # type: ignore[no-any-return]
-        if begin >= self._next_look:
-            self._look_around(begin)
-        self._events += route.is_heard
-        self._busy += _clock() - begin
-        if route.applies:
-            self._decisions.apply(route, self.state, self.control)
-        if self._faults:
-            raise_oldest(self._faults)
-        return self.control  # type: ignore[no-any-return]
+    def log(self, logs: Mapping[str, Any]) -> TrainerControl:
+        """Append the logs, with the step, to the state's log history, and emit `on_log`."""
+        emitter = self._emitter
+        emitter.log(logs)
+        return emitter.control  # type: ignore[no-any-return]
 
-    def _serve(
-        self, route: Route, event: str, extra: dict[str, Any], history: int, now: int
-    ) -> None:
-        """Run the inline hooks, then put the event into the mailboxes."""
-        if route.frames_training:
-            self._mark_training(event == Event.TRAIN_BEGIN)
-        try:
-            if route.inline:
-                keywords = {**self._objects, **extra}
-                self.control = run_inline(
-                    route,
-                    event,
-                    self.args,
-                    self.state,
-                    self.control,
-                    keywords,
-                    self._decisions.agree,
-                )
-        finally:
-            # Also where a hook has raised: what was logged up to a crash is what matters then.
-            self._publish(route, extra, history, now)
+    def step(
+        self,
+        logs: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> TrainerControl:
+        """
+        Count an update step of a hand-written loop, and return what the callbacks want next.
 
-    def _publish(self, route: Route, extra: dict[str, Any], history: int, now: int) -> None:
-        if self._closed:  # by a hook, or by a signal while one ran
-            return
-        publisher = self._publisher
-        ticket = self._decisions.open(route, self.state) if route.deciders else 0
-        if route.companion:
-            assert publisher.records is not None
-            others = dict(extra)
-            logs = others.pop("logs", None)
-            written = publisher.records.write(
-                route.number, now, self.state, self.control, history, logs, others, ticket
-            )
-            if ticket and not written:
-                publisher.listening.lose_record()
-        if route.lanes:
-            copies = {
-                key: dict(self._staging.plain(value)) if isinstance(value, Mapping) else value
-                for key, value in extra.items()
-            }
-            publisher.post(
-                route, now, self.state, self.control, self.args, self._objects, copies, ticket
-            )
+        Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
+        `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
+        `should_training_stop`, whatever hooks want. The loop does everything else itself, such as
+        `emit_save`.
+        """
+        return self._emitter.step(logs, metrics)
 
-    def _look_around(self, now: int) -> None:
-        """Take in what has come meanwhile, where it is time to look."""
-        self._next_look = now + _LOOK_NS
-        self._publisher.poll(at_event=True)
-        if self._staging.device is not None:
-            self._staging.device.settle()
-        if self._publisher.late:
-            self._start_late_lanes()
+    # -- checkpoints -------------------------------------------------------------------------------
 
-    def _mark_training(self, begins: bool) -> None:
-        self._training = begins
-        self._steps.mark(self.state)
-        if begins:
-            self._decisions.begin(self.state.global_step)
-            self._publisher.describe(self.args, self.model, begins=True)
+    def emit_again(self, event: str, **extra: Any) -> TrainerControl:
+        """
+        Emit an event that an interrupted run emitted before its checkpoint.
+
+        Hooks run, but decisions of hooks marked `@decides` are discarded: the run has them from the
+        checkpoint. At `on_train_begin` the training stops if it was decided that it ends at the
+        checkpoint's step; look at the control before the first step.
+        """
+        return self._run.resume.emit_again(event, extra)
+
+    def emit_save(self, directory: str | os.PathLike[str]) -> TrainerControl:
+        """
+        Emit `on_save` for a complete checkpoint and store the resulting decisions in it.
+
+        The file is `on_save.json`, written once every hook has answered. Plain `emit("on_save")`
+        stores nothing: a run resumed from that checkpoint will not see those decisions.
+        """
+        return self._run.resume.emit_save(Path(directory))
+
+    def emit_save_again(self, directory: str | os.PathLike[str]) -> TrainerControl:
+        """
+        Apply the decisions on the `on_save` of the checkpoint that a run resumes from.
+
+        Call it after `on_train_begin`. Decisions stored in the checkpoint hold; only hooks whose
+        decision had not arrived by then receive the event again. Raises `ConfigurationError` for a
+        damaged file.
+        """
+        return self._run.resume.emit_save_again(Path(directory))
+
+    def state_dict(self) -> dict[str, Any]:
+        """
+        Wait for the decisions that are pending, and return what a resumed run needs.
+
+        Call it on every rank, when the checkpoint is written. All values are plain JSON. The
+        trackers' run ids are among them, as far as they are known. Decisions on the checkpoint's
+        own `on_save` come later; `emit_save` stores them.
+        """
+        return self._run.resume.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on from what `state_dict` returned, before any event; set the state's step before.
+
+        Decisions that were pending are applied at their steps. Trackers continue their runs and
+        leave out what those contain already. A warning names callbacks that decided then and are
+        missing now, and the reverse. As a context manager the dispatcher then emits
+        `on_train_begin` as `emit_again` does; after that call `emit_save_again`. Raises
+        `ConfigurationError` for anything but such a state.
+        """
+        self._run.resume.load_state_dict(state)
+
+    def save_trace(self, directory: str | os.PathLike[str]) -> None:
+        """Copy the trace so far, `decisions.jsonl`, into a checkpoint, if anything was decided."""
+        self._run.resume.save_trace(directory)
+
+    def resume_trace(self, directory: str | os.PathLike[str]) -> None:
+        """Begin the trace with the one in a checkpoint, if it contains one."""
+        self._run.resume.resume_trace(directory)
+
+    # -- the end -----------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Wait until the log history holds numbers only; waits for the device, if there is one."""
-        self._publisher.finish_staging(float("inf"))
+        """Wait until the log history contains numbers only; waits for the device, if any."""
+        self._run.publisher.finish_staging(float("inf"))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all that was emitted is delivered; return False after `timeout` seconds."""
-        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
-        return self._publisher.flush(deadline)
+        return self._run.flush(timeout)
+
+    def statistics(self) -> Statistics:
+        """Return the counts so far; those of the companion are up to half a second old."""
+        return self._run.statistics()
 
     def close(self, timeout: float = 30.0, status: RunStatus = "finished") -> None:
         """
-        Deliver what is left, end every lane, and say in one line how it went.
+        Deliver what is left, end every lane, and print one line that sums up the run.
 
-        All of it within `timeout` seconds, or until Ctrl-C; what is not delivered then stays in the
-        journal, and the command that delivers it is printed. Later events raise `ClosedError`; a
-        second close does nothing. Raises `ConfigurationError` for a `timeout` that is no number.
+        All of this takes at most `timeout` seconds; Ctrl-C ends it earlier. Events that are not
+        delivered then stay in the journal, and the command that delivers them is printed. Later
+        events raise `ClosedError`; a second close does nothing. Raises `ConfigurationError` unless
+        `timeout` is a number of seconds.
         """
-        check_timeout(timeout)
-        if self._closed:
-            return
-        self._refuse(ClosedError, "this dispatcher was closed; make a new one for another run")
-        self._forget_exit()
-        self._decisions.close()
-        close_publisher(self._publisher, self.statistics, timeout, status)
-        if isinstance(self.state, TrainerState):
-            take_in(self.state)  # or its entries would keep what has staged them
-
-    def statistics(self) -> Statistics:
-        """Return what was counted so far; the companion's counts are up to half a second old."""
-        outlet = self._publisher.outlet
-        return Statistics(
-            events=self._events,
-            steps=self._steps.total,
-            seconds=self._busy / 1e9,
-            dropped=outlet.dropped if outlet else 0,
-            blocked=outlet.blocked if outlet else 0.0,
-            odd=self._staging.odd,
-            callbacks=self._decisions.count(self._publisher.counts()),
-        )
+        self._run.close(timeout, status)
 
     def __enter__(self) -> Self:
-        begin = self.emit_again if self._resumed else self.emit
+        begin = self.emit_again if self._run.resume.is_resumed else self.emit
         try:
             begin(Event.TRAIN_BEGIN)
         except BaseException as error:
@@ -307,23 +323,16 @@ class CallbackDispatcher(Membership, Stepping, Steering):
     ) -> None:
         status = status_of(error)
         try:
-            if error is None and not self._closed:
+            if error is None and not self._emitter.is_closed:
                 status = "failed"
                 self.emit(Event.TRAIN_END)
                 status = "finished"
         finally:
             self.close(status=status)
 
-    def _refuse(self, error: type[Exception], message: str) -> None:
-        self._closed = True
-        self._routes = Refusing(error, message)
 
-    def _close_at_exit(self, error: BaseException | None) -> None:
-        status = status_of(error)
-        self.close(status="failed" if status == "finished" and self._training else status)
-
-    def _after_fork(self) -> None:
-        self._refuse(ForkedError, FORKED)
-        self._decisions.abandon()
-        self._publisher.abandon()
-        self._forget_exit()
+def dispatcher_of(run: Run) -> CallbackDispatcher:
+    """Return a dispatcher for a run that somebody else has made, and drives."""
+    dispatcher = CallbackDispatcher.__new__(CallbackDispatcher)
+    dispatcher._connect(run)
+    return dispatcher

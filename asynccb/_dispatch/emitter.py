@@ -1,65 +1,128 @@
 """
-What a hand-written loop calls: count a step, log.
+The hot path: from an event to the hooks, the ring and the mailboxes.
 
-Promises: tensors of a device that only the companion is to get go there by the fewest calls there
-are; whichever way a log goes, hooks, the history and the companion get the same.
+The way of one loss: `CallbackDispatcher.step` → `Emitter.step` → `Emitter._log` →
+`RecordWriter.write_log` or `write` → `Outlet.put` → `RingWriter.write`.
+
+Promises: `emit` waits only for a full lane; an event that nobody listens to costs a look in a dict;
+logs of device tensors that only the companion receives go there by the fewest calls; whichever way
+a log takes, hooks, the history and the companion receive the same values.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
+from asynccb._decisions.decisions import Decisions
 from asynccb._dispatch.checks import check_mapping
-from asynccb._lanes.containment import Faults, raise_oldest
-from asynccb._lanes.routes import Route
+from asynccb._dispatch.inline import run_inline
+from asynccb._dispatch.statistics import StepCount
+from asynccb._ground.events import EVENTS, Event, parse_event
+from asynccb._lanes.containment import raise_oldest
+from asynccb._lanes.mailbox import Letter, weigh
+from asynccb._lanes.registry import Registry
+from asynccb._lanes.routes import Refusing, Route
 from asynccb._publishing.publisher import Publisher
 from asynccb._ring.record import HISTORY_BIT
 from asynccb._staging.staged_logs import StagedLogs
-from asynccb._staging.staging import Staging
-from asynccb._state.control import TrainerControl
+from asynccb._state.control import TrainerControl, pack_flags
+from asynccb._state.snapshot import snapshot
 from asynccb._state.trainer_state import TrainerState
 
-_clock = time.time_ns
+_LOOK_NS: Final = 200_000_000
+"""Nanoseconds between two looks at what has come from the companion and from devices."""
+_clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
-class Stepping:
-    """Count steps and log; the dispatcher is built on it."""
+class Emitter:
+    """Emit a run's events; the only owner of its control, its routes and its counters."""
 
-    state: TrainerState
-    control: Any
+    def __init__(
+        self,
+        registry: Registry,
+        publisher: Publisher,
+        decisions: Decisions,
+        *,
+        args: Any,
+        state: TrainerState,
+        objects: dict[str, Any],
+        max_steps: int,
+    ) -> None:
+        """
+        Begin with a fresh control.
 
-    _busy: int
-    _emit: Callable[[str, dict[str, Any], int], TrainerControl]
-    _events: int
-    _faults: Faults
-    _look_around: Callable[[int], None]
-    _max_steps: int
-    _next_look: int
-    _publisher: Publisher
-    _routes: Mapping[str, Route | None]
-    _staging: Staging
+        `objects` are the keywords that every hook receives. `max_steps` above 0 makes `step` ask
+        for the end of training.
+        """
+        self.args = args
+        self.state = state
+        self.control: Any = TrainerControl()
+        self.objects = objects
+        self.routes: Mapping[str, Route | None] = registry.routes
+        self.faults = publisher.faults
+        self.decisions = decisions
+        self.steps = StepCount(state)
+        self.events = 0
+        """Events that some callback listened to."""
+        self.busy = 0
+        """Nanoseconds that the training thread has spent here."""
+        self.is_training = False
+        """Whether a training has begun and not ended; an exception may have ended it."""
+        self.is_closed = False
+        self._registry = registry
+        self._publisher = publisher
+        self._staging = publisher.staging
+        self._max_steps = max_steps
+        self._next_look = 0
 
-    def log(self, logs: Mapping[str, Any]) -> TrainerControl:
-        """Append the logs, with the step, to the state's log history, and emit `on_log`."""
+    # -- what a loop calls -------------------------------------------------------------------------
+
+    def emit(self, event: str, extra: dict[str, Any], history: int = 0) -> TrainerControl:
+        """Emit an event; `history` is `HISTORY_BIT` if its logs are in the history already."""
+        try:
+            route = self.routes[event]
+        except KeyError:
+            parse_event(event)  # raises, naming the nearest one
+            raise
+        if route is None:
+            return self.control  # type: ignore[no-any-return]
+        # Most steps of most runs; an error that is to be raised is raised at a boundary even so.
+        if route.is_quiet and not self.faults and self.decisions.pass_by(self.state):
+            return self.control  # type: ignore[no-any-return]
+        begin = _clock()
+        for flag in route.resets:
+            setattr(self.control, flag, False)
+        if route.is_direct:  # most logs of most runs
+            logs = extra.pop("logs", None)
+            self._publisher.records.write(
+                route.number, begin, self.state, self.control, history, logs, extra
+            )
+        else:
+            self._serve(route, event, extra, history, begin)
+            if self.is_closed:  # by a hook
+                return self.control  # type: ignore[no-any-return]
+        if begin >= self._next_look:
+            self._look_around(begin)
+        self.events += route.is_heard
+        self.busy += _clock() - begin
+        if route.applies:
+            self.decisions.apply(route, self.state, self.control)
+        if self.faults:
+            raise_oldest(self.faults)
+        return self.control  # type: ignore[no-any-return]
+
+    def log(self, logs: Mapping[str, Any]) -> None:
+        """Append logs to the history and emit `on_log`."""
         if type(logs) is not dict:
             check_mapping("logs", logs)
         self._log(logs)
-        return self.control  # type: ignore[no-any-return]
 
     def step(
-        self,
-        logs: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, Any] | None = None,
+        self, logs: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None
     ) -> TrainerControl:
-        """
-        Count an update step of a hand-written loop, and return what the callbacks want next.
-
-        Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
-        `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
-        `should_training_stop`, whatever hooks say. All else (`emit_save`, say) is for the loop.
-        """
+        """Count a step of a hand-written loop; see `CallbackDispatcher.step`."""
         if logs is not None and type(logs) is not dict:
             check_mapping("logs", logs)
         if metrics is not None:
@@ -71,7 +134,7 @@ class Stepping:
         if last:
             control.should_training_stop = True
         try:
-            self._emit("on_step_end", {}, 0)
+            self.emit("on_step_end", {})
         finally:  # what a step has logged is not lost with an error of a callback
             if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
                 self.control.should_training_stop = True
@@ -79,19 +142,94 @@ class Stepping:
                 self._log(logs)
         if metrics is not None:
             self._log(metrics)
-            self._emit("on_evaluate", {"metrics": metrics}, 0)
+            self.emit("on_evaluate", {"metrics": metrics})
         return self.control  # type: ignore[no-any-return]
+
+    def write_direct(self, route: Route, logs: Any, history: int) -> None:
+        """Send logs that only the companion receives, on a route that `is_direct`."""
+        begin = _clock()
+        records = self._publisher.records
+        records.write(route.number, begin, self.state, self.control, history, logs)
+        self._account(begin)
+
+    # -- what collaborators call -------------------------------------------------------------------
+
+    def publish(
+        self, route: Route, extra: dict[str, Any], history: int, now: int, control: Any
+    ) -> None:
+        """Ask the callbacks that decide, and hand the event to the lanes; they see `control`."""
+        if self.is_closed:  # by a hook, or by a signal while one ran
+            return
+        ticket = self.decisions.open(route, self.state, control) if route.deciders else 0
+        publisher = self._publisher
+        if route.companion:
+            others = dict(extra)
+            logs = others.pop("logs", None)
+            written = publisher.records.write(
+                route.number, now, self.state, control, history, logs, others, ticket
+            )
+            if ticket and not written:
+                publisher.answers.lose_record()
+        if route.lanes:
+            plain = {
+                key: dict(self._staging.plain(value)) if isinstance(value, Mapping) else value
+                for key, value in extra.items()
+            }
+            letter = Letter(
+                EVENTS[route.number],
+                self.args,
+                snapshot(self.state),
+                pack_flags(control),
+                {**self.objects, **plain},
+                now,
+                weigh(plain),
+            )
+            publisher.thread.post(route.lanes, letter, ticket)
+
+    def update_routes(self) -> None:
+        """Follow a change of the callbacks; events that are refused stay refused."""
+        self._registry.update()
+        if not isinstance(self.routes, Refusing):
+            self.routes = self._registry.routes
+
+    def refuse(self, error: type[Exception], message: str) -> None:
+        """Have every later event raise the error."""
+        self.is_closed = True
+        self.routes = Refusing(error, message)
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _serve(
+        self, route: Route, event: str, extra: dict[str, Any], history: int, now: int
+    ) -> None:
+        """Run the inline hooks, then hand the event to the lanes."""
+        if route.frames_training:
+            self._mark_training(event == Event.TRAIN_BEGIN)
+        try:
+            if route.inline:
+                self.control = run_inline(
+                    route,
+                    event,
+                    self.args,
+                    self.state,
+                    self.control,
+                    {**self.objects, **extra},
+                    self.decisions.agree,
+                )
+        finally:
+            # Also if a hook has raised: what was logged up to a crash is what matters then.
+            self.publish(route, extra, history, now, self.control)
 
     def _log(self, logs: Mapping[str, Any]) -> None:
         """Log; the short way if only the companion listens, and the shortest for a device."""
         begin = _clock()
-        route, records = self._routes["on_log"], self._publisher.records
-        if route is None or not route.is_direct or records is None:
+        route = self.routes["on_log"]
+        if route is None or not route.is_direct:
             plain = self._append(logs)
-            self._busy += _clock() - begin
-            self._emit("on_log", {"logs": plain}, HISTORY_BIT)
+            self.busy += _clock() - begin
+            self.emit("on_log", {"logs": plain}, HISTORY_BIT)
             return
-        state, control = self.state, self.control
+        state, control, records = self.state, self.control, self._publisher.records
         for flag in route.resets:
             setattr(control, flag, False)
         if not (
@@ -112,10 +250,26 @@ class Stepping:
         return plain
 
     def _account(self, begin: int) -> None:
-        """Do what is to be done after an event that went straight to the companion."""
+        """Count an event that went straight to the companion, and look around if it is time."""
         if begin >= self._next_look:
             self._look_around(begin)
-        self._events += 1
-        self._busy += _clock() - begin
-        if self._faults:
-            raise_oldest(self._faults)
+        self.events += 1
+        self.busy += _clock() - begin
+        if self.faults:
+            raise_oldest(self.faults)
+
+    def _look_around(self, now: int) -> None:
+        """Take in what has come from the companion and from devices since the last look."""
+        self._next_look = now + _LOOK_NS
+        self._publisher.poll(at_event=True)
+        if self._staging.device is not None:
+            self._staging.device.settle()
+        if self._publisher.start_late_lanes(self.args, self.objects["model"]):
+            self.update_routes()
+
+    def _mark_training(self, begins: bool) -> None:
+        self.is_training = begins
+        self.steps.mark(self.state)
+        if begins:
+            self.decisions.begin(self.state.global_step)
+            self._publisher.describe(self.args, self.objects["model"], begins=True)

@@ -1,11 +1,11 @@
-"""A callback that was added, and what is known of it."""
+"""A callback that was added, with its hooks and the place that serves it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from asynccb._ground.events import Event
 from asynccb._lanes.thread_lane import ThreadLane
@@ -15,27 +15,37 @@ from asynccb.callbacks.decides import Deciding
 
 @dataclass(eq=False)
 class Member:
-    """Hold one callback with its hooks, and its lane where it is served on the thread."""
+    """One callback of a dispatcher."""
 
     name: str
-    """Class name; a number follows for the second and later ones of a class."""
+    """Class name; the second and later callbacks of a class have a number behind it."""
     callback: Any
     hooks: Hooks
     options: Options
     terms: Mapping[Event, Deciding]
-    """Terms of the hooks that decide, also where a trace decides for them."""
-    lane: ThreadLane | None = None
-    in_companion: bool = False
+    """Terms of the hooks that decide, also if a trace decides for them."""
+    place: ThreadLane | Literal["companion"] | None = None
+    """Where the async hooks run: in a lane on the thread, in the companion, or not on this rank."""
+
+    @property
+    def lane(self) -> ThreadLane | None:
+        """The lane on the event-loop thread, if there is one."""
+        return self.place if isinstance(self.place, ThreadLane) else None
+
+    @property
+    def in_companion(self) -> bool:
+        """Whether the companion serves the callback."""
+        return self.place == "companion"
 
     @property
     def is_wanted(self) -> bool:
-        """Whether it has async hooks, and is no tracker that is switched off."""
+        """Whether the callback has async hooks and is not a tracker that is switched off."""
         return bool(self.hooks.asynchronous) and getattr(self.callback, "enabled", True)
 
     @property
     def is_served(self) -> bool:
-        """Whether its async hooks run, here and not on another rank only."""
-        return self.lane is not None or self.in_companion
+        """Whether the async hooks run here, and not on another rank only."""
+        return self.place is not None
 
 
 def make_callback(callback: type | object) -> tuple[Any, Hooks]:

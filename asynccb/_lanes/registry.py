@@ -26,21 +26,29 @@ from asynccb.callbacks.decides import Deciding
 logger = logging.getLogger("asynccb")
 
 
-class Roster:
-    """Hold the callbacks in order."""
+class Registry:
+    """The callbacks of a dispatcher in order, and the routes of its events."""
 
-    def __init__(self, *, asks: bool = True) -> None:
-        """Take whether hooks that decide are called; a trace decides for them otherwise."""
+    def __init__(
+        self, *, asks: bool = True, resets: Mapping[Event, tuple[str, ...]] = RESETS
+    ) -> None:
+        """
+        Begin without callbacks.
+
+        Without `asks`, hooks that decide are not called, since a trace decides for them. `resets`
+        are the flags that each event clears.
+        """
         self._asks = asks
-        self.resets: Mapping[Event, tuple[str, ...]] = RESETS
-        """The flags that each event clears."""
+        self._resets = resets
         self.members: list[Member] = []
+        self.served: dict[str, Member] = {}
+        """Members with a lane, by name; those that were removed stay, for their counts."""
         self.routes: Mapping[str, Route | None] = {}
         self._names: dict[str, int] = {}
         self.update()
 
     def prepare(self, callback: type | object) -> Member:
-        """Check a callback, or make one from a class; it is not a member yet."""
+        """Check a callback, or make one from a class, and return it; `add` makes it a member."""
         instance, hooks = make_callback(callback)
         if not isinstance(instance, TrainerCallback):  # it knows nothing of values on their way
             read = {event: with_numbers(hook) for event, hook in hooks.inline.items()}
@@ -78,7 +86,7 @@ class Roster:
         return None
 
     def remove(self, member: Member) -> None:
-        """Forget a member."""
+        """Remove a member from the callbacks; its counts stay in `served`."""
         self.members.remove(member)
         self.update()
 
@@ -99,7 +107,7 @@ class Roster:
         return None
 
     def route_to_deciders(self, event: Event, answered: Collection[str]) -> Route | None:
-        """Return an event's route to those who decide on it; who has `answered` is not asked."""
+        """Return an event's route to the callbacks that decide on it and have not `answered`."""
         route = self.routes[event]
         if route is None or not route.deciders:
             return None
@@ -119,7 +127,7 @@ class Roster:
         )
 
     def update(self) -> None:
-        """Work the routes out again."""
+        """Compute the routes anew."""
         routes: dict[str, Route | None] = {}
         for number, event in enumerate(EVENTS):
             route = self._route(number, event)
@@ -143,7 +151,7 @@ class Roster:
         is_boundary = event == Event.STEP_END
         frames_training = event in (Event.TRAIN_BEGIN, Event.TRAIN_END)
         is_heard = bool(inline or lanes or companion or deciders)
-        resets = self.resets.get(event, ())
+        resets = self._resets.get(event, ())
         return Route(
             number,
             resets,

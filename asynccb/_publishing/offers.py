@@ -1,13 +1,13 @@
 """
 Metrics that callbacks of the companion add to a run, on the training thread.
 
-What such a callback measures comes through the socket and goes into the ring as a log that only
-trackers get, from where it is journaled, in its place among the events, like everything else: after
-a crash each tracker has the same numbers at the same steps. The training's own hooks and its
-history do not see it, so that nothing which it decides depends on when that came.
+Such metrics arrive over the socket. The training thread writes them into the ring as a log for
+trackers only, so they have a fixed place in the journal: after a crash every tracker sees the same
+numbers at the same steps. The training's own hooks and its history do not see them, so no decision
+depends on when they arrived.
 
-Promises: nothing here waits but `settle`, for which there is a limit; what comes is written when
-the training thread comes by.
+Promises: only `settle` waits, and it has a limit; metrics are written at the training thread's next
+look at the companion.
 """
 
 from __future__ import annotations
@@ -22,44 +22,40 @@ from asynccb._ground.exceptions import MailboxFullError
 from asynccb._publishing.companion import Companion
 
 if TYPE_CHECKING:
-    from asynccb._lanes.member import Member
     from asynccb._publishing.record_writer import RecordWriter
     from asynccb._state.trainer_state import TrainerState
 
 _LAST: Final = 5.0
-"""Longest time, in seconds, for which a close waits for the last metrics of a run; half of what it
-has, if that is less."""
+"""Longest time, in seconds, for which a close waits for the last metrics of a run; half of the
+close's own time, if that is less."""
 
 
 class Offers:
-    """Take what is offered to one dispatcher's run."""
+    """The metrics offered to one run that are not written yet."""
 
-    def __init__(self, records: Callable[[], RecordWriter | None]) -> None:
-        """Take what returns the writer of the companion's records, once there is one."""
-        self._records = records
+    def __init__(self, state: Callable[[], TrainerState]) -> None:
+        """Write metrics at the step of what `state` returns at that moment."""
+        self._state = state
         self._names: list[str] = []
         self._waiting: deque[Mapping[str, float]] = deque()
 
-    def add(self, member: Member, state: Callable[[], TrainerState]) -> None:
-        """Expect metrics of a callback that has any; `state` returns the state of the moment."""
-        if getattr(member.callback, "offers", False) and member.in_companion:
-            self._names.append(member.name)
-            self._state = state
+    def expect(self, name: str) -> None:
+        """Have `settle` wait for the last metrics of this callback."""
+        self._names.append(name)
 
     def post(self, metrics: Mapping[str, float]) -> None:
         """Keep metrics until `write`."""
         self._waiting.append(metrics)
 
-    def write(self) -> None:
-        """Write what has come; where the ring is full and events are refused, it is dropped."""
-        records = self._records()
-        while self._waiting and records is not None:
+    def write(self, records: RecordWriter) -> None:
+        """Write the metrics that have arrived; a full ring that refuses events drops them."""
+        while self._waiting:
             with contextlib.suppress(MailboxFullError):  # which the outlet has counted
                 records.add(self._waiting.popleft(), self._state())
 
-    def settle(self, companion: Companion, deadline: float) -> None:
-        """Before the run's end is written, write the last that comes, waiting a little for it."""
+    def settle(self, companion: Companion, records: RecordWriter, deadline: float) -> None:
+        """Before the run's end is written, wait a little for the last metrics and write them."""
         if self._names:
             now = time.monotonic()
             companion.flush(now + min(_LAST, (deadline - now) / 2), tuple(self._names))
-        self.write()
+        self.write(records)

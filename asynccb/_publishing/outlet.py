@@ -32,50 +32,67 @@ class Outlet:
     """Write records into a companion's ring."""
 
     def __init__(
-        self, companion: Companion, staging: Staging, overflow: Overflow, capacity: int
+        self,
+        companion: Companion,
+        staging: Staging,
+        overflow: Overflow,
+        capacity: int,
+        on_drop: Callable[[], None],
     ) -> None:
-        """Take the policy, and how many records `"drop_oldest"` keeps beside a full ring."""
+        """
+        Write to the companion's ring.
+
+        `overflow` is the policy for a full ring. `"drop_oldest"` keeps up to `capacity` records
+        beside it. `on_drop` is called for each record that is dropped.
+        """
         self._companion = companion
         self._write = companion.ring.write
         self.write_brief = companion.ring.write_brief
         """The ring's; not while something is `kept`, which goes before."""
         self.number_form = companion.ring.number_form
-        self._encode = msgspec.msgpack.Encoder(enc_hook=staging.plain_object).encode
+        self._encode = msgspec.msgpack.Encoder(enc_hook=self._encode_object).encode
+        self._refers = False
+        """Whether the encoder has written a reference to a slot into the present record."""
         self._staging = staging
         self._plain = staging.plain
         self._overflow = overflow
         self._capacity = capacity
         self.kept: deque[tuple[int, bytes, bool]] = deque()
         """Records that `"drop_oldest"` keeps until there is room."""
-        self.on_drop: Callable[[], None] = lambda: None
-        """Called for each record that is dropped."""
+        self._on_drop = on_drop
         self._complained = False
         self.dropped = 0
         self.blocked = 0.0
         """Seconds for which the training thread waited for room."""
 
-    def put(self, record: tuple[Any, ...]) -> bool:
+    def put(self, record: tuple[Any, ...], staged: bool = False) -> bool:
         """
         Write a record, or do what the policy says, which may raise `MailboxFullError`.
 
-        Returns False where the record was dropped.
+        `staged` tells that logs in the record, packed already, refer to slots. Returns False if the
+        record was dropped.
         """
         try:
             payload = self._encode(record)
-            staged = self._staging.referenced
-            if staged:
-                self._staging.referenced = False
+            if self._refers:
+                self._refers, staged = False, True
             if not self.kept and self._write(payload, staged=staged):
                 return True
         except (ValueError, OverflowError, TypeError, RecursionError) as error:
-            return self._put_anew(record, error)
+            return self._put_anew(record, staged, error)
         return self._put_slowly(record, payload, staged)
 
-    def _put_anew(self, record: tuple[Any, ...], error: Exception) -> bool:
+    def _encode_object(self, value: Any) -> Any:
+        plain = self._staging.plain_object(value)
+        if type(plain) is msgspec.msgpack.Ext:
+            self._refers = True
+        return plain
+
+    def _put_anew(self, record: tuple[Any, ...], staged: bool, error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
-        payload = self._staging.encode(plain)
-        staged, self._staging.referenced = self._staging.referenced, False
+        payload = self._staging.encode(plain, self._encode)
+        staged, self._refers = staged or self._refers, False
         if len(payload) > self._companion.ring.largest:
             return self._drop(f"a record of {len(payload)} bytes is too large ({error})")
         return self._put_slowly(record, payload, staged)
@@ -126,7 +143,7 @@ class Outlet:
 
     def _drop(self, why: str) -> bool:
         self.dropped += 1
-        self.on_drop()
+        self._on_drop()
         self._complain(f"events for the trackers are dropped: {why}")
         return False
 

@@ -1,8 +1,9 @@
 """
-From the training thread to the lanes: the companion's, and those on the event-loop thread.
+The training thread's way to all lanes: those in the companion, and those on the event-loop thread.
 
-Promises: publishing waits for nobody but a full mailbox; the companion and the loop thread are
-started only when a callback needs them; what must be done in a forked child is done here.
+An event goes through `records` to the companion, and through `thread` to the lanes there. Promises:
+publishing waits only for a full mailbox; the companion and the loop thread are started
+only when a callback needs them; `abandon` does everything that a forked child needs.
 """
 
 from __future__ import annotations
@@ -11,218 +12,182 @@ import dataclasses
 import logging
 import mmap
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asynccb._ground.events import EVENTS
-from asynccb._ground.exceptions import MailboxFullError
 from asynccb._ground.types import Overflow, RunStatus
 from asynccb._journal.settings import read_settings
 from asynccb._journal.tracker_runs import TrackerRuns
 from asynccb._lanes.containment import Faults
 from asynccb._lanes.counts import LaneCounts
-from asynccb._lanes.loop_thread import LoopThread
-from asynccb._lanes.mailbox import Letter, weigh
 from asynccb._lanes.member import Member
-from asynccb._lanes.routes import Route
-from asynccb._publishing.answers import Listening
+from asynccb._publishing.answers import Answers
 from asynccb._publishing.companion import Companion
+from asynccb._publishing.companion_end import CompanionEnd
+from asynccb._publishing.lane_end import LaneEnd
 from asynccb._publishing.lane_making import lane_spec, pickled, thread_lane
 from asynccb._publishing.offers import Offers
-from asynccb._publishing.outlet import Outlet
 from asynccb._publishing.record_writer import RecordWriter
+from asynccb._publishing.thread_end import ThreadEnd
 from asynccb._publishing.training_sides import TrainingSides
 from asynccb._ring.slots import SIZE, Slots
 from asynccb._staging.staging import Staging
-from asynccb._state.control import Decision, pack_flags
+from asynccb._state.control import Decision
 from asynccb._state.run_description import RunDescription
-from asynccb._state.snapshot import snapshot
 from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
 
 
-class Publisher:
-    """Own the lanes of one dispatcher."""
+@dataclass
+class _Fallback:
+    """A callback that the companion could not serve."""
 
-    def __init__(self, directory: Path, overflow: Overflow, capacity: int) -> None:
-        """Take where run directories go, and the limits of the mailboxes."""
-        self.key = secrets.token_hex(16)
+    missed: int
+    """Records that the callback did not receive."""
+    failed_at: int | None
+    """Record at which the companion gave the callback back; None once the thread serves it."""
+
+
+class Publisher:
+    """The lanes of one run."""
+
+    records: RecordWriter
+    """Writes to the companion; there as soon as the companion serves a callback."""
+
+    def __init__(
+        self,
+        directory: Path,
+        key: str,
+        members: dict[str, Member],
+        answers: Answers,
+        state: Callable[[], TrainerState],
+        on_request: Callable[[Decision], None],
+        *,
+        overflow: Overflow,
+        capacity: int,
+    ) -> None:
+        """
+        Begin without lanes.
+
+        `directory` is the run's folder, which is made only if a tracker needs one; `key` names the
+        run to trackers. `members` holds the callbacks with lanes, and is filled here. `state`
+        returns the state of the moment. `on_request` is called with the flags that a callback in
+        the companion asks for. `overflow` and `capacity` limit mailboxes and the ring.
+        """
+        self.directory = directory
+        self.runs = TrackerRuns(directory, key, started := time.time_ns())
         self.faults: Faults = []
+        self.answers = answers
         self.staging = Staging(self._find_slots, self._slots_read, overflow)
-        self.on_request: Callable[[Decision], None] = lambda wishes: None
-        """Takes what callbacks in the companion request."""
-        self.loop = LoopThread()
-        self.companion: Companion | None = None
-        self.outlet: Outlet | None = None
-        self.records: RecordWriter | None = None
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        self.directory = directory / f"{stamp}-{self.key[:8]}"
+        self.thread = ThreadEnd(answers.tickets)
+        self.companion: CompanionEnd | None = None
+        self._ends: list[LaneEnd] = [self.thread]
+        self._key = key
+        self._started = started
+        self._members = members
+        self._state = state
+        self._on_request = on_request
         self._overflow = overflow
         self._capacity = capacity
         self._settings = read_settings(os.environ)
-        self._started = time.time_ns()
-        self.runs = TrackerRuns(self.directory, self.key, self._started)
-        self._members: dict[str, Member] = {}
-        self.listening = Listening(self._members)
-        self.sides = TrainingSides(lambda: self.records)
-        self.offers = Offers(lambda: self.records)
-        self._missed: dict[str, int] = {}  # records, by callback that the companion could not serve
-        self._failed_at: dict[str, int] = {}  # record, by callback that is `late`
-        self.late: list[Member] = []
-        """Members that the companion could not serve, to be given lanes on the thread."""
+        self._sides = TrainingSides(
+            lambda: self.companion.records if self.companion else None, state
+        )
+        self._fallbacks: dict[str, _Fallback] = {}
 
     # -- lanes -------------------------------------------------------------------------------------
 
     def start_lane(self, member: Member, args: Any, model: Any) -> None:
         """Give a callback that has async hooks its lane."""
         self._members[member.name] = member
-        if member in self.late:
-            self.late.remove(member)
-            self._missed[member.name] += self._written() - self._failed_at.pop(member.name)
-            self.listening.tickets.lose([member.name])  # asked of the companion meanwhile
+        wants_companion = member.options.placement == "process"
+        if not (wants_companion and self._start_in_companion(member, args, model)):
             self._start_on_thread(member, args, model)
-            return
-        if member.options.placement == "process" and self._start_in_companion(member, args, model):
-            return
-        self._start_on_thread(member, args, model)
+        self._sides.add(member)
+
+    def start_late_lanes(self, args: Any, model: Any) -> bool:
+        """Serve on the thread the callbacks that the companion gave back; tell if there are any."""
+        found = False
+        for name, fallback in self._fallbacks.items():
+            if fallback.failed_at is not None:
+                fallback.missed += self._written() - fallback.failed_at
+                fallback.failed_at = None
+                self.answers.tickets.lose([name])  # asked of the companion in the meantime
+                self._start_on_thread(self._members[name], args, model)
+                found = True
+        return found
 
     def end_lane(self, member: Member) -> None:
-        """Have a callback's lane deliver what it has got, and end; its counts stay."""
-        if member.in_companion and self.records is not None:
-            self.records.leave(member.name)
-        if member.lane is not None:
-            self.loop.end_lane(member.lane, "finished")
+        """Let a callback's lane deliver what was published, and end; its counts stay."""
+        if (end := self._end_of(member)) is not None:
+            end.end_lane(member)
 
     def describe(self, args: Any, model: Any, *, begins: bool = False) -> None:
-        """Tell the companion, from here on, what the run is like, and that a training begins."""
-        if self.records is not None:
+        """Tell the companion what the run is like from here on, and that a training begins."""
+        if self.companion is not None:
             self.records.describe(self.runs.describe(args, model, begins=begins))
 
     # -- events ------------------------------------------------------------------------------------
 
-    def post(
-        self,
-        route: Route,
-        now: int,
-        state: TrainerState,
-        control: Any,
-        args: Any,
-        objects: dict[str, Any],
-        extra: dict[str, Any],
-        ticket: int,
-    ) -> None:
-        """
-        Put an event, with plain values, into the mailboxes of the lanes on the thread.
-
-        `ticket` is what those answer to that decide, or 0.
-        """
-        letter = Letter(
-            EVENTS[route.number],
-            args,
-            snapshot(state),
-            pack_flags(control),
-            {**objects, **extra},
-            now,
-            weigh(extra),
-        )
-        refusal: MailboxFullError | None = None
-        asking = dataclasses.replace(letter, ticket=ticket) if ticket else letter
-        for lane in route.lanes:
-            asked = asking if letter.event in lane.deciding else letter
-            try:
-                if not lane.mailbox.put(asked, self.loop.wake) and asked.ticket:
-                    self.listening.tickets.answer(lane.name, ticket, None)
-            except MailboxFullError as error:
-                refusal = error  # raised once every other lane has got the event
-        self.loop.wake()
-        if refusal is not None:
-            raise refusal
-
     def poll(self, *, at_event: bool = False) -> None:
-        """Hear what the companion has said, and at an event tell it more."""
+        """Take in what the companion has said; at an event, send what has gathered for it."""
         if at_event:
-            self.sides.drain()
+            self._sides.drain()
         if self.companion is not None:
-            self.companion.poll()
             if at_event:
-                self.offers.write()
-
-    def _written(self) -> int:
-        """Return the number of records that were written for the companion."""
-        return self.companion.ring.written if self.companion is not None else 0
-
-    def _find_slots(self) -> Slots:
-        """Return the companion's slots, or without one our own."""
-        if self.companion is not None:
-            return self.companion.ring.slots
-        return Slots(memoryview(mmap.mmap(-1, SIZE)))
-
-    def _slots_read(self) -> int:
-        return self.companion.slots_read if self.companion is not None else sys.maxsize
+                self.companion.poll()
+            else:
+                self.companion.process.poll()
 
     # -- the end -----------------------------------------------------------------------------------
 
     def finish_staging(self, deadline: float) -> bool:
         """Wait until every value has come from the device; return False at the deadline."""
-        self.sides.drain(whole=True)
+        self._sides.drain(whole=True)
         return self.staging.device is None or self.staging.device.finish(deadline)
 
     def flush(self, deadline: float) -> bool:
         """Wait until everything published is delivered; return False at the deadline."""
         delivered = self.finish_staging(deadline)
-        if self.companion is not None and self.outlet is not None:
-            self.outlet.settle()
-            self.companion.poll()
-            self.offers.write()
-            delivered = self.companion.flush(deadline) and delivered
-        return self.loop.wait(lambda lane: lane.idle or lane.done, deadline) and delivered
+        for end in self._ends:
+            delivered = end.flush(deadline) and delivered
+        return delivered
 
     def close(
         self, status: RunStatus, deadline: float, on_wait: Callable[[], None]
     ) -> dict[str, int]:
         """End every lane by the deadline; return the events that are left, by callback."""
-        pending: dict[str, int] = {}
-        self.loop.end_lanes(status)  # they come to their end while the companion does
-        if self.companion is not None:
-            self.companion.deadline = deadline
+        for end in self._ends:
+            end.begin_close(status, deadline)
         self.finish_staging(deadline)
-        if self.companion is not None and self.outlet is not None and self.records is not None:
-            self.outlet.settle()
-            self.offers.settle(self.companion, deadline)
-            self.records.end(status)
-            pending.update(self.companion.close(deadline, on_wait))
-        pending.update(self.loop.close(status, deadline, on_wait))
+        pending: dict[str, int] = {}
+        for end in self._ends:
+            pending.update(end.close(status, deadline, on_wait))
         return {name: count for name, count in pending.items() if count}
 
     def pending(self) -> dict[str, int]:
         """Return the events that are not known to be delivered, by callback."""
-        pending = self.loop.pending()
-        if self.companion is not None:
-            pending.update(self.companion.pending())
-        return {name: count for name, count in pending.items() if count}
+        found = (item for end in self._ends for item in end.pending().items())
+        return {name: count for name, count in found if count}
 
     def release(self) -> None:
         """Let go of the lanes, of the companion, which ends by itself, and of the device."""
-        self.loop.stop()
-        self.sides.close()
-        self.listening.tickets.release()
-        if self.staging.device is not None:
-            self.staging.device.close()
-            self.staging.device = None
-        if self.companion is not None:
-            self.companion.release()
+        self._sides.close()
+        self.answers.tickets.release()
+        self._close_device()
+        for end in reversed(self._ends):  # the companion, which may take a moment, after the thread
+            end.release()
 
     def abandon(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self.loop.abandon()
-        self.listening.tickets.release()
-        if self.companion is not None:
-            self.companion.abandon()
+        """In a forked child: let go of everything that belongs to the parent."""
+        self.answers.tickets.release()
+        for end in reversed(self._ends):
+            end.abandon()
 
     def is_journaled(self, name: str) -> bool:
         """Tell whether a callback's undelivered events are safe in the journal."""
@@ -230,26 +195,26 @@ class Publisher:
         return member is not None and member.in_companion
 
     def counts(self) -> dict[str, LaneCounts]:
-        """Return the counts by callback, as far as they are known here."""
+        """Return the counts by callback, as far as this process knows them."""
         self.poll()
         result: dict[str, LaneCounts] = {}
         for name, member in self._members.items():
-            if member.lane is not None:
-                result[name] = member.lane.count()
-            elif self.companion is not None:
-                result[name] = self.companion.counts.get(name, LaneCounts())
-        for name, missed in self._missed.items():
-            counts = result[name]
-            result[name] = dataclasses.replace(counts, dropped=counts.dropped + missed)
+            counts = (self._end_of(member) or self.thread).counts_of(member)
+            if (fallback := self._fallbacks.get(name)) is not None:
+                counts = dataclasses.replace(counts, dropped=counts.dropped + fallback.missed)
+            result[name] = counts
         return result
 
     # -- inside ------------------------------------------------------------------------------------
 
+    def _end_of(self, member: Member) -> LaneEnd | None:
+        return self.companion if member.in_companion else self.thread
+
     def _start_in_companion(self, member: Member, args: Any, model: Any) -> bool:
-        """Tell whether the companion serves the callback; where not, one line says why."""
+        """Tell whether the companion serves the callback; if it does not, one line says why."""
         try:
             body = pickled(member)
-            self._start_companion()
+            end = self.companion or self._start_companion()
         except Exception as error:  # noqa: BLE001 - pickling runs the user's code
             logger.warning(
                 "%s is served by a thread of the training process, not by the companion: %s",
@@ -257,39 +222,37 @@ class Publisher:
                 error,
             )
             return False
-        assert self.companion is not None
-        spec = lane_spec(member, body, self.companion.ring.written)
-        member.in_companion = True
-        if self.records is not None and getattr(member.callback, "needs_history", True):
-            self.records.send_history()
-        self.companion.add_lane(spec)
+        spec = lane_spec(member, body, self._written())
+        member.place = "companion"
+        end.add_lane(member, spec)
         self.describe(args, model)
         return True
 
-    def _start_companion(self) -> None:
-        if self.companion is None:
-            if self.staging.device is not None:  # its slots were not the companion's
-                self.staging.device.finish(float("inf"))
-                self.staging.device.close()
-                self.staging.device = None
-            self.companion = Companion(
-                self.directory,
-                self.key,
-                on_fault=lambda name, text: self.faults.append((name, text)),
-                on_lane_failed=self._lane_failed,
-                settings=self._settings,
-                on_answer=self.listening.tickets.answer,
-                on_ended=self.listening.fall_silent,
-                on_request=self.on_request,
-                on_offer=self.offers.post,
-            )
-            self.listening.companion = self.companion
-            self.outlet = Outlet(self.companion, self.staging, self._overflow, self._capacity)
-            self.records = RecordWriter(self.outlet, self.staging)
+    def _start_companion(self) -> CompanionEnd:
+        if self.staging.device is not None:  # its slots were not the companion's
+            self.staging.device.finish(float("inf"))
+            self._close_device()
+        offers = Offers(self._state)
+        companion = Companion(
+            self.directory,
+            self._key,
+            on_fault=lambda name, text: self.faults.append((name, text)),
+            on_lane_failed=self._lane_failed,
+            settings=self._settings,
+            on_answer=self.answers.tickets.answer,
+            on_ended=self.answers.fall_silent,
+            on_request=self._on_request,
+            on_offer=offers.post,
+        )
+        self.answers.connect(companion)
+        end = CompanionEnd(companion, self.staging, offers, self._overflow, self._capacity)
+        self.companion, self.records = end, end.records
+        self._ends.insert(0, end)
+        return end
 
     def _lane_failed(self, name: str, reason: str, missed: int) -> None:
-        self.listening.tickets.lose([name])
-        self._missed[name], self._failed_at[name] = missed, self._written()
+        self.answers.tickets.lose([name])
+        self._fallbacks[name] = _Fallback(missed, self._written())
         logger.warning(
             "%s cannot live in the companion (%s); from here on a thread of the training process "
             "serves it, and what it should have seen before is lost: %d records",
@@ -297,19 +260,37 @@ class Publisher:
             reason,
             missed,
         )
-        self.late.append(self._members[name])
 
     def _start_on_thread(self, member: Member, args: Any, model: Any) -> None:
-        member.in_companion = False
-        member.lane = thread_lane(
+        faults = self.faults  # the thread must not keep the run alive
+        lane = thread_lane(
             member,
             self._capacity,
             self._overflow,
-            lambda error: self.faults.append((member.name, error)),
-            self.listening.tickets.answer,
+            lambda error: faults.append((member.name, error)),
+            self.answers.tickets.answer,
             offline=self._settings.offline,
         )
-        if member.lane.tracker is not None:
+        if lane.tracker is not None:
             extra = self.runs.describe(args, model)
-            member.lane.description = RunDescription.from_record(self._started, extra)
-        self.loop.start_lane(member.lane)
+            lane.description = RunDescription.from_record(self._started, extra)
+        member.place = lane
+        self.thread.loop.start_lane(lane)
+
+    def _written(self) -> int:
+        """Return the number of records that were written for the companion."""
+        return 0 if self.companion is None else self.companion.process.ring.written
+
+    def _find_slots(self) -> Slots:
+        """Return the companion's slots; without a companion, slots of our own."""
+        if self.companion is not None:
+            return self.companion.process.ring.slots
+        return Slots(memoryview(mmap.mmap(-1, SIZE)))
+
+    def _slots_read(self) -> int:
+        return sys.maxsize if self.companion is None else self.companion.process.slots_read
+
+    def _close_device(self) -> None:
+        if self.staging.device is not None:
+            self.staging.device.close()
+            self.staging.device = None

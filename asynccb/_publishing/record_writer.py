@@ -33,11 +33,11 @@ _HISTORY_PART: Final = 1000
 class RecordWriter:
     """Put a run's records into an outlet."""
 
-    def __init__(self, outlet: Outlet, staging: Staging) -> None:
+    def __init__(self, outlet: Outlet, staging: Staging, changes: ChangeTracker) -> None:
+        """Write to the outlet, which forgets the `changes` with each record that it drops."""
         self._outlet = outlet
-        outlet.on_drop = self._forget
         self._staging = staging
-        self._changes = ChangeTracker()
+        self._changes = changes
         self._training = secrets.token_hex(16)
         self._wants_history = False
         self._history: list[dict[str, Any]] | None = None
@@ -49,7 +49,7 @@ class RecordWriter:
 
     def describe(self, run: dict[str, Any]) -> None:
         """Tell what the run is like, from here on; the next event carries the whole state."""
-        self._forget()
+        self._changes.forget()
         self._tell(RUN, {**run, "training": self._training})
 
     def leave(self, lane: str) -> None:
@@ -85,14 +85,15 @@ class RecordWriter:
         if self._wants_history:
             self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
+        staged = False
         if type(logs) is StagedLogs:  # or it would be a call for nothing, nearly always
-            logs = self._staging.for_record(logs)
+            logs, staged = self._staging.for_record(logs)
         head = number, now, step, epoch, pack_flags(control) | history, logs
         if others or ticket:
             rest = others or {}
             record = (*head, changes, rest.pop("metrics", None), rest or None)
-            return self._outlet.put((*record, ticket) if ticket else record)
-        return self._outlet.put(head if changes is None else (*head, changes))
+            return self._outlet.put((*record, ticket) if ticket else record, staged)
+        return self._outlet.put(head if changes is None else (*head, changes), staged)
 
     def write_log(
         self, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
@@ -126,26 +127,21 @@ class RecordWriter:
             plain = b"" if others is None else staging.packer.encode(others)
             if outlet.write_brief(form.number, now, step, epoch, log.position, flags, plain):
                 return True
-        staging.referenced = True
         packed = staging.packer.join(log.position, form.packed, others)
         head = _LOG, now, step, epoch, flags, packed
-        outlet.put(head if changes is None else (*head, changes))
+        outlet.put(head if changes is None else (*head, changes), staged=True)
         return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:
         """Write what a callback's training side has for its lane, as staged values may be."""
-        logs = self._staging.for_record(self._staging.plain(values))
+        logs, staged = self._staging.for_record(self._staging.plain(values))
         head = (TOLD, time.time_ns(), state.global_step, state.epoch or 0.0, 0)
-        self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}))
+        self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}), staged)
 
     def add(self, metrics: Mapping[str, float], state: TrainerState) -> None:
         """Write what a callback of the companion adds to the run, as a log for trackers alone."""
         head = (_LOG, time.time_ns(), state.global_step, state.epoch or 0.0, ADDED_BIT)
         self._outlet.put((*head, dict(metrics)))
-
-    def _forget(self) -> None:
-        """Send the whole state with the next event: what a dropped one changed is not known."""
-        self._changes = ChangeTracker()
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""

@@ -1,9 +1,8 @@
 """
-The part of a tracker that stays in the training process.
+The training sides of trackers, connected to their lanes.
 
-Promises: what it tells goes through the ring and the journal like an event, to its own tracker
-alone, in order with the events around it; telling waits for nothing but a full ring. A rank that
-does not serve the tracker tells nothing.
+Promises: what a side tells goes through the ring and the journal like an event, to its own tracker
+alone, in order with the events around it; only a full ring makes telling wait.
 """
 
 from __future__ import annotations
@@ -23,27 +22,35 @@ logger = logging.getLogger("asynccb")
 
 
 class TrainingSides:
-    """Connect them to their lanes."""
+    """The sides of one run's trackers."""
 
-    def __init__(self, records: Callable[[], RecordWriter | None]) -> None:
-        """Take what returns the writer of the companion's records, once there is one."""
+    def __init__(
+        self, records: Callable[[], RecordWriter | None], state: Callable[[], TrainerState]
+    ) -> None:
+        """
+        Begin without sides.
+
+        `records` returns the writer of the companion's records, once there is one; `state` returns
+        the state of the moment.
+        """
         self._records = records
+        self._state = state
         self._sides: list[TrainingSide] = []
 
-    def add(self, member: Member, state: Callable[[], TrainerState]) -> None:
-        """Connect a callback's side, if it has one; `state` returns the state of the moment."""
+    def add(self, member: Member) -> None:
+        """Connect and open a callback's side, if it has one."""
         side: TrainingSide | None = getattr(member.callback, "training_side", None)
         if side is None:
             return
-        deaf = False
+        warned = False
 
         def tell(what: str, values: Mapping[str, Any]) -> None:
-            nonlocal deaf
+            nonlocal warned
             records = self._records()
             if records is not None and member.in_companion:
-                records.tell(member.name, what, values, state())
-            elif not deaf:
-                deaf = True
+                records.tell(member.name, what, values, self._state())
+            elif not warned:
+                warned = True
                 logger.warning("%s gets no %s: that needs the companion", member.name, what)
 
         side.tell = tell
@@ -51,12 +58,12 @@ class TrainingSides:
         self._sides.append(side)
 
     def drain(self, *, whole: bool = False) -> None:
-        """Have each tell what has gathered."""
+        """Have each side tell what has gathered."""
         for side in self._sides:
             side.drain(whole=whole)
 
     def close(self) -> None:
-        """Let go of all."""
+        """Close all sides and let go of them."""
         for side in self._sides:
             side.close()
             side.tell = None

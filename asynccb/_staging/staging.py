@@ -53,8 +53,6 @@ class Staging:
         self._find_slots = find_slots
         self._consumed = consumed
         self._overflow = overflow
-        self.referenced = False
-        """Whether the encoder has met a value on its way; who has seen it sets it back."""
         self._encode = msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode
         self.packer = LogPacker(self.encode)
         self.device: DeviceStaging | None = None
@@ -107,7 +105,6 @@ class Staging:
         if type(value) is Staged:
             if value.landed:
                 return value.value()
-            self.referenced = True
             return msgspec.msgpack.Ext(EXTENSION, value.reference())
         device = getattr(value, "device", None)
         on_host = device is None or getattr(device, "type", "cpu") == "cpu"
@@ -116,20 +113,24 @@ class Staging:
                 return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
 
-    def encode(self, values: Any) -> bytes:
-        """Encode plain values; text that is no Unicode, as some file names, gets escapes."""
+    def encode(self, values: Any, encode: Callable[[Any], bytes] | None = None) -> bytes:
+        """Encode plain values; text that is not valid Unicode, such as a file name, is escaped."""
+        encode = encode or self._encode
         try:
-            return self._encode(values)
+            return encode(values)
         except UnicodeEncodeError:
             self.odd += 1
-            return self._encode(_escaped(values))
+            return encode(_escaped(values))
 
-    def for_record(self, logs: Any) -> Any:
-        """Return logs as a record holds them; only those with values on their way are changed."""
+    def for_record(self, logs: Any) -> tuple[Any, bool]:
+        """
+        Return logs in the form that a record contains, and whether the form refers to slots.
+
+        Only logs with values on their way have a form of their own.
+        """
         if type(logs) is StagedLogs and logs.log.values is None and logs.is_whole:
-            self.referenced = True
-            return self.packer.pack(logs)
-        return logs
+            return self.packer.pack(logs), True
+        return logs, False
 
     def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """Return the tensors that lie on a CUDA device, and all values."""

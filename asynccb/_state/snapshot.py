@@ -90,6 +90,10 @@ class ChangeTracker:
 
     _last: tuple[Any, ...] = field(default=())
 
+    def forget(self) -> None:
+        """Have the next call return all fields."""
+        self._last = ()
+
     def changes(self, state: TrainerState) -> dict[str, Any] | None:
         """Return the changed fields, or None; the first call returns all of them."""
         now = _read_slow_fields(state)

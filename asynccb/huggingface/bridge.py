@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from asynccb._dispatch.checks import check_limits
+from asynccb._dispatch.dispatcher import CallbackDispatcher
+from asynccb._dispatch.run import Run
 from asynccb._dispatch.statistics import Statistics
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import (
@@ -105,7 +107,7 @@ class AsyncCallbacks(_Theirs):
             raise DefinitionError(
                 "AsyncCallbacks without callbacks does nothing; give it a list of them"
             )
-        self._dispatcher: Relay | None = None
+        self._relay: Relay | None = None
         self._resumes_epoch = False
         self._checkpoint: Path | None = None
         self._trained = False
@@ -117,35 +119,31 @@ class AsyncCallbacks(_Theirs):
     @property
     def callbacks(self) -> list[Any]:
         """The callbacks, in order."""
-        return list(self._callbacks if self._dispatcher is None else self._dispatcher.callbacks)
+        return list(self._callbacks if self._relay is None else self._relay.run.callbacks)
 
     @property
-    def dispatcher(self) -> Relay:
+    def dispatcher(self) -> CallbackDispatcher:
         """
         The dispatcher that serves them, as of the first event.
 
         Raises `ConfigurationError` before it, for it takes the Trainer's arguments.
         """
-        if self._dispatcher is None:
-            raise ConfigurationError(
-                "no event has come yet: give AsyncCallbacks to a transformers.Trainer first"
-            )
-        return self._dispatcher
+        return self._connected.dispatcher
 
     def add_callback(self, callback: Any) -> None:
         """Add a callback, a class or an instance, after all others; from the next event on."""
         added = _checked(callback)
-        if self._dispatcher is not None:
-            self._dispatcher.add_callback(added)
+        if self._relay is not None:
+            self._relay.run.add_callback(added)
         self._callbacks.append(added)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all events are delivered; return False after `timeout` seconds."""
-        return self._dispatcher is None or self._dispatcher.flush(timeout)
+        return self._relay is None or self._relay.run.flush(timeout)
 
     def statistics(self) -> Statistics:
         """Return what was counted so far; see `CallbackDispatcher.statistics`."""
-        return self.dispatcher.statistics()
+        return self._run.statistics()
 
     def close(self, timeout: float = 30.0, status: RunStatus | None = None) -> None:
         """
@@ -154,9 +152,9 @@ class AsyncCallbacks(_Theirs):
         Without a `status` they are finished, or failed where a training has begun and not ended.
         Later events raise `ClosedError`; a second close does nothing.
         """
-        if self._dispatcher is not None:
-            failed = self._dispatcher.is_training
-            self._dispatcher.close(timeout, status or ("failed" if failed else "finished"))
+        if self._relay is not None:
+            failed = self._run.emitter.is_training
+            self._run.close(timeout, status or ("failed" if failed else "finished"))
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -175,10 +173,9 @@ class AsyncCallbacks(_Theirs):
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps; waits for the decisions that are pending."""
-        dispatcher = self._dispatcher
-        if dispatcher is None:
+        if self._relay is None:
             return {"args": {}, "attributes": {}}
-        stored = callback_states.capture(dispatcher.callbacks, dispatcher.state_dict())
+        stored = callback_states.capture(self._run.callbacks, self._run.resume.state_dict())
         return {"args": {}, "attributes": {"stored": {"callbacks": stored, "folder": self._folder}}}
 
     @property
@@ -190,33 +187,45 @@ class AsyncCallbacks(_Theirs):
         pass
 
     @property
+    def _connected(self) -> Relay:
+        if self._relay is None:
+            raise ConfigurationError(
+                "no event has come yet: give AsyncCallbacks to a transformers.Trainer first"
+            )
+        return self._relay
+
+    @property
+    def _run(self) -> Run:
+        return self._connected.run
+
+    @property
     def _folder(self) -> str:
-        dispatcher = self.dispatcher
-        directory = Path(dispatcher.args.output_dir).absolute()
-        return str(directory / f"checkpoint-{dispatcher.state.global_step}")
+        emitter = self._run.emitter
+        directory = Path(emitter.args.output_dir).absolute()
+        return str(directory / f"checkpoint-{emitter.state.global_step}")
 
     def _resume(self, args: Any, state: Any) -> bool:
         """Go on from a checkpoint; tell whether it knows this run."""
-        dispatcher = self.dispatcher
+        run = self._run
         entry = state.stateful_callbacks.get(type(self).__name__, {})
         stored = entry.get("attributes", {}).get("stored")
         if not stored:
             return False
         callbacks = stored["callbacks"]
         if args.restore_callback_states_from_checkpoint:
-            callback_states.restore(dispatcher.callbacks, callbacks)
-        dispatcher.state = state
+            callback_states.restore(run.callbacks, callbacks)
+        run.emitter.state = state
         decisions = callback_states.dispatcher_state(callbacks)
         for folder in (Path(stored["folder"]), Path(args.output_dir, Path(stored["folder"]).name)):
             if folder.is_dir():
                 self._checkpoint = folder
-                dispatcher.resume_trace(folder)
+                run.resume.resume_trace(folder)
                 if (own := folder / _rank_file(args)).is_file():
                     with naming_damage(own, UnicodeDecodeError, msgspec.DecodeError):
                         decisions = msgspec.json.decode(own.read_bytes())
                 break
         if decisions is not None:
-            dispatcher.load_state_dict(decisions)
+            run.resume.load_state_dict(decisions)
         return decisions is not None
 
     def _save_beside(self, args: Any) -> Path | None:
@@ -224,10 +233,10 @@ class AsyncCallbacks(_Theirs):
         folder = Path(self._folder)
         if not args.should_save:
             folder.mkdir(parents=True, exist_ok=True)  # the rank that saves may be later
-            body = msgspec.json.encode(self.dispatcher.state_dict())
+            body = msgspec.json.encode(self._run.resume.state_dict())
             replace_file(folder / _rank_file(args), body)
         elif folder.is_dir():
-            self.dispatcher.save_trace(folder)
+            self._run.resume.save_trace(folder)
         else:
             return None
         return folder
@@ -241,19 +250,17 @@ class AsyncCallbacks(_Theirs):
             checkpoint = self._checkpoint
         elif event == Event.EPOCH_BEGIN:
             again, self._resumes_epoch = self._resumes_epoch, False
-        dispatcher = self._dispatcher or self._make_dispatcher(args, state, given)
+        relay = self._relay or self._make_relay(args, state, given)
         if event == Event.SAVE and not state.is_hyper_param_search:  # whose folders are others
             checkpoint = self._save_beside(args)
-        return dispatcher.relay(
-            event, args, state, control, given, again=again, checkpoint=checkpoint
-        )
+        return relay.relay(event, args, state, control, given, again=again, checkpoint=checkpoint)
 
     def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
         """Get ready for a training; tell whether it is one that was interrupted."""
         self._check_alone(state)
         self._begin_trial(state)
-        if self._dispatcher is None:
-            self._make_dispatcher(args, state, given)
+        if self._relay is None:
+            self._make_relay(args, state, given)
         self._checkpoint = None
         again = state.global_step > 0 and self._resume(args, state)
         self._resumes_epoch = again and state.epoch % 1 != 0
@@ -265,22 +272,20 @@ class AsyncCallbacks(_Theirs):
     def _begin_trial(self, state: Any) -> None:
         """End the runs of the trial before, if this is another one of a search."""
         trial = (state.trial_name, state.trial_params) if state.is_hyper_param_search else None
-        another = trial is not None and self._trained and self._dispatcher is not None
+        another = trial is not None and self._trained and self._relay is not None
         # A trial that memory ran out in is begun again, and not ended.
-        if another and (trial != self._trial or not self.dispatcher.is_training):
+        if another and (trial != self._trial or not self._run.emitter.is_training):
             self.close(_BETWEEN_TRIALS)
-            self._dispatcher, self._closed = None, False
+            self._relay, self._closed = None, False
         self._trained, self._trial = True, trial
 
-    def _make_dispatcher(self, args: Any, state: Any, given: dict[str, Any]) -> Relay:
+    def _make_relay(self, args: Any, state: Any, given: dict[str, Any]) -> Relay:
         if self._closed:
             raise ClosedError("this AsyncCallbacks was closed; make a new one for another run")
         self._check_alone(state)
         objects = {name: given.get(name) for name in COMMON_KEYWORDS}
-        self._dispatcher = Relay(
-            self._callbacks, args=args, state=state, **objects, **self._options
-        )
-        return self._dispatcher
+        self._relay = Relay(self._callbacks, args=args, state=state, **objects, **self._options)
+        return self._relay
 
     def _check_alone(self, state: Any) -> None:
         if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
@@ -306,14 +311,14 @@ def _hook(event: Event) -> Callable[..., Any]:
         return self._forward(event, args, state, control, kwargs)
 
     def log(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
-        return dispatcher.relay_log(args, state, control, kwargs)
+        relay = self._relay or self._make_relay(args, state, kwargs)
+        return relay.relay_log(args, state, control, kwargs)
 
     def forward(self: AsyncCallbacks, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        dispatcher = self._dispatcher or self._make_dispatcher(args, state, kwargs)
-        if dispatcher.passes(event, state):
+        relay = self._relay or self._make_relay(args, state, kwargs)
+        if relay.passes(event, state):
             return control
-        return dispatcher.relay(event, args, state, control, kwargs)
+        return relay.relay(event, args, state, control, kwargs)
 
     hook = prepare if event in _PREPARED else log if event == Event.LOG else forward
     hook.__name__ = event

@@ -1,63 +1,55 @@
 """
-The dispatcher of a loop that is not ours: it prepares the control and keeps the history itself.
+The events of another loop, which prepares the control and keeps the history itself.
 
-Promises: hooks get the loop's own objects; flags that callbacks outside of it have set stay; it
-lives until it is closed, at the latest at the end of the program, but keeps no model alive.
+Promises: hooks receive the loop's own objects; flags that callbacks outside of the relay have set
+stay; the run lives until it is closed, at the latest at the end of the program, but keeps no model
+alive.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from asynccb._dispatch.dispatcher import CallbackDispatcher
+from asynccb._dispatch.dispatcher import dispatcher_of
+from asynccb._dispatch.run import Run
 from asynccb._ground.events import Event
-from asynccb._ground.lifetime import at_exit
 from asynccb._ring.record import HISTORY_BIT
 from asynccb._state.control import FLAGS, TrainerControl
 
 _OWN: Final[tuple[str, ...]] = ("logs", "metrics")
-"""Keywords of single events; all others are those of every one."""
-_clock = time.time_ns
+"""Keywords of single events; all others are those of every event."""
 
 
-class Relay(CallbackDispatcher):
+class Relay:
     """Send on the events of another loop, with its own state and control."""
 
     def __init__(self, callbacks: Iterable[Any], **options: Any) -> None:
-        """Take what `CallbackDispatcher` takes."""
-        super().__init__(callbacks, **options)
-        self._roster.resets = {}  # the loop clears flags itself, before its own callbacks set them
-        self._update_routes()
-        self._forget_exit()
-        self._forget_exit = at_exit(self._close_at_exit, keep=True)
-
-    @property
-    def is_training(self) -> bool:
-        """Whether a training has begun and not ended, be it that an exception ended it."""
-        return self._training
+        """Serve the callbacks; `options` are those of `Run`."""
+        # The loop clears flags itself, before its own callbacks set them.
+        self.run = Run(callbacks, resets={}, keep_at_exit=True, **options)
+        self.dispatcher = dispatcher_of(self.run)
+        self._emitter = self.run.emitter
 
     def passes(self, event: Event, state: Any) -> bool:
         """Tell whether nothing is to be done at an event, which then need not be relayed."""
-        # What `_emit` begins with; a call for both would be one more on the training thread.
-        route = self._routes[event]
+        # `Emitter.emit` begins the same way; a call for both would be one more on the hot path.
+        emitter = self._emitter
+        route = emitter.routes[event]
         return route is None or (
-            route.is_quiet and not self._faults and self._decisions.pass_by(state)
+            route.is_quiet and not emitter.faults and emitter.decisions.pass_by(state)
         )
 
     def relay_log(self, args: Any, state: Any, control: Any, given: dict[str, Any]) -> Any:
-        """Do as `relay` at `on_log`; what only the companion is to get goes straight there."""
-        route, records = self._routes["on_log"], self._publisher.records
-        if route is None or not route.is_direct or records is None:
+        """Do as `relay` at `on_log`; logs for the companion alone go straight there."""
+        emitter = self._emitter
+        route = emitter.routes["on_log"]
+        if route is None or not route.is_direct:
             return self.relay(Event.LOG, args, state, control, given)
-        begin = _clock()
-        self.args, self.state, self.control = args, state, control
+        emitter.args, emitter.state, emitter.control = args, state, control
         logs = given["logs"]
-        history = HISTORY_BIT if _is_last(logs, state) else 0
-        records.write(route.number, begin, state, control, history, logs)
-        self._account(begin)
+        emitter.write_direct(route, logs, HISTORY_BIT if _is_last(logs, state) else 0)
         return control
 
     def relay(
@@ -75,22 +67,23 @@ class Relay(CallbackDispatcher):
         Send an event on and return the loop's control, or what a hook of the loop's kind returned.
 
         `given` are the keywords of hooks: `logs` and `metrics`, which are this event's alone, and
-        the objects of every one. `again` where an interrupted run has come past it before its
-        checkpoint. `checkpoint` is that, at the begin of a training, and the one that was saved, at
-        `on_save`.
+        the objects of every event. `again` means that an interrupted run emitted the event before
+        its checkpoint. `checkpoint` is that checkpoint, at the begin of a training; at `on_save` it
+        is the checkpoint that was saved.
         """
-        self.args, self.state, self.control = args, state, control
+        emitter = self._emitter
+        emitter.args, emitter.state, emitter.control = args, state, control
         extra = {name: given.pop(name) for name in _OWN if name in given}
-        self._objects.update(given)
+        emitter.objects.update(given)
         try:
             if event == Event.LOG:
                 history = HISTORY_BIT if _is_last(extra["logs"], state) else 0
-                returned: Any = self._emit(event, extra, history)
+                returned: Any = emitter.emit(event, extra, history)
             else:
                 returned = self._send(event, extra, again, checkpoint)
         finally:
-            if not self._training:  # the loop may be gone before this is
-                self._objects = dict.fromkeys(self._objects)
+            if not emitter.is_training:  # the loop may be gone before this is
+                emitter.objects = dict.fromkeys(emitter.objects)
         if returned is not control and not isinstance(returned, type(control)):
             _copy_flags(returned, control)
             return control
@@ -103,14 +96,15 @@ class Relay(CallbackDispatcher):
         again: bool,
         checkpoint: Path | None,
     ) -> Any:
+        resume = self.run.resume
         if again:
-            returned: Any = self.emit_again(event, **extra)
+            returned: Any = resume.emit_again(event, extra)
             if event == Event.TRAIN_BEGIN and checkpoint is not None:
-                returned = self.emit_save_again(checkpoint)
+                returned = resume.emit_save_again(checkpoint)
             return returned
         if event == Event.SAVE and checkpoint is not None:
-            return self.emit_save(checkpoint)
-        return self.emit(event, **extra)
+            return resume.emit_save(checkpoint)
+        return self._emitter.emit(event, extra)
 
 
 def _is_last(logs: Mapping[str, Any], state: Any) -> bool:

@@ -29,7 +29,7 @@ from tests.support.callbacks_for_tests import (
     read_lines,
 )
 from tests.support.launching import environment
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.trackers_for_tests import Unborn
 from tests.support.waiting import eventually, is_gone
 
@@ -62,8 +62,7 @@ def only(directory: Path) -> Path:
 
 def kill_companion(run: CallbackDispatcher) -> None:
     """Kill it; the training does not notice before it comes by."""
-    assert run._publisher.companion is not None
-    pid = run._publisher.companion.pid
+    pid = companion_of(run).pid
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: is_gone(pid))
 

@@ -42,7 +42,7 @@ from tests.support.callbacks_for_tests import (
     read_lines,
 )
 from tests.support.launching import output_of
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.waiting import eventually
 
 
@@ -199,8 +199,7 @@ class TestWhatArrives:
         with running(AllEvents(output), directory=directory, overflow=overflow, capacity=5) as run:
             run.step(logs={"first": 1.0})
             assert run.flush(20)
-            companion = run._publisher.companion
-            assert companion is not None
+            companion = companion_of(run)
             os.kill(companion.pid, signal.SIGSTOP)
             for number in range(40):
                 if number == 25:
@@ -350,7 +349,7 @@ class TestWhereItCannotLive:
         with running(callback, directory=directory) as run:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            assert run._publisher.companion is None
+            assert run._run.publisher.companion is None
         assert [line["pid"] for line in callback.lines()] == [os.getpid()]
 
     @pytest.mark.parametrize("kind", [Unpicklable, UnpicklableByValue])

@@ -25,18 +25,13 @@ from tests.support.callbacks_for_tests import (
     read_lines,
 )
 from tests.support.launching import command, environment, launch, output_of
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.waiting import PROMPT, eventually, is_gone, open_descriptors
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "runs"
-
-
-def companion_of(run: CallbackDispatcher) -> int:
-    assert run._publisher.companion is not None
-    return run._publisher.companion.pid
 
 
 def steps(path: Path) -> list[int]:
@@ -111,14 +106,14 @@ class TestCompanionIsKilled:
             eventually(witness.lines)
             if pause:
                 assert run.flush(20)
-            first = companion_of(run)
+            first = companion_of(run).pid
             os.kill(first, signal.SIGKILL)
             for _ in range(2000):
                 run.step(logs={"loss": 1.0})
 
             def restarted() -> bool:
                 run.step(logs={"loss": 1.0})
-                return companion_of(run) != first
+                return companion_of(run).pid != first
 
             eventually(restarted)
             assert run.flush(20)
@@ -132,14 +127,14 @@ class TestCompanionIsKilled:
             run.step(logs={"loss": 1.0})
             eventually(witness.lines)
             run.step(logs={"loss": 1.0})
-            os.kill(companion_of(run), signal.SIGKILL)
+            os.kill(companion_of(run).pid, signal.SIGKILL)
             assert run.flush(20)
             assert set(steps(tmp_path / "output")) == {1, 2}
 
     def test_a_close_starts_it_again_too(self, directory: Path, tmp_path: Path) -> None:
         with running(LogWitness(tmp_path / "output"), directory=directory) as run:
             run.step(logs={"loss": 1.0})
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: is_gone(pid))
             run.close(20)
@@ -152,7 +147,7 @@ class TestCompanionIsKilled:
             seen: set[int] = set()
 
             def killed() -> bool:
-                pid = companion_of(run)
+                pid = companion_of(run).pid
                 if pid not in seen:
                     seen.add(pid)
                     os.kill(pid, signal.SIGKILL)
@@ -174,7 +169,7 @@ class TestClose:
         with running(LogWitness(tmp_path / "output"), directory=directory) as run:
             for _ in range(1000):
                 run.step(logs={"loss": 1.0})
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             run.close(20)
             assert steps(tmp_path / "output") == list(range(1, 1001))
             assert not Path(f"/proc/{pid}").exists()  # ended and waited for: no zombie
@@ -193,7 +188,7 @@ class TestClose:
             for _ in range(5):
                 run.step(logs={"loss": 1.0})
             eventually(hangs.lines)
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             begin = time.monotonic()
             run.close(1.0)
             assert 0.5 < time.monotonic() - begin < PROMPT
@@ -269,7 +264,7 @@ class TestClose:
         with running(hangs, directory=directory) as run:
             run.step(logs={"loss": 1.0})
             eventually(hangs.lines)
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
             timer.start()
             begin = time.monotonic()

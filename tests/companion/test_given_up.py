@@ -15,20 +15,15 @@ import pytest
 from asynccb import CallbackDispatcher
 from asynccb._cli import main
 from asynccb._journal.run_folder import is_starting
-from asynccb._publishing.companion import PAUSES, Companion
+from asynccb._publishing.companion import PAUSES
 from tests.support.callbacks_for_tests import AwayTracker, FileTracker, read_lines
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.waiting import eventually, is_gone
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "runs"
-
-
-def companion_of(run: CallbackDispatcher) -> Companion:
-    assert run._publisher.companion is not None
-    return run._publisher.companion
 
 
 def steps(path: Path) -> list[int]:

@@ -35,7 +35,7 @@ from tests.support.callbacks_for_tests import (
     read_lines,
 )
 from tests.support.launching import command, environment, launch
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.supervised import CancelsItsTask, ExitsInATask, FailsAndWrites, SlowTracker
 from tests.support.waiting import PROMPT, eventually, is_gone, open_descriptors
 
@@ -43,11 +43,6 @@ from tests.support.waiting import PROMPT, eventually, is_gone, open_descriptors
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "runs"
-
-
-def companion_of(run: CallbackDispatcher) -> int:
-    assert run._publisher.companion is not None
-    return run._publisher.companion.pid
 
 
 def children() -> set[int]:
@@ -74,7 +69,7 @@ class TestBlocked:
             for _ in range(120):  # three times what the ring holds
                 run.step(logs={"text": "x" * 200_000})
             assert run.statistics().dropped == 0
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             begin = time.monotonic()
             run.close(1.0)
             assert time.monotonic() - begin < PROMPT
@@ -91,7 +86,7 @@ class TestBlocked:
         run = CallbackDispatcher([SlowTracker(str(tmp_path / "tracked"))], directory=directory)
         for _ in range(100):
             run.step(logs={"loss": 1.0})
-        pid = companion_of(run)
+        pid = companion_of(run).pid
         run.close(0.0)
         eventually(lambda: is_gone(pid))
         (folder,) = directory.iterdir()
@@ -105,12 +100,12 @@ class TestBlocked:
     ) -> None:
         witness = LogWitness(tmp_path / "output")
         with running(kind(tmp_path / "exits"), witness, directory=directory) as run:
-            pid = companion_of(run)
+            pid = companion_of(run).pid
             for _ in range(10):
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
             eventually(lambda: run.statistics().callbacks[kind.__name__].failed == 10)
-            assert companion_of(run) == pid
+            assert companion_of(run).pid == pid
         assert steps(tmp_path / "output") == list(range(1, 11))
 
 
@@ -128,12 +123,12 @@ class TestKilled:
             eventually(lambda: failed() == 10)
             # The cursor is written within 0.2 s; what it has not passed comes, and fails, again.
             eventually(lambda: any(directory.glob("*/cursors/FailsAndWrites.cursor")))
-            first = companion_of(run)
+            first = companion_of(run).pid
             os.kill(first, signal.SIGKILL)
             for _ in range(10):
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            assert companion_of(run) != first
+            assert companion_of(run).pid != first
             eventually(lambda: failed() == len(steps(tmp_path / "output")) >= 20)
 
     def test_one_that_is_killed_during_the_close_is_started_again(
@@ -143,7 +138,7 @@ class TestKilled:
         with running(tracker, directory=directory) as run:
             for _ in range(100):
                 run.step(logs={"loss": 1.0})
-            timer = threading.Timer(0.7, os.kill, [companion_of(run), signal.SIGKILL])
+            timer = threading.Timer(0.7, os.kill, [companion_of(run).pid, signal.SIGKILL])
             timer.start()
             run.close(20)
             timer.join()
@@ -155,9 +150,9 @@ class TestKilled:
     ) -> None:
         with running(LogWitness(tmp_path / "output"), directory=directory) as run:
             run.step(logs={"loss": 1.0})
-            first = companion_of(run)
+            first = companion_of(run).pid
             os.kill(first, signal.SIGKILL)
-            eventually(lambda: run.flush(5) and companion_of(run) != first)
+            eventually(lambda: run.flush(5) and companion_of(run).pid != first)
             assert not Path(f"/proc/{first}").exists()
 
 
@@ -205,7 +200,7 @@ class TestNothingIsLeft:
             with running(LogWitness(tmp_path / str(number)), directory=directory) as run:
                 run.step(logs={"loss": 1.0})
                 if number % 4 == 0:
-                    os.kill(companion_of(run), signal.SIGKILL)
+                    os.kill(companion_of(run).pid, signal.SIGKILL)
                 run.close(0.0 if number % 3 == 0 else 10.0)
         eventually(lambda: threading.active_count() <= threads)
         eventually(lambda: children() == processes)

@@ -102,7 +102,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def trace_of(run: CallbackDispatcher) -> Path:
-    return run._publisher.directory / "decisions.jsonl"
+    return run._run.publisher.directory / "decisions.jsonl"
 
 
 def saves(run: CallbackDispatcher, steps: int) -> Iterator[int]:

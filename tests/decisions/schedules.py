@@ -18,7 +18,7 @@ from asynccb._decisions.decisions import Decisions
 from asynccb._decisions.schedule import Ticket
 from asynccb._decisions.tickets import Tickets
 from asynccb._ground.events import Event
-from asynccb._lanes.registry import Roster
+from asynccb._lanes.registry import Registry
 from asynccb._lanes.routes import Decider, Route
 from asynccb._state.control import FLAGS, NO_OPINION, Decision, TrainerControl
 from asynccb._state.trainer_state import TrainerState
@@ -89,7 +89,7 @@ def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[
     decisions = Decisions(
         lanes.tickets,
         lanes.answer_one,
-        Roster(),
+        Registry(),
         None,
         directory=directory,
         replay=None,
@@ -102,7 +102,7 @@ def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[
         route = route_of(event, plan)
         if route.deciders:
             known = len(decisions._schedule.tickets)
-            decisions.open(route, state)
+            decisions.open(route, state, control)
             lanes.open += [
                 t for t in decisions._schedule.tickets if t.outcome is None and t not in lanes.open
             ]
@@ -121,7 +121,7 @@ def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[
 
 
 def route_of(event: Event, plan: Plan) -> Route:
-    route = Roster().routes[event]
+    route = Registry().routes[event]
     assert route is not None
     return replace(route, deciders=plan.deciders.get(event, ()), applies=True)
 

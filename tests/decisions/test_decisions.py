@@ -194,7 +194,7 @@ class TestBoundaries:
 
     def test_nothing_is_asked_where_nobody_decides(self) -> None:
         with running(Everything()) as run:
-            assert not any(route and route.deciders for route in run._routes.values())
+            assert not any(route and route.deciders for route in run._emitter.routes.values())
             run.step(logs={})
             assert run.state_dict()["emission"] == 0
 

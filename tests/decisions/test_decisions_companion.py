@@ -12,7 +12,7 @@ from asynccb import decides
 from asynccb._publishing.companion import PAUSES
 from tests.decisions.deciding import SavesInCompanion, StopsInCompanion, lines_of, trace_of
 from tests.support.callbacks_for_tests import FileTracker
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.waiting import eventually
 
 
@@ -22,8 +22,7 @@ def decided(directory: Path, *killed_at: int, steps: int = 24) -> list[dict[str,
         for step in range(1, steps + 1):
             control = run.step(logs={"loss": 1.0})
             if step in killed_at:
-                assert run._publisher.companion is not None
-                os.kill(run._publisher.companion.pid, signal.SIGKILL)
+                os.kill(companion_of(run).pid, signal.SIGKILL)
             assert control.should_save is (step > 1 and step % 3 == 1)
     return lines_of(trace_of(run))
 
@@ -41,8 +40,7 @@ def test_a_companion_that_is_killed_at_any_moment_changes_no_decision(tmp_path: 
 
 def test_a_companion_that_has_died_for_the_last_time_holds_nobody_up(tmp_path: Path) -> None:
     with running(SavesInCompanion(), directory=tmp_path) as run:
-        companion = run._publisher.companion
-        assert companion is not None
+        companion = companion_of(run)
 
         def given_up() -> bool:
             if not companion.given_up and companion.descriptor is not None:

@@ -206,18 +206,19 @@ class TestErrors:
 class TestNobodyListens:
     def test_an_event_that_resets_nothing_and_has_no_listener_has_no_route(self) -> None:
         with running(Inline()) as run:
-            idle = {event for event in EVENTS if run._routes[event] is None}
+            idle = {event for event in EVENTS if run._emitter.routes[event] is None}
             assert idle == set(EVENTS) - set(RESETS) - {Event.STEP_END, Event.TRAIN_END}
             run.pop_callback(Inline)
-            assert not run._routes[Event.STEP_END].is_heard  # it is the boundary of decisions
+            boundary = run._emitter.routes[Event.STEP_END]  # of decisions
+            assert not boundary.is_heard
 
     def test_without_async_hooks_neither_thread_nor_process_nor_folder_is_made(
         self, tmp_path: Any
     ) -> None:
         with running(Inline(), directory=tmp_path / "runs") as run:
             run.step(logs={"loss": 1.0})
-            assert run._publisher.loop._thread is None
-            assert run._publisher.companion is None
+            assert run._run.publisher.thread.loop._thread is None
+            assert run._run.publisher.companion is None
         assert not (tmp_path / "runs").exists()
 
     def test_events_that_nobody_listens_to_are_not_counted(self) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from asynccb import CallbackDispatcher, MailboxFullError
 from tests.support.callbacks_for_tests import LogWitness, read_lines
-from tests.support.running import Everything, Logs, running
+from tests.support.running import Everything, Logs, companion_of, running
 from tests.support.waiting import eventually
 
 
@@ -113,8 +113,7 @@ class TestRing:
         with running(witness, directory=tmp_path / "runs", overflow=policy, **options) as run:
             run.emit("on_log", logs={})
             assert run.flush(20)
-            assert run._publisher.companion is not None
-            pid = run._publisher.companion.pid
+            pid = companion_of(run).pid
             os.kill(pid, signal.SIGSTOP)
             try:
                 yield run
@@ -163,8 +162,7 @@ class TestRing:
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         with self.stopped(tmp_path, "block") as run:
-            assert run._publisher.companion is not None
-            pid = run._publisher.companion.pid
+            pid = companion_of(run).pid
 
             def release() -> None:
                 eventually(lambda: "training waits for the companion" in caplog.text)
@@ -185,8 +183,7 @@ class TestRing:
     ) -> None:
         saves = SaveWitness(tmp_path / "saves")
         with self.stopped(tmp_path, policy) as run:
-            assert run._publisher.companion is not None
-            pid = run._publisher.companion.pid
+            pid = companion_of(run).pid
             run.add_callback(saves)
             self.overfill(run)
             done = threading.Event()

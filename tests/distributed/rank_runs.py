@@ -109,7 +109,7 @@ def one_run(rank: int, world: int, seed: int, folder: str) -> dict[str, Any]:
             if run.state.global_step % LOG_EVERY == 0:
                 control = run.log({"loss": 1.0})
             flags.append([getattr(control, flag) for flag in FLAGS])
-        meetings = run._decisions._agreement.meetings
+        meetings = run._run.decisions._agreement.meetings
     return {"flags": flags, "end": len(flags), "meetings": meetings}
 
 
@@ -160,7 +160,7 @@ def request_on_one(rank: int, world: int, folder: str) -> dict[str, Any]:
             if rank == world - 1 and run.state.global_step == 3:
                 run.request(should_training_stop=True)
             run.step()
-        return {"end": run.state.global_step, "meetings": run._decisions._agreement.meetings}
+        return {"end": run.state.global_step, "meetings": run._run.decisions._agreement.meetings}
 
 
 def stop_early(rank: int, world: int, folder: str) -> int:

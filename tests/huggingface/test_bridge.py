@@ -421,17 +421,17 @@ def test_it_outlives_a_trainer_that_is_dropped_but_keeps_no_model(tmp_path: Path
     bridge = AsyncCallbacks([FileTracker(str(tmp_path / "file"))])
     trainer = their_trainer(tmp_path, bridge, max_steps=1)
     trainer.train()
-    model, dispatcher = weakref.ref(trainer.model), weakref.ref(bridge.dispatcher)
+    model, run = weakref.ref(trainer.model), weakref.ref(bridge._run)
     del trainer, bridge
     gc.collect()
     assert model() is None
-    found = dispatcher()
+    found = run()
     assert found is not None
-    found.close(10.0)
+    found.close(10.0, "finished")
     assert status_in(tmp_path / "file") == "finished"
     del found
     gc.collect()
-    assert dispatcher() is None
+    assert run() is None
 
 
 # Bad input

@@ -27,7 +27,7 @@ from tests.support.callbacks_for_tests import (
     LogWitness,
     read_lines,
 )
-from tests.support.running import running
+from tests.support.running import companion_of, running
 from tests.support.waiting import eventually, is_gone
 
 
@@ -230,8 +230,7 @@ class TestEndThatWasNone:
         with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            companion = run._publisher.companion
-            assert companion is not None
+            companion = companion_of(run)
             pid = companion.pid
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: is_gone(pid))

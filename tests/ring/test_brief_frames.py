@@ -22,7 +22,7 @@ from asynccb._ring.slots import COUNT, Kind, Part
 from asynccb._staging.staged import Layout
 from asynccb._staging.staged_logs import pack_layout
 from tests.support.callbacks_for_tests import LogWitness, read_lines
-from tests.support.running import running
+from tests.support.running import companion_of, running
 
 SMALL = 4096
 ON_LOG = 13
@@ -187,8 +187,7 @@ def test_brief_logs_reach_the_hooks_of_a_companion_also_of_one_that_was_started_
     witness = LogWitness(tmp_path / "output")
     with running(witness, directory=tmp_path / "runs") as run:
         run.step(logs={"plain": 1.0})
-        companion = run._publisher.companion
-        assert companion is not None
+        companion = companion_of(run)
         ring = companion.ring
         form = ring.number_form(FORM)
         if not form:

@@ -12,6 +12,7 @@ import anyio
 import asynccb
 from asynccb import CallbackDispatcher, Event
 from asynccb._ground.events import EVENTS
+from asynccb._publishing.companion import Companion
 
 
 @contextmanager
@@ -22,6 +23,13 @@ def running(*callbacks: Any, **options: Any) -> Iterator[CallbackDispatcher]:
         yield dispatcher
     finally:
         dispatcher.close(timeout=5.0)
+
+
+def companion_of(run: CallbackDispatcher) -> Companion:
+    """Return the dispatcher's handle on its companion process, which must have started."""
+    end = run._run.publisher.companion
+    assert end is not None
+    return end.process
 
 
 class Inline(asynccb.TrainerCallback):

@@ -59,7 +59,7 @@ match how:
 run = CallbackDispatcher([LogWitness(output)], directory=directory)
 for _ in range(5):
     run.step(logs={"loss": 1.0})
-while how == "broken python" and not run._publisher.loop.lanes:
+while how == "broken python" and not run._run.publisher.thread.loop.lanes:
     run.step(logs={"loss": 1.0})
 for _ in range(3):
     run.step(logs={"loss": 1.0})

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import asynccb
+from tests.support.running import companion_of
 from tests.support.trackers_for_tests import HoldsFile
 
 who, directory, output = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
@@ -27,8 +28,7 @@ def log(steps: int) -> None:
 with asynccb.CallbackDispatcher([HoldsFile(output)], directory=directory) as run:
     log(10)
     assert run.flush(20)
-    companion = run._publisher.companion
-    assert companion is not None
+    companion = companion_of(run)
     pid = companion.pid if who == "companion" else os.getpid()
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
     allow(pid, 3)  # what is open stays open, and nothing new can be

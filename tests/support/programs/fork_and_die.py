@@ -7,6 +7,7 @@ import warnings
 
 import asynccb
 from tests.support.callbacks_for_tests import FileTracker
+from tests.support.running import companion_of
 
 warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is the point
 run = asynccb.CallbackDispatcher([FileTracker(sys.argv[1] + ".tracked")], directory=sys.argv[1])
@@ -17,5 +18,5 @@ if child == 0:
     sys.stdin.read()
     os._exit(0)
 print(child, flush=True)
-os.kill(run._publisher.companion.pid, signal.SIGKILL)
+os.kill(companion_of(run).pid, signal.SIGKILL)
 os.kill(os.getpid(), signal.SIGKILL)

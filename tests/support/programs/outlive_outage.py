@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import asynccb
+from tests.support.running import companion_of
 
 events, rate, directory = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
 
@@ -30,13 +31,13 @@ run.emit("on_train_begin")
 emit(0, 5000)
 while not run.statistics().callbacks["MLflowCallback"].retried:
     time.sleep(0.05)
-companion = run._publisher.companion.pid
+companion = companion_of(run).pid
 before = resident(os.getpid()), resident(companion)
 begin = time.monotonic()
 emit(5000, events)
 seconds = time.monotonic() - begin
 after = resident(os.getpid()), resident(companion)
-assert run._publisher.companion.pid == companion
+assert companion_of(run).pid == companion
 counts = run.statistics()
 journal = sum(path.stat().st_size for path in Path(directory).rglob("*.segment"))
 print(f"trainer {after[0] - before[0]} KiB, companion {after[1] - before[1]} KiB")

@@ -1,0 +1,92 @@
+"""The lanes in the companion: records into its ring, and metrics that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from asynccb._companion.messages import LaneSpec
+from asynccb._ground.types import Overflow, RunStatus
+from asynccb._lanes.counts import LaneCounts
+from asynccb._lanes.member import Member
+from asynccb._publishing.companion import Companion
+from asynccb._publishing.offers import Offers
+from asynccb._publishing.outlet import Outlet
+from asynccb._publishing.record_writer import RecordWriter
+from asynccb._staging.staging import Staging
+from asynccb._state.snapshot import ChangeTracker
+
+
+class CompanionEnd:
+    """A `LaneEnd` for the companion process, which lives already."""
+
+    def __init__(
+        self,
+        companion: Companion,
+        staging: Staging,
+        offers: Offers,
+        overflow: Overflow,
+        capacity: int,
+    ) -> None:
+        """Write to the companion's ring; `overflow` and `capacity` are those of its `Outlet`."""
+        changes = ChangeTracker()
+        self.process = companion
+        self.outlet = Outlet(companion, staging, overflow, capacity, changes.forget)
+        self.records = RecordWriter(self.outlet, staging, changes)
+        self._offers = offers
+
+    @property
+    def pid(self) -> int:
+        """Process id of the companion, which changes when the companion is started again."""
+        return self.process.pid
+
+    def add_lane(self, member: Member, spec: LaneSpec) -> None:
+        """Serve a callback from the next record on."""
+        if getattr(member.callback, "needs_history", True):
+            self.records.send_history()
+        self.process.add_lane(spec)
+        if getattr(member.callback, "offers", False):
+            self._offers.expect(member.name)
+
+    def poll(self) -> None:
+        """Take in what the companion has said, and write the metrics that it offers."""
+        self.process.poll()
+        self._offers.write(self.records)
+
+    def end_lane(self, member: Member) -> None:
+        """Tell the companion that a callback receives no more events."""
+        self.records.leave(member.name)
+
+    def counts_of(self, member: Member) -> LaneCounts:
+        """Return what the companion last reported, up to half a second ago."""
+        return self.process.counts.get(member.name, LaneCounts())
+
+    def pending(self) -> dict[str, int]:
+        """Return the records that are not known to be delivered, by callback."""
+        return self.process.pending()
+
+    def flush(self, deadline: float) -> bool:
+        """Wait until the companion has delivered all records; return False at the deadline."""
+        self.outlet.settle()
+        self.poll()
+        return self.process.flush(deadline)
+
+    def begin_close(self, status: RunStatus, deadline: float) -> None:
+        """Have no wait for the companion go beyond the deadline."""
+        self.process.deadline = deadline
+
+    def close(
+        self, status: RunStatus, deadline: float, on_wait: Callable[[], None]
+    ) -> dict[str, int]:
+        """Write the run's end and wait for the companion; return the records left, by callback."""
+        self.outlet.settle()
+        self._offers.settle(self.process, self.records, deadline)
+        self.records.end(status)
+        return self.process.close(deadline, on_wait)
+
+    def release(self) -> None:
+        """Let go of the companion, which journals what is left and ends by itself."""
+        self.process.release()
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited from the parent."""
+        self.process.abandon()
