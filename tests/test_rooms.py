@@ -303,3 +303,33 @@ def test_names_say_what_things_are(module: str) -> None:
         elif isinstance(node, ast.arg):
             defined.add(node.arg)
     assert not {name for name in defined if any(word in name.lower() for word in vague)}
+
+
+MAP = (ROOT / "README.md").read_text()
+
+
+def test_each_file_that_the_map_names_is_there() -> None:
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", MAP))
+    assert len(named) > 25
+    assert [
+        name for name in named if not (ROOT / name).is_file() and not name.startswith("tests/")
+    ] == []
+    assert [
+        name for name in named if name.startswith("tests/") and not (ROOT.parent / name).is_file()
+    ] == []
+
+
+def test_the_map_names_each_room_once_from_the_top_down() -> None:
+    named = re.findall(r"^\| `(\w+)/` \|", MAP, re.MULTILINE)
+    assert sorted(named) == ROOMS
+    below = arrows()
+    for place, room in enumerate(named):
+        assert not below[room] & set(named[:place]), room
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_each_file_that_a_docstring_or_comment_names_is_there(module: str) -> None:
+    path = SOURCES[module]
+    for name in re.findall(r"`([\w/]+\.py)`", path.read_text()):
+        places = (path.parent / name, ROOT / name, ROOT.parent / name)
+        assert any(place.is_file() for place in places), f"{module} names {name}"
