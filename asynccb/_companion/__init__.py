@@ -1,10 +1,11 @@
 """
-The companion: the process on whose event loop the trackers run, away from the training's lock.
+The companion process: its event loop runs the trackers, outside the training process's GIL.
 
-`_parent` starts and watches it, `_messages` is what the two say to each other over a socket, and
-the rest runs inside: `_service` drains the ring into the journal, `_journal_lane` reads it for one
-callback. Promises: it imports neither torch nor transformers nor the user's main module; it
-outlives the training process and delivers what that left; it never delays it.
+`_publishing/companion.py` starts and watches it from the training process. `messages.py` defines
+the messages of their socket. The other modules run in the companion: `service.py` drains the ring
+into the journal, `journal_lane.py` reads the journal for one callback. Promises: the companion
+imports neither torch nor transformers nor the user's main module. It outlives the training process
+and delivers the remaining records. It never delays the training.
 
 May import: _ground, _ring, _staging, _state, callbacks, _journal, _lanes.
 """

@@ -1,4 +1,8 @@
-"""The companion's entry: `python -m asynccb._companion RING SOCKET LOCK`, inherited descriptors."""
+"""
+The companion's entry point: `python -m asynccb._companion RING SOCKET LOCK`.
+
+The three arguments are inherited file descriptors.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from asynccb._ring.ring import RingReader
 
 
 class _Forward(logging.Handler):
-    """Pass what is logged here on to the training process, beside the companion's own log file."""
+    """Forwards log records to the training process; the companion's log file has them as well."""
 
     def __init__(self, service: Service) -> None:
         super().__init__()
@@ -35,7 +39,7 @@ def _set_up_logging(service: Service) -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(_Forward(service))
-    written = logging.StreamHandler(sys.stderr)  # the parent has put the log file there
+    written = logging.StreamHandler(sys.stderr)  # the parent redirected it to the log file
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(written)
 
@@ -46,7 +50,7 @@ async def _main(ring: int, channel: int) -> None:
         conversation = Conversation(stream)
         hello = await conversation.receive()
         if not isinstance(hello, Hello):
-            raise SystemExit(f"expected a greeting, not {type(hello).__name__}")
+            raise SystemExit(f"expected a Hello message first, not {type(hello).__name__}")
         sys.path.extend(path for path in hello.paths if path not in sys.path)
         reader = RingReader(ring)
         service = Service(reader, conversation, hello)
@@ -57,25 +61,25 @@ async def _main(ring: int, channel: int) -> None:
 
 def main() -> None:
     """Serve until the training process has ended and everything is delivered."""
-    # A terminal's Ctrl-C and hang-up are for the training process, which tells us what to do.
+    # A terminal's Ctrl-C and hang-up are for the training process. It tells us when to exit.
     for name in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-    # Retries are counted and logged by the lanes; stamina's own reports would double them.
+    # The lanes count and log retries; stamina's own reports would duplicate them.
     stamina.instrumentation.set_on_retry_hooks(())
     ring, channel, held = map(int, sys.argv[1:])
-    for descriptor in (ring, channel, held):  # not for what a hook may start
+    for descriptor in (ring, channel, held):  # processes started by hooks must not inherit them
         os.set_inheritable(descriptor, False)
     lock = FileLock(held)
     code = 1
     try:
         anyio.run(_main, ring, channel)
         code = 0
-    except Exception:  # the last thing that is ever said
-        logging.getLogger("asynccb").exception("the companion fails")
+    except Exception:  # nothing runs after this that could report it
+        logging.getLogger("asynccb").exception("the companion failed")
     finally:
         logging.shutdown()
         lock.let_go()
-        os._exit(code)  # a thread that a hook has left behind is not waited for
+        os._exit(code)  # do not wait for threads that hooks left behind
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The companion's end of the socket: whole messages, received and sent."""
+"""The companion's end of the socket: receives and sends whole messages."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from asynccb._lanes.bell import Bell
 
 
 class Conversation:
-    """Receive and send whole messages."""
+    """The companion's end of the conversation with the training process."""
 
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self._stream = stream
         self._buffered = BufferedByteReceiveStream(stream)
 
     async def receive(self) -> ToCompanion:
-        """Return the next message; raises what `GONE` lists where the other side is gone."""
+        """Return the next message; raise one of `GONE` if the other side is gone."""
         length = int.from_bytes(await self._buffered.receive_exactly(4), "little")
         return to_companion(await self._buffered.receive_exactly(length))
 
     async def send(self, messages: list[FromCompanion]) -> None:
-        """Send messages; raises what `GONE` lists where the other side is gone."""
+        """Send messages; raise one of `GONE` if the other side is gone."""
         await self._stream.send(b"".join(pack(message) for message in messages))
 
 
@@ -39,16 +39,16 @@ GONE: Final = (
 )
 
 _LOOK: Final = 0.005
-"""Seconds between two looks whether all is said."""
+"""Seconds between two checks of whether the queued messages are sent."""
 _SPEECH: Final = 1.0
-"""Seconds for which that is waited for."""
+"""Most seconds to wait for the queued messages to be sent."""
 
 
 class Outgoing:
-    """Queue messages; made on the loop that sends them."""
+    """A queue of messages to the training process; create it on the loop that sends them."""
 
     def __init__(self, conversation: Conversation) -> None:
-        """Take where they go."""
+        """Take the conversation to send the messages through."""
         self._conversation = conversation
         self._loop = asyncio.get_running_loop()
         self._messages: list[FromCompanion] = []
@@ -56,12 +56,12 @@ class Outgoing:
         self._queued = self._sent = 0
         self._sent_bell = Bell()
         self.moot = False
-        """Whether nobody listens any more."""
+        """Whether the training process no longer listens."""
 
     def say(self, message: FromCompanion) -> None:
-        """Queue a message, on any thread."""
+        """Queue a message; may be called on any thread."""
         if not self.moot:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all
+            with contextlib.suppress(RuntimeError):  # the loop has ended: the process is exiting
                 self._loop.call_soon_threadsafe(self._queue, message)
 
     def _queue(self, message: FromCompanion) -> None:
@@ -70,7 +70,7 @@ class Outgoing:
         self._bell.ring()
 
     async def spoken(self) -> bool:
-        """Tell, on any loop, whether all that was said before is in the socket, now or soon."""
+        """Wait up to `_SPEECH` seconds until the queue is sent; return whether it is. Any loop."""
         sending = asyncio.run_coroutine_threadsafe(self._send_queued(), self._loop)
         with anyio.move_on_after(_SPEECH):
             await asyncio.wrap_future(sending)
@@ -83,7 +83,7 @@ class Outgoing:
             await self._sent_bell.wait(_LOOK)
 
     async def speak(self) -> None:
-        """Send what is queued until cancelled, or until nobody listens."""
+        """Send queued messages until cancelled, or until the other side is gone."""
         with contextlib.suppress(*GONE):
             while True:
                 if not self._messages:
@@ -91,7 +91,7 @@ class Outgoing:
                 await self._send()
 
     async def speak_last(self) -> None:
-        """Send what is left, where `speak` has ended."""
+        """Send the remaining messages, after `speak` has ended."""
         with contextlib.suppress(*GONE):
             await self._send()
 

@@ -1,9 +1,10 @@
 """
-From the ring to the journal, also where the disk refuses.
+Moves records from the ring to the journal, even while the disk refuses writes.
 
-Promises: the ring's room is given back only after the journal has its records, or while the disk
-refuses and the ring gets full: then they are held in memory, where the lanes read on, so that
-trackers are served and the training goes on. What does not fit there is dropped, counted and said.
+Promises: the ring's room is released only after its records are in the journal. There is one
+exception: if the disk refuses writes and the ring fills up, the records stay in memory. The lanes
+read them there, so trackers are served and the training continues. Records that do not fit in
+memory are dropped, counted and logged.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from asynccb._ring.ring import RingReader
 logger = logging.getLogger("asynccb")
 
 _AGAIN: Final = 0.5
-"""Seconds between two attempts while the disk refuses."""
+"""Seconds between two attempts while the disk refuses writes."""
 _CROWDED: Final = 0.5
-"""Fullness of the ring from which on its records are in memory only, while the disk refuses."""
+"""Fullness of the ring above which its records move to memory, while the disk refuses writes."""
 
 
 def _nothing_passed() -> int:
@@ -32,7 +33,7 @@ def _nothing_passed() -> int:
 
 
 class Intake:
-    """Move records from the ring to the journal; for one task."""
+    """The path from the ring to the journal; for use by one task."""
 
     def __init__(
         self,
@@ -44,9 +45,9 @@ class Intake:
         passed: Callable[[], int] = _nothing_passed,
     ) -> None:
         """
-        Take what it connects, and where records are held that the disk refuses.
+        Take the ring, the journal, and the `tail` that holds records while the disk refuses them.
 
-        `passed` returns the id below which no lane needs a record any more.
+        `passed` returns an id: no lane needs records below it.
         """
         self._ring = ring
         self._arrivals = arrivals
@@ -59,22 +60,22 @@ class Intake:
 
     @property
     def taken(self) -> int:
-        """Number of records that lanes can read or that were dropped; safe on any thread."""
+        """Number of records that lanes can read, plus dropped ones; safe on any thread."""
         return max(self.tail.end, self._journal.next)
 
     @property
     def is_empty(self) -> bool:
-        """Whether the journal has everything that was taken."""
+        """Whether every record taken from the ring is in the journal."""
         return self.tail.held is None
 
     async def take(self) -> bool:
-        """Move what there is; tell whether there is more for the lanes, or on the disk."""
+        """Move all available records; return whether lanes or the disk received any."""
         frames, first, last = self._ring.read(self._arrivals)
         if frames:
             written = False
             try:
                 written = self.is_empty and await self._append(frames, first, last)
-            finally:  # also at the deadline: what was read is not read again
+            finally:  # also on cancellation at the deadline: the ring returns each record once
                 if not written:
                     self.tail.hold(self._journal.next, frames, first, last + 1)
             if written:
@@ -88,12 +89,12 @@ class Intake:
         return written or bool(frames)
 
     def hold(self, payload: bytes) -> None:
-        """Add a record of our own behind all others; it goes to the disk with them."""
+        """Append a record of the companion's own, written to the disk after all others."""
         number = self.taken
         self.tail.hold(self._journal.next, frame(payload, number), number, number + 1)
 
     async def _write_held(self) -> bool:
-        """Have the disk take what is held, if it is time to try; tell whether it took any."""
+        """Retry writing the held records if a retry is due; return whether any were written."""
         written = False
         while time.monotonic() >= self._refused_until and self.tail.chunks:
             chunk = self.tail.chunks[0]
@@ -119,8 +120,8 @@ class Intake:
         if not self._said:
             self._said = True
             logger.error(
-                "the journal cannot be written (%s); it is tried again. Until then trackers are "
-                "served from memory, which a crash would lose; of what does not fit there the "
+                "the journal cannot be written (%s); retrying. Until then trackers are served "
+                "from memory, which a crash would lose. If the memory limit is reached, the "
                 "oldest events are dropped",
                 error,
             )
@@ -134,7 +135,7 @@ class Intake:
             self._dropped = 0
 
     def _make_room(self) -> None:
-        """Free the ring before the training has to wait for room in it, and bound the memory."""
+        """Release the ring before the training has to wait for room, and limit the memory."""
         if self._ring.fullness > _CROWDED:
             self._ring.release()
         self._dropped += self.tail.make_room(self._passed())

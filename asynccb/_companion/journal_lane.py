@@ -1,9 +1,9 @@
 """
-A lane in the companion: the journal's reader for one callback.
+A lane in the companion: reads the journal for one callback.
 
-Promises: a record reaches the callback in order, and again only where the companion died before the
-cursor had passed it; the cursor passes a record when the server has acknowledged it, and on the
-disk, where a decision is waited for, when that has been sent.
+Promises: records reach the callback in order. A record is repeated only if the companion died
+before the cursor passed it. The cursor passes a record when the server has acknowledged it. If the
+training waits for a decision, the cursor is written to disk only after the answer has been sent.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TO
 logger = logging.getLogger("asynccb")
 
 GROUP: Final = 2000
-"""Most records that are delivered together."""
+"""Most records delivered together."""
 _ABOUT_RUN: Final = (RUN, END, LEAVE)
 _LOOK: Final = 0.1
-"""Seconds between two looks, while gathering, whether there is enough already."""
+"""Seconds between two checks for enough records while gathering, and for finished uploads."""
 _AGAIN: Final = 0.5
-"""Seconds between two attempts to read where the disk refuses."""
+"""Seconds between two attempts to read the journal after the disk refused."""
 _COMMIT: Final = 0.2
-"""Least seconds between two writes of the cursor, for callbacks that acknowledge at once."""
+"""Least seconds between two writes of the cursor, for callbacks that acknowledge immediately."""
 
 
 @dataclass(eq=False)
 class JournalLane(Lane):
-    """Serve one callback from the journal in `directory`."""
+    """The lane that serves one callback from the journal in `directory`."""
 
     directory: Path = field(kw_only=True)
     journaled: Callable[[], int] = field(kw_only=True)
-    """Returns the number of records in the journal, its end in memory included."""
+    """Returns the number of records in the journal, including its end in memory."""
     tail: Tail | None = field(default=None, kw_only=True)
-    """Holds the end of the journal where the disk does not take it."""
+    """The end of the journal in memory, while the disk refuses it."""
     upload_limit: int = field(default=LIMIT, kw_only=True)
-    """Bytes of files that may wait to be uploaded."""
+    """Most bytes of files waiting to be uploaded."""
     grown: Bell = field(kw_only=True)
     """Rings when the journal has grown."""
     first: int = 0
-    """Id of the first record to be seen, for a callback that was added later."""
+    """Id of the first record for this callback; above 0 if the callback was added later."""
     spoken: Callable[[], Awaitable[bool]] | None = field(default=None, kw_only=True)
-    """Waits a while, and tells whether no death of this process can take the answers back."""
+    """Waits a while; returns whether the answers would survive the death of this process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,10 +78,10 @@ class JournalLane(Lane):
             self.tracker.rejected = self.counts.rejected = self.cursor.rejected
         self._urgent = Bell()
         self.hurried = 0
-        """Records below this id are delivered without gathering."""
+        """Id below which records are delivered without gathering."""
         self.done = False
         self._committed = self._delivered = 0.0
-        self._answered = False  # since the cursor was written
+        self._answered = False  # since the cursor was last written
         self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = getattr(self.callback, "needs_history", True)
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
@@ -97,7 +97,7 @@ class JournalLane(Lane):
 
     @property
     def position(self) -> int:
-        """Id of the first record that is not acknowledged."""
+        """Id of the first unacknowledged record."""
         return self.cursor.position
 
     @property
@@ -110,7 +110,7 @@ class JournalLane(Lane):
 
     @property
     def passed(self) -> int:
-        """Id of the first record that this lane has still to read, unless it is made again."""
+        """Id of the first record that this lane has yet to read, if the lane is not recreated."""
         looked = self.position if self._uploads is None else self._uploads.position
         return min(self.position, looked)
 
@@ -121,7 +121,7 @@ class JournalLane(Lane):
         self._urgent.ring()
 
     async def run(self, earlier: Earlier) -> None:
-        """Deliver until the run's end; keep the callback's errors in."""
+        """Deliver until the run's end; no error of the callback leaves the lane."""
         self._resumption.earlier = earlier
         self.done = not await self._survive(self._serve) or self.done
 
@@ -139,7 +139,7 @@ class JournalLane(Lane):
                 await self.close()
 
     async def wait_for_sync(self) -> None:
-        """Deliver nothing, but keep the files that a sync is to upload; ends by cancellation."""
+        """Only keep the files for a later sync to upload; runs until cancelled."""
         self.done = True
         if self._uploads is not None:
             self._uploads.begin(self.cursor, None)
@@ -168,7 +168,7 @@ class JournalLane(Lane):
                 await self._commit(force=True)
 
     async def _gather(self) -> None:
-        """Wait for more records, for a tracker, unless many are there or someone is in a hurry."""
+        """For a tracker, wait for more records, up to a full group; `hurry` ends the wait."""
         if self.tracker is None or self.deciding:
             return
         until = self._delivered + self.tracker.interval
@@ -180,7 +180,7 @@ class JournalLane(Lane):
             await self._urgent.wait(min(left, _LOOK))
 
     async def _read(self, reader: JournalReader, end: int) -> list[tuple[int, bytes]]:
-        """Read a group, again and again where the disk refuses, and count what is missing."""
+        """Read a group of records, retrying while the disk refuses; count missing records."""
         lost = reader.lost
         while True:
             try:
@@ -195,7 +195,7 @@ class JournalLane(Lane):
     async def _deliver_group(
         self, replica: Replica, records: list[tuple[int, bytes]], end: int
     ) -> None:
-        """Deliver records, and move the cursor to `end`."""
+        """Deliver records, then move the cursor to `end`."""
         letters: list[Letter] = []
         for number, payload in records:
             record = decode(payload)
@@ -229,7 +229,7 @@ class JournalLane(Lane):
         return record.kind < len(EVENTS) and EVENTS[record.kind] in called
 
     def _advance(self, position: int, replica: Replica) -> None:
-        """Move the cursor; what it says of the tracker is of the same moment as its position."""
+        """Move the cursor, and save the tracker's state at the same position in it."""
         self.cursor.position = position
         self.cursor.values = replica.saved_values()
         self.cursor.delivered = self.counts.delivered
@@ -239,13 +239,13 @@ class JournalLane(Lane):
             self.cursor.attributes = self.callback.state()["attributes"]
 
     async def _call_all(self, letters: list[Letter]) -> None:
-        """Call the hooks, `concurrency` at a time, and empty the list."""
+        """Call the hooks, `concurrency` at a time, then empty the list."""
         if any(letter.ticket and letter.event in self.deciding for letter in letters):
             self._answered = True
         if self.options.concurrency == 1:
             for letter in letters:
                 await self.call(letter)
-                if self.tracker is None:  # a tracker's hooks only gather
+                if self.tracker is None:  # a tracker's hooks do no input or output
                     await cancel_shielded_checkpoint()
         else:
             waiting = iter(letters)
@@ -288,7 +288,7 @@ class JournalLane(Lane):
             self.tracker.describe(description)
 
     async def _restore(self) -> Replica:
-        """Bring the replica, and the tracker, to where the cursor is."""
+        """Return a replica of the state at the cursor; restore the tracker from the cursor."""
         cursor = self.cursor
         replica = Replica(cursor.values, keep_history=self._keep_history)
         if cursor.attributes and hasattr(self.callback, "restore"):
@@ -304,7 +304,7 @@ class JournalLane(Lane):
         return replica
 
     async def _commit(self, *, force: bool) -> None:
-        """Write the cursor down, if it is due and has moved."""
+        """Write the cursor to disk if a write is due and the cursor has moved."""
         now = time.monotonic()
         if not force and (now - self._committed < _COMMIT or self._saved == self.position):
             return
@@ -326,13 +326,13 @@ class JournalLane(Lane):
     def _say_refused(self, what: str, error: OSError) -> None:
         if what not in self._refused:
             self._refused.add(what)
-            logger.warning("%s: %s (%s); it goes on and tries again", self.name, what, error)
+            logger.warning("%s: %s (%s); continuing and retrying", self.name, what, error)
 
     def _count_lost(self, records: int) -> None:
-        """Count records that were dropped or damaged before this lane could read them."""
+        """Count records dropped or damaged before this lane could read them."""
         if records and not self.cursor.lost:
             logger.warning(
-                "%s misses records that the journal has no more, %d of them so far (said once; "
+                "%s missed records that are no longer in the journal, %d so far (said once; "
                 "statistics() counts them as dropped)",
                 self.name,
                 records,

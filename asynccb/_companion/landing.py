@@ -1,8 +1,8 @@
 """
-Putting values from the device into the records that wait for them.
+Puts values from the device into the records that wait for them.
 
-Promises: a record goes to the journal with its numbers, in its place; where the training process
-died with values still on the device, the record goes without them and they are counted.
+Promises: a record enters the journal in order and with its numbers. If the training process died
+with values still on the device, the record enters without them, and the lost values are counted.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _LOG: Final = EVENTS.index(Event.LOG)
 
 
 class _EarlyError(Exception):
-    """A value has not landed."""
+    """Raised if a value has not landed yet."""
 
 
 class _Lost:
-    """Stand for a value that will never land."""
+    """A placeholder for a value that will never land."""
 
 
 class _NoSlots(Slots):
-    """Stand for slots that were used again for later values."""
+    """A stand-in for slots that were reused for later values: nothing ever lands in it."""
 
     def __init__(self) -> None: ...
 
@@ -42,10 +42,10 @@ class _NoSlots(Slots):
 
 
 class Arrivals:
-    """Resolve payloads against the slots; `RingReader.read` calls this."""
+    """Resolves payloads against the slots; `RingReader.read` calls it."""
 
     def __init__(self, slots: Slots, forms: FormTable) -> None:
-        """Take the slots that devices write to, and the forms of brief records."""
+        """Take the slots that devices write to, and the table of the brief records' forms."""
         self._slots = slots
         self._forms = forms
         self._logs = LogUnpacker(slots)
@@ -53,19 +53,19 @@ class Arrivals:
         self._encode = msgspec.msgpack.Encoder().encode
         self._end = 0
         self.over = False
-        """Whether nothing lands any more: the training process has died."""
+        """Whether no more values will land, because the training process has died."""
         self.lost = 0
-        """Values that never landed, or were overwritten."""
+        """Number of values that never landed or were overwritten."""
 
     def forget(self) -> None:
-        """Leave out all values of a device: their slots hold others by now."""
+        """Treat all device values as lost: their slots were reused for other values."""
         self._slots = _NoSlots()
         self._logs = LogUnpacker(self._slots)
         self.over = True
 
     def __call__(self, payload: bytes, form: int) -> tuple[bytes, int] | None:
         """
-        Return the record with its numbers, and the position after them; None if it is early.
+        Return the record with its numbers, and the position after them; None if one is missing.
 
         `form` is the number of a brief payload's form, or 0.
         """
@@ -76,7 +76,7 @@ class Arrivals:
         return self._encode([self._without_lost(part) for part in record]), self._end
 
     def _unfold(self, payload: bytes, form: int) -> list[Any]:
-        """Return the record that a brief payload stands for."""
+        """Return the full record for a brief payload."""
         time, step, flags, position, epoch = BRIEF.unpack_from(payload)
         others = self._decode(payload[BRIEF.size :]) if len(payload) > BRIEF.size else {}
         layout = self._forms.find(form)
@@ -90,7 +90,7 @@ class Arrivals:
             self._end = max(self._end, end)
             return logs
         if code != EXTENSION:
-            raise msgspec.DecodeError(f"a record has an unknown extension {code}")
+            raise msgspec.DecodeError(f"a record has the unknown MessagePack extension type {code}")
         return self._look_up(*parse_reference(body))
 
     def _look_up(self, position: int, kind: int, length: int) -> Any:

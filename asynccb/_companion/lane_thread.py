@@ -1,8 +1,9 @@
 """
-The companion's lanes, on an event loop in a thread of their own.
+The companion's lanes, on an event loop in their own thread.
 
-Promises: whatever a hook does (hang, block, exit) the service's loop goes on, so that the ring is
-drained, the training answered and the deadline kept; a hook that blocks is named while it does.
+Promises: the service's loop keeps running whatever a hook does (hang, block, exit). The ring is
+drained, the training is answered and the deadline is kept. A blocking hook is named in the log
+while it blocks.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ logger = logging.getLogger("asynccb")
 
 class LaneLoop:
     """
-    Bring callbacks to life and serve them from the journal.
+    The lanes' thread: it unpickles callbacks and serves them from the journal.
 
-    The methods are for the service's thread; what is given to it is called on this one's.
+    Call its methods on the service's thread. It calls the functions given to it on its own thread.
     """
 
     def __init__(
@@ -62,11 +63,11 @@ class LaneLoop:
         settings: JournalSettings,
     ) -> None:
         """
-        Take the run's folder, what tells how many records its journal has, and its end in memory.
+        Take the run's folder, and its journal: a count of the records, and the end in memory.
 
-        `on_failed` takes a callback that cannot live here; `spoken` is awaited before a lane
-        writes down that it has done with a record that it had to answer. Where the settings say
-        `offline`, trackers of servers get none: they wait for `asynccb sync`.
+        `on_failed` receives callbacks that could not be created here. A lane awaits `spoken` before
+        it saves its cursor past a record that needed an answer. If `settings.offline` is set,
+        trackers with a server deliver nothing: they wait for `asynccb sync`.
         """
         self.lanes: dict[str, JournalLane] = {}
         self._folder = folder
@@ -93,12 +94,12 @@ class LaneLoop:
 
     @property
     def done(self) -> bool:
-        """Whether every lane has come to its end."""
+        """Whether every lane has ended."""
         return not self._to_come and all(lane.done for lane in list(self.lanes.values()))
 
     @property
     def passed(self) -> int:
-        """Id of the first record that a lane has still to read."""
+        """Id of the first record that some lane has yet to read."""
         if self._to_come:
             return 0
         return min((lane.passed for lane in list(self.lanes.values())), default=0)
@@ -109,12 +110,12 @@ class LaneLoop:
         self._thread.start()
 
     def add(self, spec: LaneSpec) -> None:
-        """Serve one more callback; what goes wrong with that is said."""
+        """Serve one more callback; `on_failed` is called if it cannot be created."""
         self._to_come.append(spec)
         self.ring()
 
     def ring(self) -> None:
-        """Say that the journal has grown."""
+        """Wake the lanes, because the journal has grown."""
         self._call(self._grown.ring)
 
     def hurry(self, end: int) -> None:
@@ -122,7 +123,7 @@ class LaneLoop:
         self._call(self._hurry, end)
 
     def has_delivered(self, end: int, names: tuple[str, ...] = ()) -> bool:
-        """Tell whether every lane, or those named, is done with the records below `end`."""
+        """Return whether all lanes, or the named lanes, are done with the records below `end`."""
         return not self._to_come and all(
             lane.position >= end or lane.counts.disabled or lane.done
             for lane in list(self.lanes.values())
@@ -130,11 +131,11 @@ class LaneLoop:
         )
 
     def cancel(self) -> None:
-        """End every lane where it is; a hook that blocks does not hear of it."""
+        """Cancel every lane; a hook that blocks does not notice."""
         self._call(self._scope.cancel)
 
     async def wait(self, timeout: float) -> None:
-        """Wait until the thread has ended, or the time is over."""
+        """Wait until the thread has ended, for at most `timeout` seconds."""
         with anyio.move_on_after(timeout):
             while self.alive:
                 await anyio.sleep(0.005)
@@ -144,7 +145,7 @@ class LaneLoop:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _abandon(self) -> None:
-        """In a child that a hook has forked: end when the hook returns or awaits."""
+        """In a child process that a hook forked: exit when the hook returns or awaits."""
         leave_forked_hook(self._thread, self._loop)
 
     # -- on the thread -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the training process and its companion say to each other: MessagePack behind a length."""
+"""The messages between the training process and its companion: a length, then MessagePack."""
 
 from __future__ import annotations
 
@@ -15,82 +15,82 @@ _LENGTH: Final = Struct("<I")
 
 
 class LaneSpec(msgspec.Struct, frozen=True):
-    """Describe a callback to the companion."""
+    """A callback for the companion to serve."""
 
     name: str
     pickled: bytes
-    """The callback itself; passed through the socket, never written down."""
+    """The callback itself; sent through the socket, never written to disk."""
     path: str
     """`module:qualified name` of its class."""
     state: dict[str, Any] | None = None
-    """What its `state()` returned, for `asynccb sync`; None for a callback that exports none."""
+    """The result of its `state()`, for `asynccb sync`; None if the callback exports no state."""
     first: int = 0
-    """Id of the first record that it is to see."""
+    """Id of the first record for this callback."""
 
 
 class Hello(msgspec.Struct, tag=True, frozen=True):
-    """Open the conversation."""
+    """The first message, from the training process."""
 
     directory: str
     key: str
     paths: list[str]
-    """`sys.path` of the training process, so that its callbacks can be imported."""
+    """The training process's `sys.path`, from which the companion imports its callbacks."""
     training_pid: int
     orphan_timeout: float
-    """Seconds for which an orphaned companion goes on trying to deliver."""
+    """Seconds for which an orphaned companion keeps trying to deliver."""
     settings: JournalSettings
     overwritten: bool = False
-    """Whether slots of values in the ring were used again, when there was no companion."""
+    """Whether value slots of the ring were reused while no companion was running."""
 
 
 class AddLane(msgspec.Struct, tag=True, frozen=True):
-    """Have the companion serve one more callback."""
+    """A request to serve one more callback."""
 
     lane: LaneSpec
 
 
 class FlushUpTo(msgspec.Struct, tag=True, frozen=True):
-    """Ask for `Flushed` when every lane, or those named, has delivered all records below `end`."""
+    """A request for `Flushed` once all lanes, or the named ones, have delivered up to `end`."""
 
     end: int
     lanes: tuple[str, ...] = ()
 
 
 class CloseBy(msgspec.Struct, tag=True, frozen=True):
-    """Have the companion deliver everything and exit, or exit at the deadline."""
+    """A request to deliver everything and exit, at the deadline at the latest."""
 
     timeout: float
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """Say that the companion has mapped the ring and drains it."""
+    """A report that the companion has mapped the ring and drains it."""
 
     pid: int
 
 
 class LaneFailed(msgspec.Struct, tag=True, frozen=True):
-    """Say that a callback could not be brought to life in the companion."""
+    """A report that a callback could not be created in the companion."""
 
     name: str
     reason: str
 
 
 class Notice(msgspec.Struct, tag=True, frozen=True):
-    """Pass a log record on to the training process."""
+    """A log record, forwarded to the training process."""
 
     level: int
     text: str
 
 
 class Fault(msgspec.Struct, tag=True, frozen=True):
-    """Pass an error on that is to be raised on the training thread."""
+    """An error to raise on the training thread."""
 
     name: str
     text: str
 
 
 class Answer(msgspec.Struct, tag=True, frozen=True):
-    """Pass on what a hook decided; None where it was not called."""
+    """A hook's decision; None if the hook was not called."""
 
     name: str
     ticket: int
@@ -98,27 +98,27 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
 
 
 class Request(msgspec.Struct, tag=True, frozen=True):
-    """Pass on what a callback requests."""
+    """A callback's request to the training."""
 
     name: str
     wishes: Decision
 
 
 class Offer(msgspec.Struct, tag=True, frozen=True):
-    """Pass on metrics that a callback adds to the run."""
+    """Metrics that a callback adds to the run."""
 
     name: str
     metrics: dict[str, float]
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
-    """Say that a lane has ended and answers no more."""
+    """A report that a lane has ended and sends no more answers."""
 
     name: str
 
 
 class Counts(msgspec.Struct, tag=True, frozen=True):
-    """Report the counts of every lane."""
+    """The counts of every lane."""
 
     lanes: dict[str, LaneCounts]
     journaled: int
@@ -126,14 +126,14 @@ class Counts(msgspec.Struct, tag=True, frozen=True):
 
 
 class Flushed(msgspec.Struct, tag=True, frozen=True):
-    """Answer `FlushUpTo`."""
+    """The answer to `FlushUpTo`."""
 
     end: int
     lanes: tuple[str, ...] = ()
 
 
 class Closed(msgspec.Struct, tag=True, frozen=True):
-    """Say goodbye; `pending` counts the undelivered records by lane, where there are any."""
+    """The last message; `pending` counts undelivered records, for lanes that have any."""
 
     pending: dict[str, int]
 
@@ -159,31 +159,31 @@ _from_companion: Final = msgspec.msgpack.Decoder[FromCompanion](FromCompanion)
 
 
 def to_companion(body: bytes) -> ToCompanion:
-    """Return the message that the training process put into a body."""
+    """Decode a message body from the training process."""
     message: ToCompanion = _to_companion.decode(body)
     return message
 
 
 def from_companion(body: bytes) -> FromCompanion:
-    """Return the message that the companion put into a body."""
+    """Decode a message body from the companion."""
     message: FromCompanion = _from_companion.decode(body)
     return message
 
 
 def pack(message: ToCompanion | FromCompanion) -> bytes:
-    """Return a message as it goes through the socket."""
+    """Encode a message for the socket."""
     body = _encoder.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 class Unpacker:
-    """Cut a stream of bytes into message bodies."""
+    """A splitter of a byte stream into message bodies."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes as they came and return the bodies that are complete."""
+        """Accept the next received bytes and return the bodies that are now complete."""
         self._buffer += data
         bodies: list[bytes] = []
         while len(self._buffer) >= _LENGTH.size:

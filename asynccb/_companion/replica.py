@@ -1,8 +1,8 @@
 """
-A lane's own copy of the run's state, fed by the differences in the records.
+A lane's own copy of the run's state, updated from the changes in the records.
 
-Promises: after a record it equals the training process's state at that emission; a snapshot made of
-it never changes.
+Promises: after a record the copy equals the training process's state when the event was emitted. A
+snapshot of the copy never changes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from asynccb._state.snapshot import HistoryView, StateSnapshot
 from asynccb._state.trainer_state import TrainerState
 
 _GROUP: Final = 2000
-"""Records that are read together."""
+"""Most records read together."""
 _NO_EVENTS: Final = (RUN, END, LEAVE, TOLD)
 
 
 class Replica:
-    """Follow the state from record to record."""
+    """A lane's copy of the state, moved on by each record."""
 
     def __init__(self, values: dict[str, Any], *, keep_history: bool) -> None:
-        """Take the state's fields as they were, and whether the log history is wanted."""
+        """Take the state's fields at the start, and whether to keep the log history."""
         self.values = dict(TrainerState().__dict__)
         self.values.update(values)
         self.run: RunDescription | None = None
@@ -35,13 +35,13 @@ class Replica:
         self._args = PlainArguments({})
 
     def describe(self, record: Record) -> RunDescription:
-        """Take a `RUN` record."""
+        """Read a `RUN` record and return its description of the run."""
         self.run = RunDescription.from_record(record.time, record.extra or {})
         self._args = self.run.args
         return self.run
 
     def apply(self, record: Record) -> None:
-        """Bring the state to where it was at this record."""
+        """Update the state to its values at this record."""
         if record.kind == HISTORY:
             self._take_history(record.extra or {})
             return
@@ -54,7 +54,7 @@ class Replica:
             self._history.append({**_named(record.logs or {}), "step": record.step})
 
     async def reread(self, journal: JournalReader, end: int) -> None:
-        """Build the log history again from the records below `end`."""
+        """Rebuild the log history from the records below `end`."""
         while records := await journal.read(end, _GROUP):
             for _, payload in records:
                 record = decode(payload)
@@ -64,11 +64,11 @@ class Replica:
 
     def _take_history(self, part: dict[str, Any]) -> None:
         if self._keep_history:
-            # A new list, for snapshots keep the old one.
+            # A new list, because snapshots keep the old one.
             self._history = [*self._history[: part["start"]], *part["entries"]]
 
     def letter(self, record: Record) -> Letter:
-        """Return an event as a hook gets it; the record has been applied."""
+        """Return the event of an applied record in the form that hooks receive."""
         values = dict(self.values)
         values["log_history"] = HistoryView(self._history, len(self._history))
         keywords: dict[str, Any] = {
@@ -96,12 +96,12 @@ class Replica:
         )
 
     def saved_values(self) -> dict[str, Any]:
-        """Return the fields to keep beside a cursor."""
+        """Return the fields to store in a cursor."""
         return {name: value for name, value in self.values.items() if name != "log_history"}
 
 
 def _named(values: dict[Any, Any]) -> dict[str, Any]:
-    """Return the values with text for keys; the training thread does not spend time on that."""
+    """Return the values with string keys; done here to save the training thread the time."""
     if all(type(key) is str for key in values):
         return values
     return {str(key): value for key, value in values.items()}

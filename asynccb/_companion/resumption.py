@@ -1,16 +1,16 @@
 """
-Going on, in a resumed training, with the run that a tracker had before.
+In a resumed training, continues each tracker's earlier run.
 
-The training that was interrupted may have logged beyond the checkpoint, its companion may still be
-delivering that, or nobody may have. A tracker's lane therefore waits until the earlier journal is
-delivered, or delivers it as `asynccb sync` would; takes over the attributes that its tracker had
-then; and leaves out the logs that are there already.
+The interrupted training may have logged beyond the checkpoint. Its companion may still be
+delivering those logs, or nobody may have delivered them. A tracker's lane therefore waits until the
+earlier journal is delivered, or delivers it as `asynccb sync` would. Then the lane takes over the
+earlier tracker's attributes and skips the logs that the server already has.
 
-Promises: a server gets each log once, however often a training was interrupted and from which of
-its checkpoints it resumed; the end of one that was interrupted does not come after the resumed
-one's beginning.
-Where the earlier training's folder is gone, a tracker goes on from what the checkpoint says, and
-what was logged after that is sent again.
+Promises: a server receives each log once, however often the training was interrupted and whichever
+checkpoint it resumed from. The interrupted training's end never arrives after the resumed
+training's beginning.
+If the earlier training's folder is gone, a tracker continues from the checkpoint's data, and logs
+after the checkpoint are sent again.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from asynccb._ring.record import ADDED_BIT, Record
 logger = logging.getLogger("asynccb")
 
 _LOOK: Final = 0.1
-"""Seconds between two looks at what has become of the earlier journal."""
+"""Seconds between two checks of the earlier journal."""
 _PATIENCE: Final = 3.0
-"""Seconds after which it is said that a lane waits for it."""
+"""Seconds of waiting for the earlier journal, after which a warning is logged."""
 _LOG: Final = EVENTS.index(Event.LOG)
 
 Place = tuple[int, int]
-"""A log's step, and its number among those of that step, from 1 on."""
+"""A log's step, and its number among the logs of that step, counted from 1."""
 NOWHERE: Final[Place] = (0, 0)
 
 
 @runtime_checkable
 class Resumes(Protocol):
-    """What is called on a tracker; the contract is in `trackers/base.py`."""
+    """The methods of a tracker that are called here; the contract is in `trackers/base.py`."""
 
     rewinds: bool
 
@@ -55,31 +55,31 @@ class Resumes(Protocol):
 
 
 class Earlier(Protocol):
-    """Deliver the journals of interrupted trainings; `_sync.Deliveries` does."""
+    """A deliverer of interrupted trainings' journals, such as `sync.Deliveries`."""
 
     def begin(self, folder: Path) -> None: ...
     def is_over(self, folder: Path) -> bool: ...
 
 
 class Resumption:
-    """Let one lane's tracker go on with an earlier run, and count its logs."""
+    """Continues an earlier run for one lane's tracker, and counts the tracker's logs."""
 
     earlier: Earlier
-    """What delivers that of the interrupted training; set before `begin`."""
+    """Delivers the interrupted training's journal; set before `begin`."""
 
     def __init__(self, name: str, callback: object, cursor: Cursor, directory: Path) -> None:
-        """Take the lane's name, its callback as it was made, its cursor, and the run's folder."""
+        """Take the lane's name, its newly created callback, its cursor, and the run's folder."""
         self._name = name
         self._directory = directory
         self._tracker = callback if isinstance(callback, Resumes) else None
         self._fresh = self._tracker.state()["attributes"] if self._tracker is not None else {}
         self.logged: Place = cursor.logged
-        """The last log that came."""
+        """Place of the last log that this lane read."""
         self.sent: Place = cursor.sent
-        """The last log of the earlier training that the server has; later ones are wanted."""
+        """Place of the earlier training's last log on the server; only later logs are sent."""
 
     def skips(self, record: Record) -> bool:
-        """Count a record, and tell whether it holds a log that the server has already."""
+        """Count a record; return whether it is a log that the server already has."""
         if record.kind != _LOG or record.flags & ADDED_BIT or self._tracker is None:
             return False
         step, number = self.logged
@@ -92,16 +92,16 @@ class Resumption:
         return False
 
     def save(self, cursor: Cursor) -> None:
-        """Write into a cursor how far the logs have come."""
+        """Store the places of the last log and of the last log sent in a cursor."""
         cursor.logged, cursor.sent = self.logged, self.sent
 
     async def begin(self, described: dict[str, Any]) -> None:
-        """Look at what a record says of the run: go on with an earlier one, if it says so."""
+        """Continue an earlier run if the run record `described` names one."""
         resumed = described.get("resumed")
         if resumed is None or self._tracker is None:
             return
         saved = msgspec.convert(resumed, SavedRuns)
-        if Path(saved.folder) == self._directory:  # a second training, from the first one's
+        if Path(saved.folder) == self._directory:  # from an earlier training of this folder
             self._leave_out(max(self.logged, self.sent), saved)
             return
         earlier = await self._find(saved)
@@ -109,38 +109,38 @@ class Resumption:
             return
         if self._tracker.state()["attributes"] != self._fresh:
             logger.warning(
-                "%s had begun a run of its own before the training was resumed, and stays there",
+                "%s had begun a run of its own before the training was resumed, and keeps that run",
                 self._name,
             )
         elif self._tracker.resume(earlier.attributes):
             self._leave_out(earlier.logged, saved)
 
     def _leave_out(self, sent: Place, saved: SavedRuns) -> None:
-        """Take it that the training goes on at the checkpoint, and the server has logs up to."""
+        """Skip the logs between the checkpoint and `sent`, the last log that the server has."""
         assert self._tracker is not None
         self.logged = (saved.step, saved.logs)
         if self._tracker.rewinds or sent <= self.logged:
             return
         self.sent = sent
         logger.info(
-            "%s: what was logged after step %d, up to step %d, was sent before the training was "
-            "resumed, and is not sent again",
+            "%s: logs after step %d, up to step %d, were sent before the training was resumed, "
+            "and are not sent again",
             *(self._name, saved.step, sent[0]),
         )
 
     # -- the earlier training ----------------------------------------------------------------------
 
     async def _find(self, saved: SavedRuns) -> SavedLane | None:
-        """Return what is known of the tracker's run, when all of its earlier journals is sent."""
+        """Wait until the tracker's earlier journals are delivered; return its state after them."""
         for folder in reversed(chain(Path(saved.folder), self._directory)):
             cursor = await self._delivered(folder)
-            # One without attributes had not begun, unless its tracker has none.
+            # A cursor without attributes had not begun, unless its tracker never has attributes.
             if cursor is not None and (cursor.attributes or not self._fresh):
                 return SavedLane(cursor.attributes, max(cursor.logged, cursor.sent))
         return saved.lanes.get(self._name)
 
     async def _delivered(self, folder: Path) -> Cursor | None:
-        """Return the lane's last cursor in a folder, when it will not move any more."""
+        """Wait until the lane's cursor in a folder will not move any more, and return it."""
         begin: float | None = time.monotonic()
         while not self._is_over(folder):
             self.earlier.begin(folder)
@@ -148,7 +148,7 @@ class Resumption:
             if begin is not None and time.monotonic() - begin > _PATIENCE:
                 begin = None
                 logger.warning(
-                    "%s waits until what the interrupted training has logged is delivered: %s",
+                    "%s waits until the logs of the interrupted training are delivered: %s",
                     *(self._name, folder),
                 )
         return self._cursor(folder)
@@ -158,8 +158,8 @@ class Resumption:
         finished = cursor is not None and cursor.finished
         if finished or self.earlier.is_over(folder) or not _is_waiting(folder):
             return True
-        # A Trainer that nobody has closed, in a process that goes on with another one: its end will
-        # come when that ends, and is not waited for.
+        # The process may hold an unclosed Trainer and continue with another one. The end of the
+        # first is written only when the process ends, so it is not waited for.
         return cursor is not None and is_training(folder) and cursor.position >= _end(folder)
 
     def _cursor(self, folder: Path) -> Cursor | None:
@@ -177,8 +177,8 @@ def _end(folder: Path) -> int:
 
 
 def _is_waiting(folder: Path) -> bool:
-    """Tell whether a folder holds a journal that somebody may deliver, or will."""
-    if is_starting(folder):  # its training was killed before its companion had come to life
+    """Return whether a folder holds a journal that can be, or soon will be, delivered."""
+    if is_starting(folder):  # the training was killed before its companion had started
         return True
     if not ((folder / "lock").exists() and (folder / "run.json").exists()):
         return False

@@ -1,9 +1,10 @@
 """
-The companion's event loop: ring to journal, and the conversation with the training.
+The companion's main event loop: moves the ring to the journal and talks to the training process.
 
-Promises: the ring's room is given back only after the journal has its records; no hook runs here,
-so that none delays that; without the training process it goes on until everything is delivered or
-`orphan_timeout` is over, and marks the run as crashed unless its end was recorded.
+Promises: the ring's room is released only after its records are in the journal (`intake.py` has
+the one exception). No hook runs here, so no hook delays the journal. After the training process has
+died, the service continues until everything is delivered or `orphan_timeout` has passed, and marks
+the run as crashed unless its end was recorded.
 """
 
 from __future__ import annotations
@@ -42,25 +43,25 @@ from asynccb._ring.ring import RingReader
 logger = logging.getLogger("asynccb")
 
 POLL: Final = 0.005
-"""Seconds between two looks at the ring while records come; each look in vain doubles them."""
+"""Seconds between two looks at the ring while records arrive; each empty look doubles them."""
 _IDLE_POLL: Final = 0.02
 _LAST_LANDING: Final = 0.05
-"""Seconds for which values that a dying training has sent from the device are waited for."""
+"""Seconds to wait for values that a dead training had on their way from the device."""
 _REPORT: Final = 0.5
 """Seconds between two reports of the counts."""
 _FAREWELL: Final = 0.3
-"""Seconds of the deadline that are kept for saying goodbye."""
+"""Seconds before the deadline that are reserved for the last messages."""
 _LAST_DRAIN: Final = 10.0
-"""Seconds beyond the deadline for which a disk may refuse what the ring still holds."""
+"""Seconds beyond the deadline for retrying to write the ring's records to a refusing disk."""
 _LAST_WRITES: Final = 2.5
-"""Seconds after the goodbye in which lanes close their callbacks and write their cursors."""
+"""Seconds after the last message for lanes to close their callbacks and write their cursors."""
 
 
 class Service:
-    """Serve one training process; `run` returns when everything is over."""
+    """The companion's service of one training process; `run` returns when it is over."""
 
     def __init__(self, ring: RingReader, conversation: Conversation, hello: Hello) -> None:
-        """Take the ring, the socket, and the first message that came through it."""
+        """Take the ring, the conversation over the socket, and its first message."""
         self._ring = ring
         self._arrivals = Arrivals(ring.slots, ring.forms)
         if hello.overwritten:
@@ -85,22 +86,22 @@ class Service:
         )
         self._stored: list[StoredLane] = []
         self._described = True
-        self._known: set[str] = set()  # lanes of before, which may need every segment
+        self._known: set[str] = set()  # earlier lanes, which may need every segment
         self._cut_off: set[str] = set()
-        """Lanes that ended at an end which was none: more was taken from the ring."""
+        """Names of lanes that stopped at an end record although more records followed it."""
         self._loop = asyncio.get_running_loop()
         self._obeying = False
         self._obeyed = 0
-        """Messages of the training process that were heard and followed."""
+        """Number of the training process's messages that were carried out."""
         self._orphaned = False
         self._closing = False
         self._dismissed = False
-        """Whether the training process has waited as long as it would."""
+        """Whether the training process has used up its time to wait for the companion."""
         self._drain_scope = anyio.CancelScope()
         self._delivery_scope = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Drain and deliver until the end of the run, or the deadline."""
+        """Drain and deliver until the end of the run or the deadline."""
         await self._folder.open()
         self._known.update(self._folder.cursors())
         self._lanes.start()
@@ -134,7 +135,7 @@ class Service:
 
     async def _drain(self) -> None:
         while not (self._stored or self._orphaned or self._closing):
-            await anyio.sleep(POLL)  # a journal without run.json would be of no use to a sync
+            await anyio.sleep(POLL)  # `asynccb sync` cannot use a journal without run.json
         pause = POLL
         while True:
             leaving = self._orphaned or self._closing
@@ -152,32 +153,32 @@ class Service:
             self._lanes.ring()
 
     async def _record_crash(self) -> None:
-        """Write the end that the training process did not live to write."""
+        """Write the end record that the training process died before writing."""
         last = self._intake.tail.last
         try:
             if last is None:
                 await self._folder.record_crash_unless_ended()
             elif decode(last).kind != END:
                 self._intake.hold(crash_record())
-        except OSError:  # a full disk: trackers hear of it all the same
+        except OSError:  # a full disk: trackers receive the record even so
             self._intake.hold(crash_record())
 
     async def _write_rest(self) -> None:
-        """Have the disk take what it has refused so far; ends by cancellation where it does not."""
+        """Write the records that the disk has refused so far, retrying until cancelled."""
         while not self._intake.is_empty:
             await self._intake.take()
             await anyio.sleep(POLL)
 
     async def _is_drained(self) -> bool:
-        """Tell whether all is taken; values of a dead training get a moment to land."""
+        """Return whether the ring is empty; give a dead training's values a moment to land."""
         if self._ring.unread and self._orphaned and not self._arrivals.over:
             await anyio.sleep(_LAST_LANDING)
             self._arrivals.over = True
             return False
         if self._arrivals.lost:
             logger.warning(
-                "%d values of a device are lost: they were still on it when the training died, or "
-                "there was no companion to take them",
+                "%d values from a device are lost: they were still on the device when the training "
+                "died, or no companion was running to read them",
                 self._arrivals.lost,
             )
         return not self._ring.unread
@@ -185,13 +186,13 @@ class Service:
     # -- journal to lanes --------------------------------------------------------------------------
 
     async def _add_lane(self, spec: LaneSpec) -> None:
-        """Serve a callback; what a later sync needs is written down first."""
+        """Write the callback's entry in `run.json`, for a later sync, then serve the callback."""
         self._stored.append(StoredLane(spec.name, spec.path, spec.state, spec.first))
         await self._describe()
         self._lanes.add(spec)
 
     def _lane_failed(self, failure: LaneFailed) -> None:
-        """Give a callback back to the training process, which serves it; on the lanes' thread."""
+        """Return a callback to the training process, which serves it; runs on the lanes' thread."""
 
         def forget() -> None:
             self._stored = [lane for lane in self._stored if lane.name != failure.name]
@@ -201,12 +202,12 @@ class Service:
         self.say(failure)
 
     async def _describe(self) -> None:
-        """Write `run.json`; where the disk refuses, again with a later report."""
+        """Write `run.json`; if the disk refuses, retry with a later report."""
         try:
             await self._folder.describe(self._hello.key, self._stored)
         except OSError as error:
             if self._described:
-                logger.error("run.json cannot be written (%s); it is tried again", error)
+                logger.error("run.json cannot be written (%s); retrying", error)
             self._described = False
         else:
             self._described = True
@@ -218,11 +219,11 @@ class Service:
             await anyio.sleep(POLL)
 
     def _end_by(self, timeout: float) -> None:
-        """Have everything end within so many seconds; what the ring holds is journaled even so."""
+        """End everything within `timeout` seconds; records in the ring are journaled even so."""
         end = anyio.current_time() + max(0.0, timeout - _FAREWELL)
         self._delivery_scope.deadline = end
         self._drain_scope.deadline = end + _LAST_DRAIN
-        # Where a hook holds the interpreter's lock nothing above would come to run.
+        # If a hook holds the GIL, nothing above gets to run.
         faulthandler.dump_traceback_later(timeout + _LAST_DRAIN + _LAST_WRITES + 5.0, exit=True)
 
     # -- the conversation --------------------------------------------------------------------------
@@ -267,8 +268,8 @@ class Service:
     async def _say_goodbye(self, over: bool) -> None:
         if not (over or self._intake.is_empty):
             logger.error(
-                "the disk has not taken the end of the journal: unless it does so within %.0f s, "
-                "records %d to %d are lost where they are not delivered",
+                "the disk has not taken the end of the journal. If it still refuses in %.0f s, "
+                "records %d to %d are lost, except those already delivered",
                 _LAST_DRAIN,
                 self._journal.next,
                 self._intake.taken - 1,
@@ -281,7 +282,7 @@ class Service:
         }
         self._report_now()
         self.say(Closed({name: count for name, count in pending.items() if count}))
-        await anyio.lowlevel.checkpoint()  # for what was said to be queued
+        await anyio.lowlevel.checkpoint()  # so that the loop queues the last messages
         with anyio.move_on_after(_FAREWELL):
             await self._outgoing.speak_last()
 
@@ -303,7 +304,7 @@ class Service:
         self.say(Counts(counts, self._intake.taken))
 
     def _is_over(self) -> bool:
-        """Tell whether all is delivered, with nothing that one may want to look into."""
+        """Return whether all is delivered and nothing happened that needs a look at the folder."""
         return (
             self._closing
             and not self._lanes.alive
@@ -320,11 +321,11 @@ class Service:
             for name, lane in list(self._lanes.lanes.items())
             if lane.cursor.finished
             and lane.position < self._intake.taken
-            and await self._folder.has_end_before(lane.position)  # a callback that left has none
+            and await self._folder.has_end_before(lane.position)  # false after a removal
         }
 
     async def _remove_folder(self) -> None:
-        """Remove it under the lock, so that nobody takes what is left for a run meanwhile."""
+        """Remove the run's folder under its lock, so no other process serves a half-removed run."""
         await self._journal.close()
         try:
             self._folder.remove()
@@ -333,16 +334,16 @@ class Service:
 
     async def _watch(self) -> None:
         """
-        Notice the end of the training process, and of the lanes' thread.
+        Watch for the end of the training process and of the lanes' thread.
 
-        The socket says nothing of the former where a forked child of the training holds it too.
+        The socket does not show the end of the training if a forked child of it holds the socket.
         """
         while os.getppid() == self._hello.training_pid:
             await anyio.sleep(0.1)
             if not self._lanes.alive:
                 raise RuntimeError("the thread of the lanes has ended")
         obeyed = -1
-        while self._obeying or obeyed != self._obeyed:  # it may have said something before
+        while self._obeying or obeyed != self._obeyed:  # first carry out messages it had sent
             obeyed = self._obeyed
             await anyio.sleep(0.05)
         self._become_orphan()

@@ -1,8 +1,8 @@
 """
-Delivering an old journal: what `asynccb sync` does, and a training that is resumed.
+Delivers an earlier run's journal, for `asynccb sync` and for resumed trainings.
 
-Promises: the same lanes as in the companion read the same journal, so that a server ends up with
-what it would have had; safe beside a live run, whose training or companion holds a lock.
+Promises: the same lanes as in the companion read the same journal, so the server ends up with the
+same data. Safe beside a live run, because its training or companion holds a lock.
 """
 
 from __future__ import annotations
@@ -27,43 +27,44 @@ from asynccb.callbacks.base import find_hooks
 logger = logging.getLogger("asynccb")
 
 _MOVED: Final = {"asynccb.testing._recording": "asynccb.testing"}
-"""Modules that run folders of asynccb 0.1.0 name, and where their classes are now."""
+"""Modules named in run folders of asynccb 0.1.0, with the current modules of their classes."""
 
 
 @dataclass(frozen=True)
 class Synced:
-    """Say what became of one tracker's records."""
+    """The outcome of a sync for one tracker, as counts of records."""
 
     delivered: int
     pending: int
     lost: int
-    """Records that the journal had dropped, or that were damaged, over all attempts."""
+    """Records that were damaged or that the journal had dropped, over all attempts."""
     address: str | None
 
 
 class Deliveries:
     """
-    Deliver the journals of interrupted trainings, for which lanes of resumed ones wait.
+    The deliveries of interrupted trainings' journals; lanes of resumed trainings wait for them.
 
-    Each by one task, for all of its trackers and whoever asks. It is not cut off where the lane
-    that asked first has what it wants: another's request that creates a run might be under way,
-    which the server would finish for nobody before it was made again.
+    One task delivers each journal, for all of its trackers and all waiting lanes. The task is not
+    cancelled when the lane that asked first is served. Another tracker's request to create a run
+    might be under way: the server would complete that request unnoticed, and the request would be
+    made again later.
     """
 
     def __init__(self, group: TaskGroup) -> None:
-        """Take the tasks' group."""
+        """Take the task group to run in."""
         self._group = group
         self._running: set[Path] = set()
         self._over: set[Path] = set()
 
     def begin(self, folder: Path) -> None:
-        """Deliver a run's folder, unless somebody does."""
+        """Start delivering a run's folder, unless a process serves it already."""
         if folder not in self._running and not self.is_over(folder) and not _is_served(folder):
             self._running.add(folder)
             self._group.start_soon(self._deliver, folder)
 
     def is_over(self, folder: Path) -> bool:
-        """Tell whether what could be delivered is."""
+        """Return whether the delivery of a folder has ended: it succeeded or cannot."""
         return folder in self._over
 
     async def _deliver(self, folder: Path) -> None:
@@ -86,13 +87,13 @@ async def sync_run(
     tracker: str | None = None,
 ) -> dict[str, Synced]:
     """
-    Deliver what is left in a run's folder, for at most `timeout` seconds; offline or not.
+    Deliver the remaining records of a run's folder, for at most `timeout` seconds.
 
-    `tracker` is the name of the only one to deliver to. `on_progress` gets the number of records
-    that are delivered and of all that there are, over all trackers; one that cannot be made again
-    here is left out, which is logged. Raises `JournalError` for a folder that holds no run,
-    `BusyError` for one that is being delivered already, or whose training lives, and `GoneError`
-    for one that is removed meanwhile.
+    Delivers even in offline mode. If `tracker` is given, delivers only to the tracker of that name.
+    `on_progress` receives the number of delivered records and of all records, over all trackers. A
+    tracker that cannot be recreated here is skipped, and the reason is logged. Raises
+    `JournalError` if the folder holds no run, `BusyError` if another process is delivering it or
+    its training is alive, and `GoneError` if it is removed meanwhile.
     """
     folder = RunFolder(path)
     await folder.open(left_behind=True)
@@ -137,13 +138,13 @@ async def _run_lanes(lanes: list[JournalLane], total: int, show: Callable[[], No
         while not all(lane.done for lane in lanes):
             show()
             await anyio.sleep(0.05)
-        group.cancel_scope.cancel()  # an earlier training's other trackers, which have no lane
+        group.cancel_scope.cancel()  # ends deliveries of an earlier training's other trackers
 
 
 def _is_served(folder: Path) -> bool:
     try:
         return is_live(folder)
-    except FileNotFoundError:  # it has just been removed
+    except FileNotFoundError:  # the folder has just been removed
         return True
 
 
@@ -154,7 +155,7 @@ def _left(cursor: Cursor, total: int) -> int:
 def _make_lanes(
     folder: RunFolder, stored: list[StoredLane]
 ) -> tuple[list[JournalLane], dict[str, Cursor]]:
-    """Return lanes for what is not finished, and how far those have come that cannot be made."""
+    """Return the lanes of unfinished trackers, and the cursors of trackers without a lane."""
     cursors = folder.cursors()
     lanes: list[JournalLane] = []
     left_out: dict[str, Cursor] = {}
@@ -163,7 +164,7 @@ def _make_lanes(
         if cursor.finished:
             continue
         if spec.state is None:
-            logger.warning("%s exports no state and cannot be made again", spec.name)
+            logger.warning("%s exports no state and cannot be recreated", spec.name)
             continue
         lane = _make_lane(folder, spec, spec.state)
         if lane is None:
@@ -174,12 +175,12 @@ def _make_lanes(
 
 
 def _make_lane(folder: RunFolder, spec: StoredLane, state: dict[str, Any]) -> JournalLane | None:
-    """Return a callback's lane; None, with the reason logged, where it cannot be made."""
+    """Return a callback's lane; log the reason and return None if the lane cannot be made."""
     try:
         callback = _load(spec.path).from_state(state)
-    except Exception as error:  # noqa: BLE001 - what is stored comes to life: anyone's code
+    except Exception as error:  # noqa: BLE001 - loading a stored class runs anyone's code
         logger.error(
-            "%s gets nothing here: %s cannot be made again (%s); run this where it can",
+            "%s receives nothing here: %s cannot be recreated (%s); run this where it can be",
             *(spec.name, spec.path, error),
         )
         return None
@@ -195,7 +196,7 @@ def _make_lane(folder: RunFolder, spec: StoredLane, state: dict[str, Any]) -> Jo
             first=spec.first,
         )
     except (JournalError, OSError) as error:
-        logger.error("%s gets nothing: its cursor cannot be read: %s", spec.name, error)
+        logger.error("%s receives nothing: its cursor cannot be read: %s", spec.name, error)
         return None
 
 

@@ -1,9 +1,9 @@
 """
-Uploads of one tracker, beside its lane.
+Uploads of one tracker, in a task beside its lane.
 
-Promises: files are kept as soon as their event is in the journal, however far the lane is behind;
-they are sent one folder at a time, while metrics go on flowing; nothing that goes wrong here leaves
-the lane.
+Promises: files are kept as soon as their event is in the journal, however far the lane is behind.
+They are sent one folder at a time, while metrics keep flowing. No error of an upload leaves the
+lane.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from asynccb._ring.record import AGAIN_BIT, RUN, Record, decode
 from asynccb._state.run_description import RunDescription
 
 _GROUP: Final = 2000
-"""Most records that are read at once."""
+"""Most records read at once."""
 _LOOK: Final = 0.05
-"""Seconds between two looks whether there is more in the journal, or kept."""
+"""Seconds between two looks for new records in the journal, or for kept folders."""
 
 Deliver: TypeAlias = Callable[[str, Callable[[], Awaitable[None]]], Coroutine[Any, Any, bool]]
-"""Calls something until it is acknowledged; tells whether it ever was."""
+"""Calls a function until its request is acknowledged; returns False if the tracker gives up."""
 
 
 @runtime_checkable
 class Uploading(Protocol):
-    """What is called on a tracker for its uploads; the contract is in `trackers/base.py`."""
+    """The methods called on a tracker for its uploads; the contract is in `trackers/base.py`."""
 
     uploads: Collection[Event]
 
@@ -47,7 +47,7 @@ class Uploading(Protocol):
 
 
 class Uploads:
-    """Keep and send what one tracker wants uploaded; `run` goes on until it is cancelled."""
+    """The uploads of one tracker: kept in a spool, then sent; `run` runs until cancelled."""
 
     def __init__(
         self,
@@ -70,21 +70,21 @@ class Uploads:
         self._begun = anyio.Event()
         self._open = False
         self.position = 0
-        """Id of the first record that was not looked at."""
+        """Id of the first record not yet checked for files."""
 
     def begin(self, cursor: Cursor, run: RunDescription | None) -> None:
-        """Start where the lane starts; `run` is what it knows of the run."""
+        """Start at the lane's cursor; `run` describes the run, if the lane knows it."""
         self.position = cursor.position
         self._replica = Replica(cursor.values, keep_history=False)
         self._args: Any = None if run is None else run.args
         self._begun.set()
 
     def reached(self, end: int) -> bool:
-        """Tell whether all that the records below `end` want uploaded is stored."""
+        """Return whether all files of the records below `end` have been uploaded."""
         return self._open and self.position >= end and self._spool.empty
 
     async def run(self) -> None:
-        """Keep and send; ends when the tracker gives up."""
+        """Keep and send files until the tracker gives up."""
         await self._begun.wait()
         if not await self._deliver("upload", self._open_spool):
             return
@@ -95,7 +95,7 @@ class Uploads:
             group.cancel_scope.cancel()
 
     async def keep(self) -> None:
-        """Keep and send nothing, for a later sync; goes on until it is cancelled."""
+        """Keep files for a later sync, without sending any; runs until cancelled."""
         if await self._deliver("upload", self._open_spool):
             await self._deliver("uploads", self._keep_all)
 
@@ -115,7 +115,7 @@ class Uploads:
                 try:
                     records = await reader.read(self._journaled(), _GROUP)
                 except OSError:
-                    records = []  # no more descriptors, say; the lane's own reader says so
+                    records = []  # no more descriptors, say; the lane's own reader logs it
                 for number, payload in records:
                     await self._look_at(number, decode(payload))
                 self.position = reader.position
@@ -156,7 +156,7 @@ def uploads_of(
     tail: Tail | None,
     limit: int,
 ) -> Uploads | None:
-    """Return what keeps and sends a callback's uploads; None for one that has none."""
+    """Return a callback's uploads; None if it uploads nothing."""
     if not (isinstance(callback, Uploading) and callback.uploads):
         return None
     return Uploads(

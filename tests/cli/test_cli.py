@@ -361,7 +361,7 @@ class TestSync:
             f"{run}: Unborn: 0 records delivered, 12 left",
         ]
         assert status == 1
-        assert f"Unborn gets nothing here: {path} cannot be made again" in output.error
+        assert f"Unborn receives nothing here: {path} cannot be recreated" in output.error
         assert why in output.error
         assert output.of("sync", directory, "--tracker", "FileTracker")[0] == 0
 
@@ -386,7 +386,7 @@ class TestSync:
         status, out = output.of("sync", directory)
         assert (status, steps(tmp_path / "tracked")) == (1, list(range(1, 11)))
         assert f"{run}: AwayTracker: 0 records delivered, 12 left" in out
-        assert "AwayTracker gets nothing: its cursor cannot be read" in output.error
+        assert "AwayTracker receives nothing: its cursor cannot be read" in output.error
 
     def test_ctrl_c_ends_it_and_the_next_one_delivers(
         self, directory: Path, tmp_path: Path, output: Output
