@@ -1,11 +1,11 @@
 """
-Forms of logs in shared memory, so that a record names its form by a number.
+A table of log forms in shared memory, so that a record can refer to its form by number.
 
-Promises: who has a number can read its form for as long as the memory lasts, a companion that was
-started later too; nothing is taken out.
+Promises: a number leads to its form for as long as the memory lasts, also in a companion that was
+started later. Nothing is ever removed.
 
-Layout: one entry after the other, each `<I` (length) and so many bytes, padded to 8. The number of
-an entry is its place in units of 8 bytes, plus 1; 0 is the number of none.
+Layout: entries one after the other. Each is `<I` (length) and the form's bytes, padded to 8. An
+entry's number is its offset in units of 8 bytes, plus 1; 0 means that there is no entry.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from struct import Struct
 from typing import Final
 
 TABLE_SIZE: Final = 1 << 16
-"""Bytes of the table: some 230 forms of 20 scalars."""
+"""Bytes of the table: room for some 230 forms of 20 scalars."""
 
 _LENGTH: Final = Struct("<I")
 
 
 class FormTable:
-    """Number forms; made on both sides, where the training's alone adds."""
+    """The numbered forms; both sides create a table, only the training's side adds forms."""
 
     def __init__(self, memory: memoryview) -> None:
         """Take the memory, `TABLE_SIZE` bytes."""
@@ -29,7 +29,7 @@ class FormTable:
         self._numbers: dict[bytes, int] = {}
 
     def add(self, form: bytes) -> int:
-        """Return the form's number, the same for equal ones; 0 where there is no room for it."""
+        """Return the form's number, the same for equal forms; 0 if the table is full."""
         number = self._numbers.get(form, 0)
         end = self._end + _LENGTH.size + len(form)
         if not number and end <= len(self._memory):
@@ -40,11 +40,11 @@ class FormTable:
         return number
 
     def find(self, number: int) -> bytes:
-        """Return the form of a number."""
+        """Return the form with this number."""
         begin = (number - 1) * 8
         (length,) = _LENGTH.unpack_from(self._memory, begin)
         return bytes(self._memory[begin + _LENGTH.size :][:length])
 
     def release(self) -> None:
-        """Let go of the memory."""
+        """Release the view of the memory."""
         self._memory.release()

@@ -1,4 +1,4 @@
-"""The frame around a record, in the ring and in the journal: length, checksum, id, payload."""
+"""A record's frame in the ring and in the journal: length, checksum, id, payload."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from zlib import crc32
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
 _REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
-"""Whether another core may see this machine's stores in another order."""
+"""Whether another core may see this machine's stores in a different order."""
 
 
 def frame_size(length: int) -> int:
-    """Return the bytes that a frame with a payload of that length takes."""
+    """Return the size in bytes of a frame with a payload of this length."""
     return HEADER.size + (length + 7 & ~7)
 
 
 def checksum(payload: bytes | memoryview, record: int) -> int:
-    """Return the CRC that a frame carries: of the payload, and of the id by way of the seed."""
+    """Return a frame's CRC-32: over the payload, seeded with the id."""
     return crc32(payload, record & 0xFFFFFFFF)
 
 
 def frame(payload: bytes, record: int) -> bytes:
-    """Return a payload as a frame."""
+    """Return a payload in its frame, padded."""
     header = HEADER.pack(len(payload), checksum(payload, record), record)
     return (header + payload).ljust(frame_size(len(payload)), b"\0")

@@ -1,21 +1,21 @@
 """
 A single-producer, single-consumer ring of framed records in shared memory.
 
-Promises: `write` never waits and makes no system call; a record is visible to the reader whole or
-not at all; what was written survives the writer's death; the reader takes nothing out until it says
-so, so that a reader that dies loses nothing either.
+Promises: `write` never waits and makes no system call. The reader sees a record whole or not at
+all. Written records survive the writer's death. The reader removes nothing until it calls
+`release`, so a reader that dies loses nothing either.
 
 Layout: a page of 64-bit words (`_WORD_*`), then `capacity` bytes of frames, then the forms of logs
-(`_form_table.py`), then the slots that devices write to (`_slots.py`). A frame is
-`<IIQ`: payload length, CRC-32, record id; then the payload, padded to 8 bytes. Frames do not wrap:
-a length of `_SKIP` sends the reader back to the start. The journal holds such frames.
+(`form_table.py`), then the slots that devices write to (`slots.py`). A frame is `<IIQ` (payload
+length, CRC-32, record id), then the payload, padded to 8 bytes. Frames do not wrap: a length of
+`_SKIP` sends the reader back to the start. The journal consists of the same frames.
 
-On a machine that reorders stores a ring is checked: the CRC makes a frame whose bytes have not all
-arrived yet look unfinished, never wrong. Elsewhere the writer leaves it 0, which saves it some
-microseconds, and the reader works it out for the journal.
+On a machine that reorders stores, a ring is checked: the CRC makes a frame whose bytes have not all
+arrived look unfinished, never wrong. On other machines the writer leaves the CRC 0, which saves it
+some microseconds, and the reader computes the CRC for the journal.
 
-There a log whose values are on their way may also have a brief frame: the number of its form in
-place of the CRC, and `BRIEF` as payload, of which the reader makes the record.
+In an unchecked ring, a log whose values are on their way may use a brief frame. It has the number
+of the log's form in place of the CRC, and `BRIEF` as payload. The reader builds the record from it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from asynccb._ring.frame import _REORDERS, HEADER, checksum, frame, frame_size
 from asynccb._ring.slots import COUNT, SIZE, Slots
 
 BRIEF: Final = Struct("<QQQQd")
-"""Payload of a brief frame: time, step, flags, position of the first slot, epoch; the values that
-are not staged follow as a MessagePack map, if there are any."""
+"""Payload of a brief frame: time, step, flags, position of the first slot, epoch. The values that
+are not staged, if any, follow as a MessagePack map."""
 
 _MAGIC: Final = 0x31_42_43_43_4E_59_53_41
 _PAGE: Final = 4096
@@ -42,21 +42,22 @@ _SKIP: Final = 0xFFFFFFFF
 _SKIPPED: Final = _SKIP.to_bytes(4, "little")
 _WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ, _WORD_CHECKED = range(6)
 _STAGED: Final = 1 << 31
-"""Set in the length of a frame some of whose values are on their way through the slots."""
+"""Bit set in the length of a frame if some of its values are on their way through the slots."""
 _BRIEF: Final = 1 << 30
-"""Set in the length of a brief frame, as `_STAGED` is."""
+"""Bit set in the length of a brief frame, in addition to `_STAGED`."""
 _LENGTH: Final = _BRIEF - 1
 _BRIEF_STAGED: Final = _BRIEF | _STAGED
 _BRIEF_SIZE: Final = BRIEF.size
 
 
 Resolve: TypeAlias = Callable[[bytes, int], tuple[bytes, int] | None]
-"""Puts landed values into a payload, given the number of its form where it is brief, else 0;
-returns the whole record and the end of its slots, None if it is early."""
+"""Puts landed values into a payload. The arguments are the payload and, if it is brief, the number
+of its form, else 0. Returns the whole record and the end of its slots; None if a value is missing.
+"""
 
 
 class _Ring:
-    """Map the ring; both ends share this."""
+    """The mapped memory of a ring; both ends share this class."""
 
     def __init__(self, fd: int, size: int, flags: int = mmap.MAP_SHARED) -> None:
         self.fd = fd
@@ -74,14 +75,14 @@ class _Ring:
             self._release()
             self.forms.release()
             self.slots.release()
-            # A device's view of the slots keeps the mapping, in a forked child above all.
+            # A device's view of the slots keeps the mapping open, above all in a forked child.
             with contextlib.suppress(BufferError):
                 self._map.close()
             os.close(self.fd)
             self.fd = -1
 
     def _release(self) -> None:
-        """Let go of what one end has of the memory."""
+        """Release this end's own views of the memory."""
 
     @property
     def used(self) -> int:
@@ -90,14 +91,14 @@ class _Ring:
 
 
 class RingWriter(_Ring):
-    """Write records; for one thread of one process."""
+    """The writing end of a ring; for one thread of one process."""
 
     def __init__(self, capacity: int = 8 << 20, *, checked: bool = _REORDERS) -> None:
         """
-        Make a ring of `capacity` bytes, a multiple of 4096.
+        Create a ring of `capacity` bytes, a multiple of 4096.
 
-        `checked` is False only where stores are seen in their order. Raises OSError where there is
-        no memfd.
+        `checked` may be False only if other cores see stores in order. Raises OSError if the system
+        has no memfd, or no memory for the ring.
         """
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no memfd")
@@ -107,19 +108,19 @@ class RingWriter(_Ring):
         try:
             size = _PAGE + capacity + TABLE_SIZE + SIZE
             os.ftruncate(fd, size)
-            # Faulting the pages in now keeps 4 us for each out of the first lap of the ring.
+            # Faulting the pages in now saves 4 us for each page in the first lap of the ring.
             super().__init__(fd, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        except (OSError, ValueError):  # no memory for it
+        except (OSError, ValueError):  # no memory for the ring
             os.close(fd)
             raise
-        # Single words: to pack them into bytes takes several times as long where caches are cold.
+        # Write single words: packing them into bytes takes several times as long with cold caches.
         self._floats = memoryview(self._map).cast("d")
         self._checked = checked
         self._words[_WORD_CHECKED] = checked
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
         self._head = 0
-        self._until = capacity  # how far the head may go without a look at the tail, and in a piece
+        self._until = capacity  # how far the head may move before it must check the tail, or wrap
         self._most = capacity >> 1
         self._next = 0
 
@@ -128,26 +129,26 @@ class RingWriter(_Ring):
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest payload that `write` takes."""
+        """Bytes of the largest payload that `write` accepts."""
         return self._most - HEADER.size
 
     @property
     def slots_read(self) -> int:
-        """Position below which the reader has done with the slots."""
+        """Position below which the reader has finished with the slots."""
         return int(self._words[_WORD_SLOTS_READ])
 
     @property
     def written(self) -> int:
-        """Number of records written so far, which is the id of the next one."""
+        """Number of records written so far, which is the id of the next record."""
         return self._next
 
     def write(self, payload: bytes, *, staged: bool = False) -> bool:
         """
-        Append a record; return False, with nothing written, where there is no room for it.
+        Append a record; if there is no room, write nothing and return False.
 
-        `staged` says that some of its values are on their way through the slots.
+        `staged` says whether some of the values are on their way through the slots.
 
-        Raises ValueError for a payload of more than half the ring, which could wait for ever.
+        Raises ValueError for a payload of more than half the ring, which might never find room.
         """
         length = len(payload)
         total = (length + 23) & ~7
@@ -168,27 +169,27 @@ class RingWriter(_Ring):
         start = (word << 3) + 16
         self._map[start : start + length] = payload
         self._next = record + 1
-        # The head goes last: what lies before it is complete.
+        # Move the head last: all frames before it are complete.
         self._head = words[_WORD_HEAD] = end
         return True
 
     def _find_room(self, total: int) -> bool:
-        """Look how far the reader is, and go where so many bytes fit; tell whether they do."""
+        """Check the reader's position and move to a place for `total` bytes; False if full."""
         capacity, head = self.capacity, self._head
         place = head % capacity
         skip = capacity - place if place + total > capacity else 0
         limit = self._words[_WORD_TAIL] + capacity
         if head + skip + total > limit:
             return False
-        if skip:  # at least 8 bytes, which a whole header may not fit
+        if skip:  # at least 8 bytes, maybe too few for a whole header
             self._words[_PAGE + place >> 3] = _SKIP
             place = 0
-        self._head = head + skip  # which the reader sees with what is written next
+        self._head = head + skip  # the reader sees it with the next record
         self._until = min(limit, self._head - place + capacity)
         return True
 
     def number_form(self, form: bytes) -> int:
-        """Return a number for the form of brief frames; 0 where no frame of it can be brief."""
+        """Return a form's number for brief frames; 0 if logs of this form cannot be brief."""
         return 0 if self._checked else self.forms.add(form)
 
     def write_brief(
@@ -202,10 +203,10 @@ class RingWriter(_Ring):
         others: bytes = b"",
     ) -> bool:
         """
-        Append a log of a numbered form as a brief frame: what `BRIEF` says, and the other values.
+        Append a log of a numbered form as a brief frame: the fields of `BRIEF`, then `others`.
 
-        Returns False, with nothing written, where `write` has to do it: at the end of the ring,
-        where it looks full, or for a step that is below 0 or has more than 64 bits.
+        Returns False and appends nothing if `write` has to be used: at the end of the ring, if the
+        ring looks full, or if the step is below 0 or has more than 64 bits.
         """
         length = _BRIEF_SIZE + len(others)
         total = (length + 23) & ~7
@@ -233,10 +234,10 @@ class RingWriter(_Ring):
 
 
 class RingReader(_Ring):
-    """Read records and release them; for one thread of one process."""
+    """The reading end of a ring; for one thread of one process."""
 
     def __init__(self, fd: int) -> None:
-        """Map the ring behind a descriptor; raise `JournalError` where there is none."""
+        """Map the ring behind a descriptor; raise `JournalError` if it is not a ring."""
         super().__init__(fd, os.fstat(fd).st_size)
         if self._words[_WORD_MAGIC] != _MAGIC or self._words[_WORD_CAPACITY] != self.capacity:
             raise JournalError(f"descriptor {fd} holds no asynccb ring")
@@ -250,10 +251,11 @@ class RingReader(_Ring):
 
     def read(self, resolve: Resolve | None = None) -> tuple[bytes, int, int]:
         """
-        Return all whole frames since the last call as one string, with the first and the last id.
+        Return all whole frames since the last call as one string, and the first and the last id.
 
-        A record with staged values is resolved, or ends what is returned where they have not
-        landed. The frames stay in the ring until `release`. Without any the string is empty.
+        Staged values are put into their record with `resolve`. If they have not landed, the string
+        ends before that record. The frames stay in the ring until `release`. The string is empty
+        if there are no new frames.
         """
         head = self._words[_WORD_HEAD]
         parts: list[bytes] = []
@@ -287,16 +289,16 @@ class RingReader(_Ring):
 
     @property
     def unread(self) -> bool:
-        """Whether there are records that `read` has not returned."""
+        """Whether the ring has records that `read` has not returned yet."""
         return bool(self._seen < self._words[_WORD_HEAD])
 
     @property
     def fullness(self) -> float:
-        """Share of the room that is in use: for records, or for values where that is more."""
+        """Share of the room in use, from 0 to 1: for records or values, whichever is greater."""
         values = self._slots_read - self._words[_WORD_SLOTS_READ]
         return max(self.used / self.capacity, values / COUNT)
 
     def release(self) -> None:
-        """Give back the room, and the slots, of all frames that `read` has returned."""
+        """Free the room and the slots of all frames that `read` has returned."""
         self._words[_WORD_SLOTS_READ] = self._slots_read
         self._words[_WORD_TAIL] = self._seen
