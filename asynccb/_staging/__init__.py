@@ -1,7 +1,7 @@
 """
-From what is logged to plain numbers; no call waits for a device.
+Turns logged values into plain numbers; no call waits for a device.
 
-The only room that reads a tensor.
+This is the only room that reads tensors.
 
 May import: _ground, _ring.
 """

@@ -1,10 +1,10 @@
 """
-Staging values that lie on devices: into slots that the companion reads, without waiting.
+Copies values from devices into slots that the companion reads, without waiting.
 
 Promises: one launch for each dtype of a log, however many scalars it has, on the training's stream,
-and no other call to the device; a value is what the tensor held when it was logged, whatever is
-written to the tensor later; nothing is allocated on the device; the training thread waits only
-where every slot is taken, and only under `overflow = "block"`.
+and no other call to the device. A value is the tensor's content at the time of the log, whatever is
+written to the tensor later. Nothing is allocated on the device. The training thread waits only if
+every slot is in use, and only under `overflow = "block"`.
 """
 
 from __future__ import annotations
@@ -28,44 +28,45 @@ from asynccb._staging.staged import StagedLog
 logger = logging.getLogger("asynccb")
 
 _ALIKE: Final = 64
-"""Most logs that are read together."""
+"""Most logs read together."""
 _PAUSE: Final = 0.0001
 _LOOK: Final = 1.0
-"""Seconds of waiting between two looks whether the device works."""
+"""Seconds of waiting between two checks of whether the device still works."""
 
 
 class DeviceStaging:
-    """Own the pinned slots; every method but `settle` is the training thread's."""
+    """The training process's use of the pinned slots; only `settle` may run on other threads."""
 
     def __init__(self, slots: Slots, consumed: Callable[[], int], overflow: Overflow) -> None:
-        """Take the slots, and what tells the position below which the companion has read."""
+        """Take the slots; `consumed` returns the position below which the companion has read."""
         self._slots = slots
         self._consumed = consumed
         self._overflow = overflow
         self._pinned = PinnedSlots(slots.memory)
         self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
-        """0-d tensors of the slots, by device and whether they hold floats."""
+        """0-d tensors of the slots, by device and by whether they hold floats."""
         self._pending: deque[StagedLog] = deque()
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
         self._next = 0
         self._settled = 0
         self._free = 0
-        """Position below which slots are empty, or in use."""
+        """Position below which slots are empty or in use."""
         self._empty_read()
         self.dropped = 0
-        """Values for which there was no slot."""
+        """Number of values dropped because every slot was in use."""
         self.blocked = 0.0
-        """Seconds for which the training thread waited for slots, or for a number it asked for."""
+        """Seconds that the training thread has waited for slots, or for numbers it asked for."""
 
     def stage(
         self, form: Form, tensors: tuple[torch.Tensor, ...], *, now: bool = False
     ) -> StagedLog | None:
         """
-        Start the tensors of a log on their way; return None where there is no slot.
+        Start copying the tensors of a log to slots; return None if the slots are full.
 
-        With `now` that is neither counted as a drop nor waited for. Raises `ConfigurationError`
-        while the stream is captured, and `MailboxFullError` under `overflow = "raise"`.
+        With `now`, full slots are neither waited for nor counted as a drop. Raises
+        `ConfigurationError` while the stream is being captured, and `MailboxFullError` if the slots
+        are full under `overflow = "raise"`.
         """
         if torch._C._cuda_isCurrentStreamCapturing():
             raise ConfigurationError(
@@ -75,13 +76,13 @@ class DeviceStaging:
         count = form.layout.count
         position = self._next
         end = position + count
-        if end > self._free or end % COUNT < count:  # no room, or the last slots are too few
+        if end > self._free or end % COUNT < count:  # no room, or too few slots before the end
             found = None if now else self._find_room(count)
             if found is None:
                 self.dropped += 0 if now else count
                 return None
             position = found
-        # Also where a copy raises: what it has written must not be taken for a later log's.
+        # Even if a copy raises: its values must not be mistaken for a later log's.
         self._next = position + count
         place = position % COUNT
         if form.requires_grad:
@@ -96,7 +97,7 @@ class DeviceStaging:
         return log
 
     def settle(self) -> None:
-        """Take in what has landed; looks at memory only, and may be called by any thread."""
+        """Read all values that have landed; only looks at memory, so any thread may call it."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -106,7 +107,7 @@ class DeviceStaging:
             self._lock.release()
 
     def finish(self, deadline: float) -> bool:
-        """Wait until everything has landed; return False at the deadline, or of a failed device."""
+        """Wait until all values have landed; return False at the deadline or on a device error."""
         try:
             for now in self._waiting():
                 if now > deadline:
@@ -117,7 +118,7 @@ class DeviceStaging:
         return True
 
     def close(self) -> None:
-        """Unpin the slots, unless something is still on its way to them."""
+        """Unpin the slots, unless values are still on their way to them."""
         if not self._pending:
             self._views.clear()
             self._pinned.close()
@@ -128,7 +129,7 @@ class DeviceStaging:
         return views
 
     def _put_rows(self, place: int, form: Form, tensors: Sequence[torch.Tensor]) -> None:
-        """Copy the rows, the last ones of the tensors of a log whose slots begin at `place`."""
+        """Copy the rows, the last of a log's tensors; the log's slots begin at `place`."""
         for index in range(len(tensors) - form.rows, len(tensors)):
             row = tensors[index].reshape(-1)
             start = place + form.layout.offsets[index]
@@ -136,7 +137,7 @@ class DeviceStaging:
             self._pinned.on(row.get_device()).row(start, len(row), floating=floating).copy_(row)
 
     def _find_room(self, count: int) -> int | None:
-        """Return the position of so many free slots in a row; wait if that is the policy."""
+        """Return the position of `count` free slots in a row; wait if that is the policy."""
         position = self._next
         if position % COUNT + count > COUNT:
             position += COUNT - position % COUNT
@@ -147,7 +148,7 @@ class DeviceStaging:
 
     def _empty_read(self) -> None:
         """Empty the slots that both processes have read since the last time."""
-        # Many at once, once a lap: for each log it would be one more thing to do on its way.
+        # Empty many at once, once a lap: emptying slots for each log would slow its path down.
         self.settle()
         settled = self._settled if self._pending else self._next
         free = min(settled, self._consumed()) + COUNT
@@ -159,11 +160,11 @@ class DeviceStaging:
             self._free += count
 
     def _wait(self, end: int) -> bool:
-        """Wait until the slots below `end` are free; return False where the policy is to drop."""
+        """Wait until the slots below `end` are free; return False if the policy is to drop."""
         if self._overflow == "raise":
             raise MailboxFullError(
-                f"{COUNT} values are on their way from the device; log less often or choose "
-                "another overflow policy than 'raise'"
+                f"{COUNT} values are on their way from the device; log less often, or choose an "
+                "overflow policy other than 'raise'"
             )
         if self._overflow != "block":
             return False
@@ -175,7 +176,7 @@ class DeviceStaging:
         return True
 
     def _alike(self) -> list[StagedLog]:
-        """Return the first log that is on its way, and those like it whose slots follow."""
+        """Return the first pending log, and logs of the same layout in the slots right after it."""
         pending = self._pending
         logs = [pending[0]]
         layout = logs[0].layout
@@ -189,7 +190,7 @@ class DeviceStaging:
         return logs
 
     def _take_in(self, logs: list[StagedLog]) -> bool:
-        """Read the values of logs that are alike; return False if the first has not landed."""
+        """Read the values of logs of one layout; return False if the first has not landed."""
         first, count = logs[0].position, logs[0].layout.count
         if self._pinned.mirrors:
             self._pinned.mirror(first % COUNT, count * len(logs))
@@ -205,7 +206,7 @@ class DeviceStaging:
         return True
 
     def _arrive(self, log: StagedLog) -> None:
-        """Wait for a log to land; raises the device's error where it has failed."""
+        """Wait for a log to land; raise the device's error if the device has failed."""
         begin = time.monotonic()
         for _ in self._waiting():
             if log.values is not None:
@@ -214,10 +215,10 @@ class DeviceStaging:
 
     def _waiting(self) -> Iterator[float]:
         """
-        Take in what lands until all has, and yield the (monotonic) time in between.
+        Read values as they land until all have landed; yield the monotonic time between reads.
 
-        Asks the device every second whether it works, if this is the training thread: a kernel that
-        failed would be waited for without end.
+        On the training thread, checks every second whether the device still works. Without the
+        check, a failed kernel would be waited for endlessly.
         """
         asks = threading.get_ident() == self._thread
         look = time.monotonic() + _LOOK

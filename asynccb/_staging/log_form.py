@@ -1,8 +1,8 @@
 """
-The form of a log of tensors: in which order its values lie in the slots, and what copies them.
+The form of a log of tensors: the order of its values in the slots, and the launches to copy them.
 
-Promises: it is worked out once for all logs of a run that are alike; telling that a log is alike
-costs a few tenths of a microsecond a tensor.
+Promises: a form is computed once for all similar logs of a run. Recognizing a similar log costs a
+few tenths of a microsecond a tensor.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from asynccb._staging.staged import Layout
 from asynccb._staging.staged_logs import pack_layout
 
 LARGEST: Final = COUNT // 2
-"""Slots that one log may take."""
+"""Most slots that one log may use."""
 
 _ONLY_TENSORS: Final = {torch.Tensor}
 _PLAIN: Final = {float, str, bool, type(None)}
@@ -29,21 +29,21 @@ _look = attrgetter("__class__", "dtype", "ndim", "requires_grad", "device")
 
 
 class Group(NamedTuple):
-    """Say which tensors of a log one launch copies: those of one device and one dtype."""
+    """The tensors of a log that one launch copies: all of one device and one dtype."""
 
     device: int
     floating: bool
     """Whether their slots hold floats."""
     begin: int
-    """Place of the first one among the log's tensors and, as each takes one, its slots."""
+    """Index of the first among the log's tensors, and among its slots: each tensor uses one."""
     end: int
 
 
 class Form:
-    """Hold the form of one log: its numbers by device and dtype, then its rows."""
+    """The form of similar logs: their numbers by device and dtype, then their rows."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], names: Sequence[str]) -> None:
-        """Take the tensors of a log, 0-d or short 1-d ones, and all its names in order."""
+        """Take a log's tensors, which are 0-d or short and 1-d, and all of its names in order."""
         numbers = sorted(
             (key for key, tensor in tensors.items() if not tensor.ndim),
             key=lambda key: (tensors[key].get_device(), str(tensors[key].dtype)),
@@ -52,26 +52,26 @@ class Form:
         self.layout = Layout({key: _part(tensors[key]) for key in (*numbers, *rows)})
         if self.layout.count > LARGEST:
             raise ConfigurationError(
-                f"one log holds {self.layout.count} values of the device; at most {LARGEST} go"
+                f"a log has {self.layout.count} values on the device; the limit is {LARGEST}"
             )
         self.groups = _groups([tensors[key] for key in numbers])
         self.rows = len(rows)
-        """How many of the tensors, the last ones, are rows."""
+        """Number of tensors that are rows; they come last."""
         taken = [tensors[key] for key in self.layout.keys]
         self.requires_grad = any(tensor.requires_grad for tensor in taken)
-        """Whether a tensor is part of a graph that the copy must not become a part of."""
+        """Whether a tensor is part of an autograd graph, which the copy must stay out of."""
         self._pick = itemgetter(*self.layout.keys)
         self.names = tuple(names)
         self.packed = pack_layout(names, self.layout)
-        """The layout, with all names in order, as records have it."""
+        """The layout, with all names in order, in the form that records contain."""
         self.number: int | None = None
-        """That of `packed` in the table that the companion reads, 0 without one; None before it was
-        asked for."""
+        """Number of `packed` in the table that the companion reads; 0 if it has none, None until it
+        is requested."""
         self.other_names = tuple(name for name in names if name not in tensors)
-        """Names of the values that are no tensors."""
+        """Names of the values that are not tensors."""
         self._looks = list(map(_look, taken))
         self.recurs = not rows and set(map(type, taken)) == _ONLY_TENSORS
-        """Whether `take` can tell logs of this form."""
+        """Whether `take` can recognize logs of this form."""
 
     def pick(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
         """Return the tensors of a log in the order of the slots."""
@@ -79,18 +79,18 @@ class Form:
         return tensors if len(self._looks) > 1 else (tensors,)
 
     def others(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a log that are no tensors."""
+        """Return the values of a log that are not tensors."""
         return {name: values[name] for name in self.other_names}
 
     def take(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...] | None:
-        """Do as `pick` for a log with these names; return None where it has not this form."""
+        """Return the tensors of a log with these names, like `pick`; None if the form differs."""
         tensors: Any = self._pick(values)
         if len(self._looks) == 1:
             tensors = (tensors,)
         try:
             if [*map(_look, tensors)] != self._looks:
                 return None
-        except AttributeError:  # one of them is no tensor
+        except AttributeError:  # one of them is not a tensor
             return None
         for name in self.other_names:
             value = values[name]
@@ -100,7 +100,7 @@ class Form:
 
 
 def kind_of(dtype: torch.dtype) -> Kind:
-    """Return how slots hold values of a dtype."""
+    """Return the kind of slot that holds values of a dtype."""
     if dtype.is_floating_point:
         return Kind.FLOAT
     return Kind.BOOLEAN if dtype == torch.bool else Kind.INTEGER

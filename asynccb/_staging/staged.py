@@ -1,4 +1,4 @@
-"""Values of a log that are still on their way from a device."""
+"""A log's values that are still on their way from a device."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _REFERENCE: Final = Struct("<QBxH")
 
 
 class Layout:
-    """Say how the values of a log lie in the slots; shared by all logs of one form."""
+    """The places of a log's values in the slots; shared by all logs of one form."""
 
     __slots__ = ("count", "keys", "kind", "offsets", "parts")
 
     def __init__(self, parts: Mapping[str, Part]) -> None:
-        """Take the values by name, in the order of their slots."""
+        """Take the parts by the names of their values, in the order of the slots."""
         self.keys = tuple(parts)
         self.parts = tuple(parts.values())
         *offsets, self.count = accumulate((part.length or 1 for part in self.parts), initial=0)
         self.offsets = tuple(offsets)
-        """First slot of each value, from the log's position on."""
+        """First slot of each value, relative to the log's position."""
         kinds = {part.kind for part in self.parts}
         self.kind = kinds.pop() if len(kinds) == 1 and self.count == len(self.parts) else None
-        """The kind of all values, where each is a number of one kind."""
+        """The kind of all values, if all are single numbers of the same kind; else None."""
 
     def read(self, slots: Slots, position: int, times: int) -> Iterator[list[Any]]:
-        """Yield the values of so many logs whose slots lie one after the other."""
+        """Yield the values of `times` logs whose slots follow each other."""
         if self.kind is not None:
             values = slots.row(position, self.kind, self.count * times)
             for begin in range(0, len(values), self.count):
@@ -47,38 +47,38 @@ class Layout:
 
 
 class StagedLog(msgspec.Struct, eq=False):
-    """Hold the values of one log, which land together."""
+    """The staged values of one log, which land together."""
 
     position: int
     layout: Layout
     arrive: Callable[[StagedLog], None]
     """Waits for the values."""
     look: Callable[[], None] = lambda: None
-    """Takes in those that are here."""
+    """Reads the values that have landed."""
     values: list[Any] | None = None
     """The numbers, once they have landed."""
     entry: dict[str, Any] | None = None
     """The history entry that waits for the numbers."""
 
     def stand_ins(self) -> tuple[Staged, ...]:
-        """Return what stands for the numbers, in the order of the layout."""
+        """Return the placeholders for the numbers, in the order of the layout."""
         return tuple(map(Staged, repeat(self), range(len(self.layout.keys))))
 
     def watch(self, entry: dict[str, Any]) -> None:
-        """Put the numbers into a history entry, in place, when they land."""
-        # In this order, so that one of this thread and the one that takes the values in fills it.
+        """Put the numbers into a history entry, in place, once they land."""
+        # In this order, either this thread or the thread that reads the values fills the entry.
         self.entry = entry
         if self.values is not None:
             self._fill(entry, self.values)
 
     def take(self, values: list[Any]) -> None:
-        """Take the numbers, which have landed."""
+        """Accept the numbers, which have landed."""
         self.values = values
         if self.entry is not None:
             self._fill(self.entry, values)
 
     def _fill(self, entry: dict[str, Any], values: list[Any]) -> None:
-        """Put the numbers into an entry, where it still has their stand-ins."""
+        """Replace the stand-ins that the entry still has with the numbers."""
         keys = self.layout.keys
         if [*map(type, map(entry.get, keys))].count(Staged) == len(keys):  # nearly always
             entry.update(zip(keys, values, strict=True))
@@ -90,26 +90,26 @@ class StagedLog(msgspec.Struct, eq=False):
 
 class Staged:
     """
-    Stand for a number that is on its way from a device.
+    A stand-in for a number that is on its way from a device.
 
-    Anything that needs the number itself (`float`, `format`, a comparison, a copy) waits for it,
-    which costs the training thread a step or more; `landed` tells whether it would.
+    Operations that need the number itself (`float`, `format`, a comparison, a copy) wait for it,
+    which costs the training thread a step or more. `landed` is True if they would not wait.
     """
 
     __slots__ = ("index", "log")
 
     def __init__(self, log: StagedLog, index: int) -> None:
-        """Take the log that the number lands with, and its place there."""
+        """Take the log that the number lands with, and the number's index there."""
         self.log = log
         self.index = index
 
     @property
     def landed(self) -> bool:
-        """Whether the number is here."""
+        """Whether the number has landed."""
         return self.log.values is not None
 
     def look(self) -> bool:
-        """Take in what is here, on any thread and without waiting; tell whether the number is."""
+        """Read landed values, on any thread and without waiting; return whether this one landed."""
         if self.log.values is None:
             self.log.look()
         return self.landed
@@ -123,13 +123,13 @@ class Staged:
         return log.values[self.index]
 
     def reference(self) -> bytes:
-        """Return the body of the MessagePack extension that stands for this in a record."""
+        """Return the body of the MessagePack extension that represents the number in a record."""
         layout = self.log.layout
         kind, count = layout.parts[self.index]
         return _REFERENCE.pack(self.log.position + layout.offsets[self.index], kind, count)
 
     def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
-        """Have copies and pickles hold the number; waits for it."""
+        """Make copies and pickles contain the number; waits for it."""
         return _as_it_is, (self.value(),)
 
     def __float__(self) -> float:
@@ -165,6 +165,6 @@ def _as_it_is(value: Any) -> Any:
 
 
 def parse_reference(body: bytes | memoryview) -> tuple[int, int, int]:
-    """Return position, kind and count of what `Staged.reference` returned."""
+    """Return the position, kind and count from a `Staged.reference`."""
     position, kind, count = _REFERENCE.unpack(body)
     return position, kind, count

@@ -1,13 +1,13 @@
 """
-Logs some of whose values are on their way, and their form in a record.
+Logs with some values on their way, and their form in a record.
 
-Promises: the form costs about as much as plain logs, however many values are on their way; what it
-is unpacked to has the keys in their order and each value in its place.
+Promises: the form costs about as much as plain logs, however many values are on their way. The
+unpacked logs have the keys in the original order, with each value at its key.
 
-The form is a MessagePack extension: `<QI` (position of the first slot, length of the layout), the
-layout, and the other values as a map. The layout is an array of `[key]` for each other value and
-`[key, kind, length, offset]` for each staged one; it is the same for every step of a run, and made
-and read once.
+The form is a MessagePack extension: `<QI` (position of the first slot, length of the layout), then
+the layout, then the other values as a map. The layout is an array of `[key]` for each other value
+and `[key, kind, length, offset]` for each staged value. It is the same for every step of a run, so
+it is made and read once.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ LOGS_EXTENSION: Final = 2
 _HEAD: Final = Struct("<QI")
 _NO_OTHERS: Final = msgspec.msgpack.encode({})
 _KEPT: Final = 256
-"""Layouts that are remembered."""
+"""Most layouts to remember."""
 
 LayoutKey: TypeAlias = tuple[Layout, tuple[str, ...]]
 
 
 class StagedLogs(dict[str, Any]):
-    """Hold logs as a dict, with stand-ins for the values that land together as `log`."""
+    """Logs as a dict, with stand-ins for the values of `log`, which land together."""
 
     __slots__ = ("log", "size", "stand_ins")
 
@@ -44,8 +44,8 @@ class StagedLogs(dict[str, Any]):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], log: StagedLog) -> Self:
-        """Return the values with stand-ins for those of the log."""
-        # No __init__: a Python one would take as long as all the rest.
+        """Return the values, with stand-ins for the staged values of `log`."""
+        # No __init__: a Python __init__ would take as long as all the rest.
         logs = cls(values)
         logs.log = log
         logs.stand_ins = log.stand_ins()
@@ -55,13 +55,13 @@ class StagedLogs(dict[str, Any]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether every stand-in is still in its place, which a hook may have changed."""
+        """Whether every stand-in is still in its place; a hook may have changed the dict."""
         placed = map(self.get, self.log.layout.keys)
         return len(self) == self.size and all(map(is_, placed, self.stand_ins))
 
 
 def with_numbers(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a `def` hook that gets numbers where values are on their way, and waits for them."""
+    """Wrap a `def` hook so that it receives numbers, never stand-ins; waits for the numbers."""
 
     @functools.wraps(hook)
     def read(*args: Any, **kwargs: Any) -> Any:
@@ -78,15 +78,15 @@ def with_numbers(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class LogPacker:
-    """Give staged logs the form that a record holds."""
+    """A packer of staged logs into the form that records contain."""
 
     def __init__(self, encode: Callable[[Any], bytes]) -> None:
-        """Take what encodes the other values."""
+        """Take the encoder for the other values."""
         self.encode = encode
         self._layouts: dict[LayoutKey, bytes] = {}
 
     def pack(self, logs: StagedLogs) -> msgspec.msgpack.Ext:
-        """Return the form of logs that are whole."""
+        """Return the form of logs; all stand-ins must still be in their places."""
         log = logs.log
         key = (log.layout, tuple(logs))
         layout = self._layouts.get(key)
@@ -102,14 +102,14 @@ class LogPacker:
     def join(
         self, position: int, layout: bytes, others: Mapping[str, Any] | None
     ) -> msgspec.msgpack.Ext:
-        """Return the form of logs from its parts."""
+        """Build the form of logs from its parts."""
         plain = _NO_OTHERS if others is None else self.encode(others)
         body = _HEAD.pack(position, len(layout)) + layout + plain
         return msgspec.msgpack.Ext(LOGS_EXTENSION, body)
 
 
 def pack_layout(names: Iterable[str], layout: Layout) -> bytes:
-    """Return the layout of logs with these names, in their order."""
+    """Return the packed layout of logs with these names, in this order."""
     staged = {
         key: [key, int(part.kind), part.length, offset]
         for key, part, offset in zip(layout.keys, layout.parts, layout.offsets, strict=True)
@@ -118,10 +118,10 @@ def pack_layout(names: Iterable[str], layout: Layout) -> bytes:
 
 
 class LogUnpacker:
-    """Read the form back."""
+    """An unpacker of the form back into logs."""
 
     def __init__(self, slots: Slots) -> None:
-        """Take the slots that the values land in."""
+        """Take the slots in which the values land."""
         self._slots = slots
         self._layouts: dict[bytes, tuple[list[list[Any]], int]] = {}
 
@@ -131,7 +131,7 @@ class LogUnpacker:
         """
         Return the logs, and the position after their slots.
 
-        `look_up(position, kind, length)` is called for a value that is not there, if any is not.
+        If any value has not landed, `look_up(position, kind, length)` is called for all of them.
         """
         position, size = _HEAD.unpack_from(body)
         end = _HEAD.size + size
@@ -145,7 +145,7 @@ class LogUnpacker:
         others: Mapping[str, Any],
         look_up: Callable[[int, int, int], Any],
     ) -> tuple[dict[str, Any], int]:
-        """Do as `unpack` with the parts of a form."""
+        """Unpack the parts of a form, like `unpack`."""
         rows, count = self._read_layout(layout)
         read = self._slots.read if self._slots.landed(position, count) else look_up
         logs = {

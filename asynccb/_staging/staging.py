@@ -1,9 +1,9 @@
 """
-From what is logged to plain values, without the training thread waiting where that can be helped.
+Turns logged values into plain values, without making the training thread wait if avoidable.
 
-Promises: nothing else in asynccb reads a tensor. A tensor in the host's memory is read at once,
-which costs about a microsecond; one on a CUDA device is staged (`_device_staging.py`), which waits
-for nothing.
+Promises: nothing else in asynccb reads a tensor. A tensor in host memory is read immediately, which
+costs about a microsecond. A tensor on a CUDA device is staged (`device.py`), which waits for
+nothing.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 LONGEST: Final = 4096
-"""Elements of the longest 1-d tensor that is taken; longer ones are no metric."""
+"""Elements of the longest 1-d tensor to accept; a longer tensor is not a metric."""
 
 _KEPT: Final = 256
-"""Forms of logs that are remembered."""
+"""Most forms of logs to remember."""
 _IN_RECORDS: Final = frozenset({float, int, str, bool, type(None), Staged})
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
-"""The integers that a record can hold; others become floats."""
+"""Bounds of the integers that a record can hold; other integers become floats."""
 
 
 class Staging:
-    """Turn logs into values that a record can hold."""
+    """The conversion of logs to values that a record can hold."""
 
     def __init__(
         self, find_slots: Callable[[], Slots], consumed: Callable[[], int], overflow: Overflow
     ) -> None:
         """
-        Take what a device needs, once there is one.
+        Take the slots for devices, used once a device value is logged.
 
         `find_slots` returns the slots to write to, `consumed` the position below which the
-        companion has read them; `overflow` says what happens where all are taken.
+        companion has read them. `overflow` is the policy for the case that all slots are in use.
         """
         self._find_slots = find_slots
         self._consumed = consumed
@@ -56,20 +56,20 @@ class Staging:
         self._encode = msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode
         self.packer = LogPacker(self.encode)
         self.device: DeviceStaging | None = None
-        """What stages values of CUDA devices; made with the first one."""
+        """The staging of values from CUDA devices; made with the first such value."""
         self.forms: dict[tuple[str, ...], Form] = {}
-        """The forms of logs with tensors of devices that recur, by their names."""
+        """The recurring forms of logs with tensors on devices, by their names."""
         self._odd: set[tuple[str, type]] = set()
         self.odd = 0
-        """Values that were no number, text, list or dict and went on as text, and records with text
-        that went on with escapes."""
+        """Number of values recorded as text, because they were not a number, text, list or dict,
+        and of records with text that needed escapes."""
 
     def plain(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Return the values with every tensor and array scalar as numbers.
+        Return the values with all tensors and array scalars as numbers.
 
-        The same dict comes back where all values are plain already. An object that is none of the
-        things that can be logged becomes its `str`, is counted, and is warned of once per key.
+        Returns the same dict if all values are plain already. An object that cannot be logged
+        becomes its `str`, is counted, and causes a warning once per key.
         """
         if self.forms and (form := self.forms.get(tuple(values))) is not None:
             taken = form.take(values)
@@ -97,10 +97,10 @@ class Staging:
 
     def plain_object(self, value: Any) -> Any:
         """
-        Return a tensor in the host's memory, or an array, as numbers; for an encoder's hook.
+        Return a tensor in host memory, or an array, as numbers; used as an encoder's hook.
 
-        A value on its way becomes a reference to its slot. Raises TypeError for anything else: it
-        takes `plain`, which sees all values and their keys.
+        A value on its way becomes a reference to its slot. Raises TypeError for anything else:
+        converting it needs `plain`, which sees all values and their keys.
         """
         if type(value) is Staged:
             if value.landed:
@@ -109,7 +109,7 @@ class Staging:
         device = getattr(value, "device", None)
         on_host = device is None or getattr(device, "type", "cpu") == "cpu"
         if on_host and _is_array(value) and _is_short(value):
-            with contextlib.suppress(RuntimeError):  # of a dtype or device that is not read so
+            with contextlib.suppress(RuntimeError):  # a dtype or device that `tolist` cannot read
                 return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
 
@@ -133,7 +133,7 @@ class Staging:
         return logs, False
 
     def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        """Return the tensors that lie on a CUDA device, and all values."""
+        """Return the tensors on a CUDA device, and all values."""
         torch = sys.modules.get("torch")
         if torch is None:
             return {}, values
@@ -147,7 +147,7 @@ class Staging:
         return tensors, rest
 
     def _find_form(self, tensors: dict[str, Any], values: Mapping[str, Any]) -> Form:
-        """Work a log's form out, and remember it where logs like it can be told."""
+        """Compute a log's form, and remember it if similar logs can be recognized."""
         from asynccb._staging.log_form import Form
 
         form = Form(tensors, [str(key) for key in values])
@@ -160,7 +160,7 @@ class Staging:
     def _send(
         self, values: Mapping[str, Any], form: Form, tensors: tuple[Any, ...]
     ) -> dict[str, Any]:
-        """Start the tensors on their way and return the values with their stand-ins."""
+        """Start copying the tensors to slots; return the values with stand-ins for the tensors."""
         if self.device is None:
             from asynccb._staging.device import DeviceStaging
 
@@ -171,10 +171,10 @@ class Staging:
         return StagedLogs.of(values, log)
 
     def _safely_plain(self, key: str, value: Any) -> Any:
-        """Return a value as numbers or text; where it cannot be read, its type as text."""
+        """Return a value as numbers or text; if it cannot be read, return its type as text."""
         try:
             return self._plain(key, value)
-        except Exception:  # noqa: BLE001 - its own code runs here; it is counted and said
+        except Exception:  # noqa: BLE001 - the value's own code runs here; counted and logged
             return self._text(key, f"<{type(value).__name__}>", type(value))
 
     def _plain(self, key: str, value: Any) -> Any:
@@ -187,7 +187,7 @@ class Staging:
             return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(key, item) for item in value]
-        if _is_array(value):  # of a device without slots, too: that is waited for
+        if _is_array(value):  # may be on a device without slots, and then has to be waited for
             return self._array(key, value)
         for base in (bool, int, float, str):
             if isinstance(value, base):
@@ -195,7 +195,7 @@ class Staging:
         return self._text(key, value)
 
     def _array(self, key: str, value: Any) -> Any:
-        """Read a tensor or an array: a number, or a short list of them."""
+        """Read a tensor or an array as a number or a short list of numbers."""
         if _is_short(value):
             return _numbers(value)
         return self._text(
@@ -204,12 +204,12 @@ class Staging:
 
     def _text(self, key: str, value: object, kind: type | None = None) -> str:
         kind = kind or type(value)
-        text = str(value)  # which may raise
+        text = str(value)  # may raise
         self.odd += 1
         if (key, kind) not in self._odd and len(self._odd) < 1000:
             self._odd.add((key, kind))
             logger.warning(
-                "%r was logged with a %s, which is no number, text, or short list of numbers; "
+                "%r was logged with a %s, which is not a number, text, or short list of numbers; "
                 "it goes on as text (said once per key)",
                 key,
                 kind.__name__,
@@ -222,7 +222,7 @@ def _is_array(value: object) -> bool:
 
 
 def _is_short(array: Any) -> bool:
-    """Tell whether a tensor or an array is one number, or a short row of them."""
+    """Return whether a tensor or an array is one number, or a short row of numbers."""
     if array.ndim == 0:
         return True
     size = array.numel() if hasattr(array, "numel") else array.size
@@ -230,7 +230,7 @@ def _is_short(array: Any) -> bool:
 
 
 def _escaped(value: Any) -> Any:
-    """Return plain values with lone surrogates, in text at any depth, written out."""
+    """Return plain values with lone surrogates escaped, in text at any depth."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
@@ -239,7 +239,7 @@ def _escaped(value: Any) -> Any:
 
 
 def _numbers(array: Any) -> Any:
-    """Read a short array: one number where it holds one, else a list."""
+    """Read a short array: as a number if it has one element, else as a list."""
     values = array.reshape(-1).tolist()
     if values and type(values[0]) not in _IN_RECORDS:
         values = [_as_number(value) for value in values]
@@ -247,5 +247,5 @@ def _numbers(array: Any) -> Any:
 
 
 def _as_number(value: Any) -> Any:
-    """Return what `tolist` gives of a dtype that Python has no type for (`longdouble`, say)."""
+    """Convert an element of a dtype without a Python type (`longdouble`, say)."""
     return float(value.real) if getattr(value, "imag", None) == 0 else str(value)
