@@ -1,9 +1,9 @@
 """
 The command line: `asynccb ls | sync | clean DIR`.
 
-Promises: each takes a run's folder, or a folder with runs somewhere below; exit status 0 says that
-nothing is left to do, 1 that something is, 2 that the command cannot work or a run cannot be read,
-130 that Ctrl-C ended it.
+Promises: each command accepts a run's folder, or a folder with runs somewhere below it. Exit status
+0 means that nothing is left to do, 1 that something is left, 2 that the command cannot work or a
+run cannot be read, 130 that Ctrl-C ended the command.
 
 May import: _ground, _journal, _companion.sync.
 """
@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _run(options)
         print(end="", flush=True)
     except KeyboardInterrupt:
-        print("asynccb: interrupted; what was delivered stays delivered", file=sys.stderr)
+        print("asynccb: interrupted; delivered records stay delivered", file=sys.stderr)
         return 130
-    except OSError as error:  # of the output alone: what is wrong with a run is said with it
+    except OSError as error:  # of the output only: a run's own errors are printed with the run
         _drop_output()
-        if not isinstance(error, BrokenPipeError):  # whose reader has what it wants
+        if not isinstance(error, BrokenPipeError):  # the reader has read enough
             print(f"asynccb {options.command}: its output is lost: {error}", file=sys.stderr)
         return 2
     return status
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if not os.path.isdir(options.directory):
-        print(f"asynccb {options.command}: {options.directory} is no folder", file=sys.stderr)
+        print(f"asynccb {options.command}: {options.directory} is not a folder", file=sys.stderr)
         return 2
     runs, errors = find_runs(options.directory)
     for error in errors:
         print(f"asynccb {options.command}: a folder is left out: {error}", file=sys.stderr)
     if not (runs or errors):
-        print(f"{options.directory} holds no run: all is delivered, or none was journaled")
+        print(f"{options.directory} holds no run: all are delivered, or none was journaled")
     status = _work(options, runs) if runs else 0
     return 2 if errors else status
 
@@ -65,7 +65,7 @@ def _work(options: argparse.Namespace, runs: list[Path]) -> int:
 
 
 def _drop_output() -> None:
-    """Have what is buffered go nowhere, where it would be written once more at the exit."""
+    """Discard the buffered output, which Python would otherwise try to write again at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
@@ -81,19 +81,23 @@ def _parser() -> argparse.ArgumentParser:
     sync = _add(
         commands,
         "sync",
-        "deliver what is left; 0: all is delivered, 1: something is left, 2: it cannot work",
+        "deliver the remaining records; exit status 0: all delivered, 1: some remain, 2: failed",
     )
-    sync.add_argument("--tracker", metavar="NAME", help="only to this one, as `ls` names it")
+    sync.add_argument(
+        "--tracker", metavar="NAME", help="deliver only to this tracker, as `ls` names it"
+    )
     sync.add_argument(
         "--timeout", type=_seconds, metavar="S", help="stop after S seconds (default: never)"
     )
-    clean = _add(
-        commands, "clean", "remove runs of which everything is delivered, never a live one"
+    clean = _add(commands, "clean", "remove runs that are completely delivered, never a live one")
+    clean.add_argument(
+        "--undelivered",
+        action="store_true",
+        help="also remove runs with undelivered records, losing those",
     )
     clean.add_argument(
-        "--undelivered", action="store_true", help="also those with undelivered records: they go"
+        "--dry-run", action="store_true", help="print what would be removed, and remove nothing"
     )
-    clean.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
     return parser
 
 
@@ -102,7 +106,7 @@ def _add(
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
     parser.add_argument(
-        "directory", metavar="DIR", type=Path, help="a run's folder, or one with runs below it"
+        "directory", metavar="DIR", type=Path, help="a run's folder, or a folder with runs below it"
     )
     return parser
 
@@ -113,5 +117,5 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
     return seconds

@@ -1,4 +1,4 @@
-"""`python -m asynccb._cli`, where the command itself is not installed."""
+"""`python -m asynccb._cli`, for use if the `asynccb` command is not installed."""
 
 import sys
 

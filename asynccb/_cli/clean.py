@@ -1,4 +1,4 @@
-"""`asynccb clean`: removing runs of which nothing is needed any more."""
+"""`asynccb clean`: removes runs that are no longer needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asynccb._journal.run_folder import GoneError, RunFolder
 
 
 def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
-    """Remove what may go, saying what and why not; return 1 if something could not be removed."""
+    """Remove runs, printing what happened to each and why; return 1 if a removal failed."""
     failed = False
     for run in runs:
         remove = partial(_clean_run, run, undelivered=undelivered, dry_run=dry_run)
@@ -34,20 +34,20 @@ def clean(runs: list[Path], *, undelivered: bool, dry_run: bool) -> int:
 
 
 async def _clean_run(run: Path, *, undelivered: bool, dry_run: bool) -> str:
-    """Remove a run unless something speaks against it; return what was done."""
+    """Remove a run unless there is a reason to keep it; return a text about the result."""
     folder = RunFolder(run)
     await folder.lock(left_behind=True)
     try:
         overview = look_at(run)
         if not undelivered and (reason := _reason_to_keep(overview)):
-            return f"kept, {reason} (--undelivered removes it even so)"
+            return f"kept, {reason} (--undelivered removes it anyway)"
         size = size_text(overview.size)
         if dry_run:
             return f"would be removed, {size}"
         left = folder.remove()
     finally:
         await folder.close()
-    return f"removed, {size}" + (f", but for {', '.join(left)}" if left else "")
+    return f"removed, {size}" + (f", except {', '.join(left)}" if left else "")
 
 
 def _reason_to_keep(overview: Overview) -> str | None:

@@ -1,4 +1,4 @@
-"""`asynccb ls`: the runs in a folder as a table."""
+"""`asynccb ls`: prints the runs in a folder as a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def ls(directory: Path, runs: list[Path]) -> int:
     """
     Print a line for each run and tracker.
 
-    Returns 2 if a run cannot be read, or else 1 if something waits to be delivered.
+    Returns 2 if a run cannot be read, else 1 if records wait to be delivered, else 0.
     """
     overviews = look_at_all(runs)
     rows = [row for overview in overviews for row in _rows(directory, overview)]
@@ -32,7 +32,7 @@ def ls(directory: Path, runs: list[Path]) -> int:
 
 
 def size_text(size: int) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes in KiB or MiB, as text."""
     if size < 1 << 20:
         return f"{size / (1 << 10):.0f} KiB"
     return f"{size / (1 << 20):,.1f} MiB"

@@ -1,4 +1,4 @@
-"""`asynccb sync`: delivering what is left in journals."""
+"""`asynccb sync`: delivers the remaining records of journals."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from asynccb._journal.run_folder import GoneError
 
 
 def sync(runs: list[Path], tracker: str | None, timeout: float | None) -> int:
-    """Deliver each run, all within `timeout` seconds; return the exit status."""
-    # Lanes log their retries themselves; stamina's own reports would double them.
+    """Deliver every run, all of them within `timeout` seconds; return the exit status."""
+    # Lanes log their retries themselves; stamina's own reports would duplicate them.
     stamina.instrumentation.set_on_retry_hooks(())
     if tracker is not None and tracker not in (names := _trackers(runs)):
         print(

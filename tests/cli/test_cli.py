@@ -401,7 +401,7 @@ class TestSync:
             process.send_signal(signal.SIGINT)
             error = process.stderr.read()
             assert process.wait(20) == 130
-        assert error.endswith("interrupted; what was delivered stays delivered\n")
+        assert error.endswith("interrupted; delivered records stay delivered\n")
         (tmp_path / "tracked.up").touch()
         assert output.of("sync", directory)[0] == 0
 
@@ -479,7 +479,7 @@ class TestClean:
     ) -> None:
         run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
         (run / "decisions.jsonl").write_text("{}\n")
-        assert ", but for decisions.jsonl" in output.of("clean", directory, "--undelivered")[1]
+        assert ", except decisions.jsonl" in output.of("clean", directory, "--undelivered")[1]
         assert [path.name for path in run.iterdir()] == ["decisions.jsonl"]
         assert output.of("ls", directory)[0] == 0
 
@@ -538,11 +538,11 @@ def test_a_run_that_its_companion_removes_meanwhile_is_delivered(
 class TestBadInput:
     def test_a_folder_that_is_not_there(self, tmp_path: Path, output: Output) -> None:
         assert output.of("ls", tmp_path / "nowhere")[0] == 2
-        assert f"{tmp_path / 'nowhere'} is no folder" in output.error
+        assert f"{tmp_path / 'nowhere'} is not a folder" in output.error
 
     def test_a_folder_that_the_kernel_does_not_take(self, tmp_path: Path, output: Output) -> None:
         assert output.of("ls", tmp_path / ("x" * 300))[0] == 2
-        assert output.error.endswith(" is no folder\n")
+        assert output.error.endswith(" is not a folder\n")
 
     def test_a_folder_without_runs_has_nothing_left(self, tmp_path: Path, output: Output) -> None:
         (tmp_path / "journal").mkdir()  # of somebody else
@@ -557,7 +557,7 @@ class TestBadInput:
         with pytest.raises(SystemExit) as ended:
             main(["sync", str(tmp_path), f"--timeout={timeout}"])
         assert ended.value.code == 2
-        assert f"'{timeout}' is no number of seconds from 0 on" in capsys.readouterr().err
+        assert f"'{timeout}' is not a number of seconds, 0 or more" in capsys.readouterr().err
 
 
 def test_a_sync_that_is_killed_gives_its_lock_back(
