@@ -1,5 +1,5 @@
 """
-`asynccb.Trainer`: our training loop, and its parts; they need torch.
+`asynccb.Trainer`: our training loop and its parts. The room needs torch.
 
 May import: _ground, arguments, distributed, _state, callbacks, checkpoint, trackers, _dispatch.
 """

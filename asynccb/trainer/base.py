@@ -1,7 +1,10 @@
 """
-A trainer that does not train: model, device, callbacks, evaluation and prediction.
+The first part of the `Trainer` class: model, device, callbacks, evaluation and prediction.
 
-Promises: with an error in the constructor nothing is left running; `close` has one deadline.
+`Trainer(ResumableTrainer(BaseTrainer))` is one class in three files. Read them bottom up: `base.py`
+(this file), then `resumable.py`, then `loop.py`.
+
+Promises: an error in the constructor leaves nothing running; `close` has one deadline.
 """
 
 from __future__ import annotations
@@ -44,12 +47,12 @@ Datasets: TypeAlias = Dataset[Any] | Mapping[str, Dataset[Any]]
 
 
 def status_of(error: type[BaseException]) -> RunStatus:
-    """Return how a run ends that this error ended."""
+    """Return the status of a run that was ended by this error."""
     return "killed" if issubclass(error, KeyboardInterrupt) else "failed"
 
 
 class BaseTrainer:
-    """Hold a model with its callbacks, and evaluate it; `Trainer` documents the arguments."""
+    """A model with its callbacks, and its evaluation; `Trainer` documents the arguments."""
 
     def __init__(
         self,
@@ -99,12 +102,12 @@ class BaseTrainer:
 
     @property
     def state(self) -> TrainerState:
-        """How far the run has come; a new object for each `train()`."""
+        """The progress of the run; a new object for each `train()`."""
         return self.dispatcher.state
 
     @property
     def control(self) -> TrainerControl:
-        """What the callbacks want."""
+        """The flags that callbacks set to steer the run."""
         control: TrainerControl = self.dispatcher.control
         return control
 
@@ -120,11 +123,11 @@ class BaseTrainer:
         metric_key_prefix: str = "eval",
     ) -> dict[str, Any]:
         """
-        Evaluate, log the metrics and return them; synchronises.
+        Evaluate, log the metrics and return them; synchronizes.
 
         The mean loss over the samples is `eval_loss`. Several datasets are logged one by one, and
-        their metrics are returned together. Raises `ConfigurationError` where there is no
-        dataset, or no sample in it.
+        their metrics are returned together. Raises `ConfigurationError` if no dataset was given
+        or if it contains no sample.
         """
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
@@ -142,7 +145,7 @@ class BaseTrainer:
     def predict(
         self, test_dataset: Dataset[Any], *, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """Return predictions and labels as numpy arrays, and metrics, not logged; synchronises."""
+        """Return predictions and labels as numpy arrays, and unlogged metrics; synchronizes."""
         evaluated, metrics = self._evaluate(test_dataset, metric_key_prefix, keep=True)
         self._emit(Event.PREDICT, metrics=metrics)
         return PredictionOutput(evaluated.predictions, evaluated.labels, metrics)
@@ -170,7 +173,7 @@ class BaseTrainer:
     # Callbacks
 
     def log(self, logs: dict[str, Any]) -> None:
-        """Add the epoch to `logs`, keep a copy in the history, and hand them to the callbacks."""
+        """Add the epoch to `logs`, append a copy to the history, and send them to callbacks."""
         self._log(logs, None)
 
     def _log(self, logs: dict[str, Any], training: Training | None) -> None:
@@ -180,34 +183,34 @@ class BaseTrainer:
             if training is not None:
                 tokens = seen - training.first_tokens
                 logs |= speed_metrics("train", training.seconds, tokens=tokens)
-        # What the loop logs it has summed up anew, outside of any graph; what others log may be
+        # The loop computes its own logs outside of any graph; logs of other callers may hold
         # anything.
         self.dispatcher.log(logs)
 
     def add_callback(self, callback: CallbackLike) -> None:
-        """Add a callback, an instance or a class that is called without arguments, at the end."""
+        """Add a callback at the end: an instance, or a class to be called without arguments."""
         self.dispatcher.add_callback(callback)
 
     def pop_callback(self, callback: CallbackLike) -> Any:
-        """Remove a callback and return it, or None; a class means the first instance of it."""
+        """Remove a callback and return it, or None; a class stands for its first instance."""
         return self.dispatcher.pop_callback(callback)
 
     def remove_callback(self, callback: CallbackLike) -> None:
-        """Remove a callback; a class means the first instance of it."""
+        """Remove a callback; a class stands for its first instance."""
         self.dispatcher.remove_callback(callback)
 
     def is_local_process_zero(self) -> bool:
-        """Tell whether this is the first process of its machine."""
+        """Return whether this is the first process on its machine."""
         return self.args.local_process_index == 0
 
     def is_world_process_zero(self) -> bool:
-        """Tell whether this is the first process of all."""
+        """Return whether this is the first process of the whole run."""
         return self.args.process_index == 0
 
     def save_model(self, output_dir: str | os.PathLike[str] | None = None) -> None:
         """Write weights, processing class and arguments, on the first rank only.
 
-        `output_dir` is by default that of the arguments.
+        `output_dir` defaults to the `output_dir` of the arguments.
         """
         if not self.args.should_save:
             return
@@ -221,7 +224,7 @@ class BaseTrainer:
     # The end
 
     def close(self, timeout: float = 30.0, status: RunStatus = "finished") -> None:
-        """Wait at most `timeout` seconds for what the callbacks still have to do, and end them."""
+        """Wait at most `timeout` seconds until the callbacks have finished, then end them."""
         self.dispatcher.close(timeout, status=status)
 
     def __enter__(self) -> Self:

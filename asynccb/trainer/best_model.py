@@ -1,9 +1,9 @@
 """
-The best model of a run: which evaluation it is from, and where it lies.
+The best model of a run: the evaluation that found it, and the checkpoint that contains it.
 
-Promises: better means strictly better, so that the earliest of equals stays; a checkpoint counts
-as the best only if this run, or the one that it goes on from, saved it at the step of the best
-evaluation.
+Promises: better means strictly better, so the earliest of equal models stays the best. A checkpoint
+counts as the best only if it was saved at the step of the best evaluation, by this run or by the
+run that it resumes.
 """
 
 from __future__ import annotations
@@ -30,28 +30,29 @@ def metric_in(metrics: Mapping[str, Any], given: str) -> float:
     """
     Return a metric of an evaluation by its name, with or without `eval_`.
 
-    Raises `ConfigurationError` where the evaluation gave no such metric, or no number for it. Waits
-    for a metric on a device.
+    Raises `ConfigurationError` if the evaluation did not return the metric, or if its value is not
+    a number. Waits for the device if the metric is a tensor there.
     """
     name = given if given.startswith("eval_") else f"eval_{given}"
     if name not in metrics:
         raise ConfigurationError(
-            f"metric_for_best_model is {given!r}, and the evaluation gave no {name!r}; "
-            f"it gave {', '.join(sorted(metrics))}"
+            f"metric_for_best_model is {given!r}, but the evaluation returned no {name!r}; "
+            f"it returned {', '.join(sorted(metrics))}"
         )
     try:
         return float(metrics[name])
     except (RuntimeError, TypeError, ValueError):
         raise ConfigurationError(
-            f"metric_for_best_model is {given!r}, and the evaluation gave {metrics[name]!r} for "
-            f"{name!r}; it takes a number"
+            f"metric_for_best_model is {given!r}, but the evaluation returned {metrics[name]!r} "
+            f"for {name!r}; return a number"
         ) from None
 
 
 def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any]) -> bool:
     """
-    Compare an evaluation with the best so far, write it into the state, and return whether it is
-    better.
+    Compare an evaluation with the best so far and return whether it is better.
+
+    If so, the state is updated.
     """
     if args.metric_for_best_model is None:
         return False
@@ -67,7 +68,7 @@ def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str
 
 
 def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None:
-    """Write into the state where the best model lies, if it is among what the run has saved."""
+    """Write the path of the best model into the state, if the run has saved that model."""
     step = state.best_global_step
     if step is not None and step in saved:
         state.best_model_checkpoint = str(saved[step])
@@ -75,10 +76,10 @@ def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None
 
 def find_best_again(state: TrainerState, resumed: Path) -> None:
     """
-    Look for the best checkpoint of a run that is resumed.
+    Look for the best checkpoint of a resumed run.
 
-    Where the run's folder was moved it lies beside the one that is resumed from; where it is not
-    there, it is taken out of the state, with a warning.
+    If the run's folder was moved, the best checkpoint is found beside the checkpoint that the run
+    resumes from. If it cannot be found, it is removed from the state, with a warning.
     """
     best = state.best_model_checkpoint
     if best is None:
@@ -86,7 +87,9 @@ def find_best_again(state: TrainerState, resumed: Path) -> None:
     places = (Path(best).absolute(), resumed.with_name(Path(best).name))
     found = next((str(place) for place in places if place.is_dir()), None)
     if found is None:
-        logger.warning("the best checkpoint %s is gone; it cannot be loaded at the end", best)
+        logger.warning(
+            "the best checkpoint %s does not exist any more; it cannot be loaded at the end", best
+        )
     state.best_model_checkpoint = found
 
 
@@ -94,10 +97,10 @@ def load_best(
     args: TrainingArguments, state: TrainerState, model: nn.Module, directory: Path
 ) -> None:
     """
-    End a training with the best model, as the arguments say.
+    Load the best model at the end of a training, if the arguments say so.
 
-    Loads it, and with `save_total_limit=1` deletes all other checkpoints in `directory`. Where the
-    best model was never saved the last weights stay, with a warning.
+    With `save_total_limit=1`, delete all other checkpoints in `directory`. If the best model was
+    never saved, the model keeps its last weights, with a warning.
     """
     best = state.best_model_checkpoint
     if args.load_best_model_at_end and best is None:
@@ -110,6 +113,6 @@ def load_best(
         return
     if args.load_best_model_at_end:
         load_weights(model, Path(best))
-    distributed.barrier()  # nobody reads any more
+    distributed.barrier()  # from here on, no rank reads the checkpoints
     if args.should_save and args.save_total_limit == 1:
         checkpoint.keep_only(directory, Path(best))

@@ -1,4 +1,8 @@
-"""What a Trainer refuses, before anything runs: each error names the argument and what to do."""
+"""
+Checks of a Trainer's arguments, before anything runs.
+
+Promises: each error names the argument and says what to do.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,7 @@ logger = logging.getLogger("asynccb")
 
 
 def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callbacks: Any) -> None:
-    """Raise `ConfigurationError` for a combination that could never train."""
+    """Raise `ConfigurationError` if a training with these arguments could never work."""
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"model is {model!r}; it takes a torch.nn.Module")
     if not isinstance(args, TrainingArguments):
@@ -46,10 +50,10 @@ def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callback
 
 
 def check_datasets(args: TrainingArguments, train_dataset: Any, eval_dataset: Any) -> None:
-    """Raise `ConfigurationError` for a dataset that is none, or one that is missing."""
+    """Raise `ConfigurationError` if a dataset is missing or is not a dataset."""
     if args.eval_strategy != IntervalStrategy.NO and eval_dataset is None:
         raise ConfigurationError(
-            f"eval_strategy is '{args.eval_strategy}' and there is no eval_dataset; give one, or "
+            f"eval_strategy is '{args.eval_strategy}', but no eval_dataset was given; give one, or "
             "set eval_strategy='no'"
         )
     if isinstance(eval_dataset, Mapping) and not eval_dataset:
@@ -60,13 +64,13 @@ def check_datasets(args: TrainingArguments, train_dataset: Any, eval_dataset: An
             continue
         if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
             raise ConfigurationError(
-                f"{dataset!r} is no dataset: it takes an object with __getitem__ and __len__, or "
+                f"{dataset!r} is not a dataset; give an object with __getitem__ and __len__, or "
                 "a torch.utils.data.IterableDataset"
             )
 
 
 def precision_of(args: TrainingArguments, device: torch.device) -> torch.dtype | None:
-    """Return the type to compute in, or None for that of the weights."""
+    """Return the dtype to compute in, or None to compute in the dtype of the weights."""
     if args.fp16 and device.type == "cpu":
         raise ConfigurationError("fp16=True needs a GPU; on the CPU take bf16=True or neither")
     if args.fp16:
@@ -76,26 +80,26 @@ def precision_of(args: TrainingArguments, device: torch.device) -> torch.dtype |
 
 def length_of(epochs: Epochs, args: TrainingArguments) -> tuple[int, int]:
     """
-    Return the steps and the epochs of a run; `max_steps` from 0 on wins over the epochs.
+    Return the steps and the epochs of a run; a `max_steps` of 0 or more wins over the epochs.
 
-    Raises `ConfigurationError` where neither the data nor `max_steps` says how long it is.
+    Raises `ConfigurationError` if neither the data nor `max_steps` defines the length of the run.
     """
     steps = epochs.steps
     if args.max_steps >= 0:
-        # Data without a length is begun anew until the steps are done.
+        # Data without a length is restarted until the steps are done.
         return args.max_steps, -(
             -args.max_steps // max(steps, 1)
         ) if steps is not None else sys.maxsize
     if steps is None:
         raise ConfigurationError(
-            "train_dataset has no length, so nothing says when to stop; set max_steps"
+            "train_dataset has no length, so the end of training is unknown; set max_steps"
         )
     exact_steps = exact(args.num_train_epochs) * steps
     return -int(-exact_steps // 1), -int(-exact(args.num_train_epochs) // 1)
 
 
 def check_train_dataset(dataset: Any) -> Any:
-    """Return the dataset; raise `ConfigurationError` where there is none."""
+    """Return the dataset; raise `ConfigurationError` if it is None."""
     if dataset is None:
         raise ConfigurationError("there is nothing to train on; give Trainer a train_dataset")
     if size_of(dataset) == 0:
@@ -104,20 +108,20 @@ def check_train_dataset(dataset: Any) -> Any:
 
 
 def check_output_dir(args: TrainingArguments) -> None:
-    """Raise `ConfigurationError` where checkpoints are wanted and could not be written."""
+    """Raise `ConfigurationError` if checkpoints are wanted but cannot be written."""
     if args.save_strategy == SaveStrategy.NO and not args.enable_jit_checkpoint:
         return
     directory = Path(args.output_dir).absolute()
     there = next(path for path in (directory, *directory.parents) if os.path.exists(path))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise ConfigurationError(
-            f"output_dir is {args.output_dir!r}, and {there} is no directory that can be written "
-            "to; give another, or set save_strategy='no'"
+            f"output_dir is {args.output_dir!r}, but {there} is not a writable directory; "
+            "give another, or set save_strategy='no'"
         )
 
 
 def warn_of_differences(args: TrainingArguments, now: TrainerState, then: TrainerState) -> None:
-    """Say which intervals differ from those of the checkpoint; the arguments win."""
+    """Warn of intervals and batch sizes that differ from the checkpoint; the arguments win."""
     pairs = {
         "logging_steps": (now.logging_steps, then.logging_steps),
         "eval_steps": (now.eval_steps, then.eval_steps),
@@ -130,4 +134,7 @@ def warn_of_differences(args: TrainingArguments, now: TrainerState, then: Traine
         if theirs is not None and ours != theirs
     ]
     if different:
-        logger.warning("the arguments win over the checkpoint in: %s", "; ".join(different))
+        logger.warning(
+            "these arguments differ from the checkpoint, and the arguments are used: %s",
+            "; ".join(different),
+        )

@@ -1,8 +1,8 @@
 """
-Samples to batches, and batches to the device.
+Collating samples into batches, and copying batches to the device.
 
-Promises: nested mappings, tuples, named tuples and lists keep their shape; copies to a GPU do not
-wait where the batch lies in pinned memory.
+Promises: nested mappings, tuples, named tuples and lists keep their shape. Copies to a GPU do not
+wait if the batch is in pinned memory.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def default_collate(samples: Sequence[Any]) -> Any:
     """
     Stack samples into one batch: mappings by key, tuples by place, tensors, arrays and numbers.
 
-    A float becomes a float32 tensor and an integer an int64 one, as in transformers; a sample's
-    `label` or `label_ids` becomes the batch's `labels`, and keys that hold strings or None are
-    left out. Tensors must have equal shapes: padding is a `data_collator`'s work. Raises
-    `ConfigurationError` for what no tensor can be made of.
+    As in transformers, a float becomes a float32 tensor and an integer an int64 tensor, and a
+    sample's `label` or `label_ids` becomes the batch's `labels`. Keys whose values are strings or
+    None are left out. Tensors must have equal shapes; a `data_collator` has to do any padding.
+    Raises `ConfigurationError` for values that cannot become a tensor.
     """
     first = samples[0]
     if isinstance(first, Mapping):
@@ -39,7 +39,7 @@ def default_collate(samples: Sequence[Any]) -> Any:
         return torch.stack([_as_tensor(sample) for sample in samples])
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
-            f"cannot make a batch of {len(samples)} values like {first!r} ({error}); "
+            f"cannot stack {len(samples)} values like {first!r} into a batch ({error}); "
             "give a data_collator that can"
         ) from None
 
@@ -73,12 +73,12 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 def count_samples(batch: Any) -> int:
-    """Return the samples in a batch: the length of its first tensor or else first list, or 1."""
+    """Return the samples in a batch: the length of its first tensor, else first list, else 1."""
     return _first_length(batch) or _first_list(batch) or 1
 
 
 def _first_length(value: Any) -> int:
-    """Return the length of the first tensor that has one, or 0; a scalar says nothing of it."""
+    """Return the length of the first tensor that is not a scalar, or 0."""
     if isinstance(value, torch.Tensor):
         return len(value) if value.ndim else 0
     items = value.values() if isinstance(value, Mapping) else value

@@ -1,4 +1,4 @@
-"""A CUDA stream of the Trainer's own, apart from the program's."""
+"""The Trainer's own CUDA stream, separate from the program's stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 class OwnStream:
-    """Queue GPU work on one stream; do nothing on other devices."""
+    """A stream for the Trainer's GPU work; does nothing on other devices."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -19,7 +19,7 @@ class OwnStream:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Queue what is inside after all that was queued before, and before all that follows."""
+        """Run the body on the stream: after all work queued before it, before all work after."""
         if self._stream is None:
             yield
             return

@@ -1,9 +1,9 @@
 """
-Batches for training and evaluation: order, shards, epochs, and where a resumed run goes on.
+Batches for training and evaluation: order, shards, epochs, and the position of a resumed run.
 
-Promises: the order follows from the seed and the epoch alone; every rank sees equally many
+Promises: the order depends on the seed and the epoch alone; every rank sees the same number of
 training batches; evaluation sees each sample exactly once over all ranks; skipping the batches of
-an interrupted epoch loads none of a map-style dataset.
+an interrupted epoch loads no sample of a map-style dataset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Collator: TypeAlias = Callable[[list[Any]], Any]
 
 
 class _Share:
-    """This rank's part of each group of `batch_size * world` samples; even at the tail."""
+    """This rank's part of each group of `batch_size * world` samples, including the tail."""
 
     def __init__(self, batch_size: int) -> None:
         self._rank = distributed.rank()
@@ -33,23 +33,23 @@ class _Share:
         self.group = batch_size * self._world
 
     def of(self, size: int) -> slice:
-        """Return this rank's slice of `size` samples; past the end for late ranks of a tail."""
+        """Return this rank's slice of `size` samples; late ranks may be past the end of a tail."""
         each = math.ceil(size / self._world)
         return slice(self._rank * each, (self._rank + 1) * each)
 
     def padding(self, size: int) -> int:
-        """Return how many samples a group needs more, so that all ranks get equally many."""
+        """Return the number of samples missing from a group to give all ranks equally many."""
         return -size % self._world
 
 
 class Batches(Sampler[list[int]]):
     """
-    Give the indices of this rank's batches of one epoch.
+    The indices of this rank's batches in one epoch.
 
-    Batches are dealt to the ranks in turn, and the samples of the last, partial deal are spread
-    over them. Training repeats fewer than `world` samples from the epoch's beginning, so that no
-    rank comes up short; evaluation (`exact`) repeats none, and late ranks may get one batch
-    fewer.
+    Batches are dealt to the ranks in turn, and the samples of the last, partial round are spread
+    over all ranks. Training repeats fewer than `world` samples from the beginning of the epoch, so
+    that all ranks have equally many batches. Evaluation (`exact`) repeats none, so late ranks may
+    have one batch fewer.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Batches(Sampler[list[int]]):
         self._epoch = self._skip = 0
 
     def start_at(self, epoch: int, skip: int) -> None:
-        """Set the epoch of the next iteration and the batches that it leaves out."""
+        """Set the epoch of the next iteration, and the number of batches to skip."""
         self._epoch, self._skip = epoch, skip
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Batches(Sampler[list[int]]):
 
 
 class SharedStream(IterableDataset[Any]):
-    """Give this rank's part of an iterable dataset, which every rank reads whole."""
+    """This rank's part of an iterable dataset; every rank reads the whole dataset."""
 
     def __init__(
         self, dataset: IterableDataset[Any], batch_size: int, *, drop_last: bool, exact: bool
@@ -110,13 +110,13 @@ class SharedStream(IterableDataset[Any]):
             yield from group[self._share.of(len(group))]
 
     def __len__(self) -> int:
-        """Return how many samples this rank gets; TypeError where the dataset has no length."""
+        """Return the number of samples of this rank; TypeError if the dataset has no length."""
         groups, tail = divmod(len(self._dataset), self._share.group)  # type: ignore[arg-type]
         whole = groups * self._samples_of(self._share.group)
         return whole if self._drop_last else whole + self._samples_of(tail)
 
     def _samples_of(self, size: int) -> int:
-        """Return how many samples this rank gets of a group that is read as so many."""
+        """Return the number of samples of this rank in a group of `size` samples."""
         size += 0 if self._exact else self._share.padding(size)
         return len(range(size)[self._share.of(size)])
 
@@ -132,8 +132,8 @@ def make_loader(
     """
     Return the loader of this rank's batches.
 
-    Its generator is its own, so that starting an epoch draws nothing from the program's. A batch
-    lies in pinned memory where `pin` says so.
+    The loader has its own generator, so that starting an epoch draws nothing from the program's
+    generator. With `pin`, batches are in pinned memory, unless `dataloader_pin_memory` is False.
     """
     batch_size = args.train_batch_size if training else args.eval_batch_size
     drop_last = args.dataloader_drop_last and training
@@ -161,12 +161,12 @@ def make_loader(
 
 
 def data_seed(args: TrainingArguments) -> int:
-    """Return the seed of the data's order."""
+    """Return the seed for the order of the data."""
     return args.seed if args.data_seed is None else args.data_seed
 
 
 def size_of(data: Any) -> int | None:
-    """Return the length of a loader or dataset, or None where it has none."""
+    """Return the length of a loader or dataset, or None if it has no length."""
     try:
         return len(data)
     except (TypeError, NotImplementedError):
@@ -174,46 +174,46 @@ def size_of(data: Any) -> int | None:
 
 
 class Epochs:
-    """Give the epochs of a training as groups of micro-batches, one group for each step."""
+    """The epochs of a training, as groups of micro-batches: one group for each step."""
 
     def __init__(
         self, loader: DataLoader[Any], dataset: Dataset[Any], args: TrainingArguments
     ) -> None:
         self.loader = loader
         self.batches = size_of(loader)
-        """Micro-batches in an epoch, or None where the data does not say."""
+        """Micro-batches in an epoch, or None if the data has no length."""
         self.samples = args.train_batch_size * distributed.world_size()
-        """Samples in a micro-batch of all ranks."""
+        """Samples in a micro-batch, over all ranks."""
         self._dataset = dataset
         self._group_size = args.gradient_accumulation_steps
         self._seed = data_seed(args)
 
     @property
     def steps(self) -> int | None:
-        """Steps in an epoch; the last, partial group makes one too."""
+        """Steps in an epoch; the last, partial group counts as a step too."""
         return None if self.batches is None else math.ceil(self.batches / self._group_size)
 
     def fraction(self, position: Position, max_steps: int) -> float:
-        """Return the epoch as a number; data without a length counts as one of `max_steps`."""
+        """Return the epoch as a number; data without a length is one epoch of `max_steps`."""
         batches = self.batches or max_steps * self._group_size
         return position.epoch + position.batches / batches
 
     def position_of(self, step: int) -> Position:
-        """Return where the data is after so many steps, all epochs before having been whole."""
+        """Return the position after `step` steps, as if no epoch had ended early."""
         if not self.steps or self.batches is None:
             return Position(batches=step * self._group_size)
         epoch, steps = divmod(step, self.steps)
         return Position(epoch, min(steps * self._group_size, self.batches))
 
     def steps_to(self, position: Position) -> int:
-        """Return the steps up to a position, an epoch that was ended early having been whole."""
+        """Return the steps up to a position; an epoch that was ended early counts as whole."""
         assert self.steps is not None
         assert self.batches is not None
         left = 0 if position.cut else self.batches - position.batches
         return (position.epoch + 1) * self.steps - math.ceil(left / self._group_size)
 
     def plan(self, length: tuple[int, int]) -> dict[str, Any]:
-        """Return what the steps of a run of that many steps and epochs are made of."""
+        """Return the numbers that define a run's steps; `length` is its steps and epochs."""
         return {
             "length": length,
             "batches": self.batches,
@@ -225,8 +225,8 @@ class Epochs:
         """
         Return the groups of an epoch, without its first `skip` micro-batches.
 
-        Those are gone when this returns. A group is read when it is asked for and not before, so
-        that a checkpoint's random state belongs to its step. Data loaded in workers is read ahead.
+        The skipping is done when this returns. A group is read only when it is requested, so that
+        a checkpoint's random state belongs to its step. Loader workers still read ahead.
         """
         if callable(set_epoch := getattr(self._dataset, "set_epoch", None)):
             set_epoch(epoch)

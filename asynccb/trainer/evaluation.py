@@ -1,9 +1,9 @@
 """
 Running a model over a dataset without learning from it.
 
-Promises: over all ranks each sample counts once, in the dataset's order; every rank reports
-equally many batches; the losses stay on the device until the end, where the only synchronisation
-is.
+Promises: over all ranks each sample counts once, in the order of the dataset; every rank reports
+the same number of batches; the losses stay on the device until the end, which is the only place
+that synchronizes.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from asynccb.trainer.forward import Forward
 from asynccb.trainer.speed import speed_metrics
 
 PADDING = -100
-"""What fills up predictions and labels of unequal length, as the losses of torch ignore it."""
+"""Pads predictions and labels of unequal length; torch's losses ignore this value."""
 
 
 class EvalPrediction(NamedTuple):
-    """Hold what `compute_metrics` gets: numpy arrays, or nests of them, one row for each sample."""
+    """The argument of `compute_metrics`: numpy arrays, or nests of them, one row per sample."""
 
     predictions: Any
     label_ids: Any
 
 
 class PredictionOutput(NamedTuple):
-    """Hold what `Trainer.predict` returns: numpy arrays, or nests of them, and the metrics."""
+    """The result of `Trainer.predict`: numpy arrays, or nests of them, and the metrics."""
 
     predictions: Any
     label_ids: Any
@@ -46,26 +46,26 @@ class PredictionOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Hold the results over all ranks."""
+    """The results of an evaluation over all ranks."""
 
     loss: float | None
     predictions: Any
     labels: Any
     samples: int
     rounds: int
-    """Batches that the busiest rank took."""
+    """Batches of the rank that had the most."""
     seconds: float
 
     def metrics(
         self, prefix: str, compute: Callable[[EvalPrediction], Mapping[str, Any]] | None
     ) -> dict[str, Any]:
-        """Return the computed metrics, the loss and the speed, every name with the prefix."""
+        """Return the computed metrics, the loss and the speed; every name has the prefix."""
         metrics: dict[str, Any] = {}
         if compute is not None:
             computed: object = compute(EvalPrediction(self.predictions, self.labels))
             if not isinstance(computed, Mapping):
                 raise ConfigurationError(
-                    f"compute_metrics returned {computed!r}; it takes a dict of metrics"
+                    f"compute_metrics returned {computed!r}; return a dict of metrics"
                 )
             metrics |= computed
         if self.loss is not None:
@@ -77,17 +77,17 @@ class Evaluated:
 def _prefixed(name: object, prefix: str) -> str:
     if not isinstance(name, str):
         raise ConfigurationError(
-            f"compute_metrics returned a metric named {name!r}; the name of a metric is a text"
+            f"compute_metrics returned a metric named {name!r}; use strings as names"
         )
     return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
 
 
 class Evaluation:
     """
-    Evaluate a model on batches, calling `on_batch` after each.
+    The evaluation of a model on batches; calls `on_batch` after each batch.
 
-    `accumulate` is after how many batches predictions go to the CPU; None keeps all on the device
-    until the end.
+    Predictions move to the CPU after every `accumulate` batches; with None they all stay on the
+    device until the end.
     """
 
     def __init__(
@@ -99,7 +99,11 @@ class Evaluation:
 
     @torch.no_grad()
     def run(self, model: nn.Module, batches: Iterable[Any], *, keep: bool) -> Evaluated:
-        """Return the results, predictions and labels only with `keep`; raise for no sample."""
+        """
+        Return the results; predictions and labels are kept only with `keep`.
+
+        Raises `ConfigurationError` if the dataset contains no sample.
+        """
         began = time.perf_counter()
         weighed = torch.zeros(2, dtype=torch.float64, device=self._forward.device)
         kept: list[Any] = []
@@ -125,10 +129,10 @@ class Evaluation:
         counts = distributed.gather((samples, done))
         rounds = max(done for _, done in counts)
         for _ in range(rounds - done):
-            self._on_batch()  # ranks that ran out of batches keep in step with the others
+            self._on_batch()  # ranks with fewer batches report as many as the others
         if not rounds:
             raise ConfigurationError("there is nothing to evaluate: the dataset gave no sample")
-        loss, weight = distributed.total(weighed).tolist()  # synchronises
+        loss, weight = distributed.total(weighed).tolist()  # synchronizes
         parts = _interleave(distributed.gather(_to_cpu(kept)))
         predictions, labels = _concatenate(parts) if parts else (None, None)
         return Evaluated(
@@ -149,7 +153,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(modes[0][1])
-        for module, training in modes:  # a part may be frozen
+        for module, training in modes:  # a frozen part may have been in eval mode
             module.training = training
 
 
@@ -163,7 +167,7 @@ def _to_numpy(tensor: torch.Tensor) -> Any:
 
 
 def _interleave(by_rank: list[list[Any]]) -> list[Any]:
-    """Return all ranks' batches in the dataset's order: batches are dealt to the ranks in turn."""
+    """Return the batches of all ranks in dataset order: they were dealt to the ranks in turn."""
     if len(by_rank) == 1:
         return by_rank[0]
     return [part for part in chain.from_iterable(zip_longest(*by_rank)) if part is not None]

@@ -1,5 +1,5 @@
 """
-Calling the model on a batch, and finding the loss and the predictions in what it returns.
+Calling the model on a batch, and finding the loss and the predictions in its outputs.
 
 Promises: nothing here waits for the device.
 """
@@ -20,7 +20,7 @@ ComputeLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 
 
 class Result(NamedTuple):
-    """Hold what a model gave for one batch; `loss` is None where it computed none."""
+    """A model's result for one batch; `loss` is None if no loss was computed."""
 
     loss: torch.Tensor | None
     predictions: Any
@@ -29,13 +29,13 @@ class Result(NamedTuple):
 
 class Forward:
     """
-    Call a model on batches, in the precision of the run.
+    The call of a model on a batch, in the precision of the run.
 
-    A mapping is passed as keywords and its `labels` are the labels; a tuple or list as positions;
-    anything else as the only argument. With `compute_loss` (outputs, labels to a scalar) the
-    labels, the last place of a tuple, are kept from the model; otherwise the model computes the
-    loss from them and returns it as a scalar, as `loss` of a mapping or object, or in the first
-    place of a tuple.
+    A mapping is passed as keyword arguments, a tuple or list as positional arguments, and any other
+    batch as the only argument. The labels are `labels` of a mapping or the last item of a tuple.
+    With `compute_loss(outputs, labels)`, which returns a scalar, the model does not receive the
+    labels. Without it the model receives them and returns the loss: a scalar, `loss` of a mapping
+    or object, or the first item of a tuple.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Forward:
         return Result(loss, _predictions(outputs, left_out, first), labels)
 
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        """Return the loss; raise `ConfigurationError` where the model gives none."""
+        """Return the loss; raise `ConfigurationError` if the model returns none."""
         loss = self(model, batch).loss
         if loss is None:
             raise ConfigurationError(
                 f"{type(model).__name__} gave no loss for a batch of {_describe(batch)}: return "
-                "a scalar, an object with .loss or a tuple that begins with it, or give "
-                "compute_loss_func"
+                "a scalar, an object with .loss or a tuple that begins with the loss, or pass "
+                "compute_loss_func to the Trainer"
             )
         return loss
 
@@ -114,13 +114,13 @@ def _find_loss(outputs: Any) -> torch.Tensor | None:
 
 
 def _ignored_keys(model: nn.Module) -> list[str]:
-    """Return the outputs that a transformers model declares to be no predictions."""
+    """Return the output names that a transformers model declares not to be predictions."""
     config = getattr(model, "config", None)
     return getattr(config, "keys_to_ignore_at_inference", None) or []
 
 
 def _predictions(outputs: Any, left_out: set[str], first: int) -> Any:
-    """Return what there is beside the loss: one value as it is, several as a tuple, or None."""
+    """Return the outputs except the loss: a single value as it is, several as a tuple, or None."""
     if isinstance(outputs, tuple | list):
         values = tuple(outputs[first:])
     elif isinstance(outputs, torch.Tensor):
@@ -133,6 +133,6 @@ def _predictions(outputs: Any, left_out: set[str], first: int) -> Any:
 def _named(outputs: Any) -> Mapping[str, Any]:
     if isinstance(outputs, Mapping):
         return outputs
-    if dataclasses.is_dataclass(outputs):  # one with slots has no `__dict__`
+    if dataclasses.is_dataclass(outputs):  # a dataclass with slots has no `__dict__`
         return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
     return getattr(outputs, "__dict__", {})

@@ -1,9 +1,12 @@
 """
-The training loop, top to bottom, with every event in its place.
+The training loop, top to bottom, with every event in its place: the last part of `Trainer`.
 
-Promises: between the first step and the last the loop waits for the device only to evaluate, to
-save and, with fp16 and a given optimizer that is not fused, to unscale; each such place is marked
-"synchronises". Losses and norms are logged as tensors.
+`Trainer(ResumableTrainer(BaseTrainer))` is one class in three files. Read them bottom up:
+`base.py`, then `resumable.py`, then `loop.py` (this file).
+
+Promises: between the first step and the last, the loop waits for the device only to evaluate, to
+save and, with fp16 and a given optimizer that is not fused, to unscale. Each such place is marked
+"synchronizes". Losses and norms are logged as tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ logger = logging.getLogger("asynccb")
 
 
 class TrainOutput(NamedTuple):
-    """Hold what `Trainer.train` returns; `training_loss` is the mean over all steps of the run."""
+    """The result of `Trainer.train`; `training_loss` is the mean over all steps of the run."""
 
     global_step: int
     training_loss: float
@@ -39,64 +42,67 @@ class Trainer(ResumableTrainer):
     """
     Train a model, with callbacks that steer and watch.
 
-    A batch that is a mapping is passed to the model as keywords, a tuple as positions. The model
-    computes the loss and returns it (a scalar, `.loss`, or first in a tuple), or
-    `compute_loss_func(outputs, labels)` does. `eval_dataset` may be a dict of datasets; the
-    metrics of each are then named `eval_<name>_...`. `compute_metrics` gets numpy arrays of all
-    predictions and labels. `optimizers` is a pair (optimizer, scheduler); where it holds None,
-    each `train()` makes AdamW and the schedule of the arguments anew. `ReduceLROnPlateau` goes by
-    `metric_for_best_model`, or the loss, of each evaluation.
+    A batch is passed to the model as keyword arguments if it is a mapping, as positional arguments
+    if it is a tuple. The model computes the loss and returns it (a scalar, `.loss`, or the first
+    item of a tuple), or `compute_loss_func(outputs, labels)` computes it. `eval_dataset` may be a
+    dict of datasets; the metrics of each are then named `eval_<name>_...`. `compute_metrics`
+    receives numpy arrays of all predictions and labels. `optimizers` is a pair (optimizer,
+    scheduler). For None, each `train()` makes a new AdamW or a new schedule from the arguments.
+    `ReduceLROnPlateau` follows `metric_for_best_model`, or the loss, of each evaluation.
 
-    The callbacks, in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
-    and the display. Under `torchrun` every rank makes a Trainer: gradients are averaged, data is
-    shared out, and the first rank saves. On a GPU the loop has a CUDA stream of its own. Trackers
-    go on delivering after `train()`; `close`, or leaving a `with`, waits for them, and so does
-    the end of the program. An exception in `train()` closes the dispatcher with the status
-    failed.
+    The callbacks run in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
+    and the display. Under `torchrun` every rank makes a Trainer: gradients are averaged, the data
+    is divided among the ranks, and the first rank saves. On a GPU the loop has its own CUDA stream.
+    Trackers continue to deliver after `train()`. `close`, the end of a `with` block, and the end of
+    the program wait for them. An exception in `train()` closes the dispatcher with the status
+    "failed", or "killed" for Ctrl-C.
 
-    Raises `ConfigurationError` for arguments that do not go together.
+    Raises `ConfigurationError` for arguments that cannot be combined.
     """
 
     def train(
         self, resume_from_checkpoint: str | os.PathLike[str] | bool | None = None
     ) -> TrainOutput:
         """
-        Train, and return the steps done, the mean loss and the figures of the run.
+        Train, and return the steps done, the mean loss and the metrics of the run.
 
-        `resume_from_checkpoint` is a folder, or True for the last one in `args.output_dir`. The
-        run then goes on exactly as it would have without the interruption, from any step; a
-        resumed run has the checkpoint's history and best metric, but the intervals of the
-        arguments given now (a difference is a warning). With other batches or data it makes the
-        steps that the rest of its epochs takes. Random numbers drawn in loader workers are not
-        restored, and the states of callbacks, such as the patience of early stopping, only with
-        `restore_callback_states_from_checkpoint=True`; without it a warning names them.
+        `resume_from_checkpoint` is a checkpoint folder, or True for the last one in
+        `args.output_dir`. The run then continues, from any step, exactly as it would have without
+        the interruption. It keeps the checkpoint's history and best metric, but follows the
+        intervals of the arguments given now (a difference is a warning). If the batches or the data
+        have changed, it makes as many steps as the rest of its epochs needs. Random numbers drawn
+        in loader workers are not restored. The states of callbacks, such as the patience of early
+        stopping, are restored only with `restore_callback_states_from_checkpoint=True`; otherwise
+        a warning names these callbacks.
 
         Different from transformers, on purpose:
 
-        - a stop asked for at train begin, and `max_steps=0`, run no step, and a stop asked for at
-          epoch begin none of that epoch;
-        - gradients and losses of a group that a callback cut short are dropped, and never reach
-          the next step;
-        - the batches of a group count alike, also where the loss is a mean over tokens and they
-          hold unequally many: the ranks would have to exchange their numbers before each step;
-        - a flag that is set where nothing comes of it before it is cleared (to log, evaluate or
-          save at train begin, at epoch begin or, but for an epoch's last step, on a save, say) is
-          a warning;
-        - a save that a callback asks for is made with `save_strategy="best"` too, also where an
-          evaluation is no improvement;
-        - a run that was told by a decision to stop stops again where it is resumed at that step;
-          one that a `def` hook, a request or `max_steps` has stopped goes on;
+        - if a callback asks to stop at train begin, or with `max_steps=0`, no step is run; if it
+          asks at epoch begin, no step of that epoch is run;
+        - if a callback cuts a group short, the group's gradients and losses are dropped and never
+          reach the next step;
+        - all batches of a group have the same weight, even if the loss is a mean over tokens and
+          they have different numbers of tokens: otherwise the ranks would have to exchange their
+          counts before each step;
+        - a flag that is set and then cleared before the loop acts on it is a warning (for example
+          log, evaluate or save at train begin, at epoch begin, or on a save that is not at the last
+          step of an epoch);
+        - if a callback asks for a save, the save is made with `save_strategy="best"` too, even if
+          the evaluation is not an improvement;
+        - a run that a decision stopped stops again if it is resumed at that step; a run that
+          a `def` hook, a request or `max_steps` stopped continues;
         - a finished run that is resumed runs no further step;
-        - on resume the arguments' intervals win, not the checkpoint's, and `train_loss` is the
+        - on resume the arguments' intervals win over the checkpoint's, and `train_loss` is the
           mean over the whole run;
-        - callback states are put back into the callbacks that are there, which keep their places;
-        - optimizer and schedule are made anew for each `train()`, unless given;
+        - callback states are restored into the existing callbacks, which keep their places;
+        - each `train()` makes a new optimizer and schedule, unless they are given;
         - the random generators are seeded at the start of each `train()`, with the rank added;
-        - a metric for the best model that no evaluation gave is a `ConfigurationError` that lists
-          those there are.
+        - if an evaluation does not return the metric for the best model, a `ConfigurationError`
+          lists the metrics that it returned.
 
-        Raises `ConfigurationError` for a missing dataset or checkpoint, and whatever a `def` hook
-        or the model raises; the dispatcher is closed then, with the status failed.
+        Raises `ConfigurationError` for a missing dataset or checkpoint, and any exception of a
+        `def` hook or of the model. The dispatcher is then closed with the status "failed", or
+        "killed" for Ctrl-C.
         """
         checks.check_train_dataset(self.train_dataset)
         checks.check_output_dir(self.args)
@@ -123,11 +129,11 @@ class Trainer(ResumableTrainer):
     def _is_over(self, training: Training) -> bool:
         state, position = self.state, training.position
         stops = self.control.should_training_stop or state.global_step >= state.max_steps
-        # An epoch that a checkpoint left after its last step is still to be ended.
+        # If the checkpoint is from after an epoch's last step, that epoch has still to be ended.
         return position.epoch >= state.num_train_epochs or (stops and position.batches == 0)
 
     def _train_epoch(self, training: Training) -> bool:
-        """Run an epoch, or what is left of it; return whether the next one may begin."""
+        """Run an epoch, or the rest of it; return whether the next epoch may begin."""
         position = training.position
         if position.batches == 0:
             training.restore_random()
@@ -150,7 +156,7 @@ class Trainer(ResumableTrainer):
         return done
 
     def _emit_at_begin(self, event: Event, *, again: bool) -> None:
-        """Emit an event; `again` where the run has come past it before its checkpoint."""
+        """Emit an event; `again` if the run emitted it before its checkpoint."""
         (self.dispatcher.emit_again if again else self.dispatcher.emit)(event)
 
     def _leaves_epoch(self) -> bool:
@@ -184,7 +190,7 @@ class Trainer(ResumableTrainer):
         self._log_evaluate_save(training)
 
     def _accumulate(self, training: Training, group: list[Any]) -> bool:
-        """Add up the gradients of a group; return False where a callback cut it short."""
+        """Add up the gradients of a group; return False if a callback cut the group short."""
         for number, batch in enumerate(group, 1):
             training.usage.add(batch, self.state)
             last = number == len(group)
@@ -216,7 +222,7 @@ class Trainer(ResumableTrainer):
 
     def _finish(self, training: Training) -> TrainOutput:
         state = self.state
-        loss = training.losses.finish(state.global_step)  # synchronises
+        loss = training.losses.finish(state.global_step)  # synchronizes
         metrics: dict[str, Any] = speed_metrics(
             "train",
             training.seconds,

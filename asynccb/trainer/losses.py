@@ -1,8 +1,9 @@
 """
-How far the loop has come, beyond what `TrainerState` says, and the losses it has summed up.
+The loop's position in the data, which `TrainerState` does not contain, and its sums of losses.
 
-Promises: the losses stay on the device until they are logged; together with the random generators
-this is all that an exact resume in the middle of an epoch, and of a logging window, needs.
+Promises: the losses stay on the device until they are logged. Together with the random generators,
+position and losses are sufficient for an exact resume in the middle of an epoch and of a logging
+window.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from asynccb.distributed import process_group as distributed
 
 @dataclass
 class Position:
-    """Say where in the data the loop is; kept in each checkpoint."""
+    """The loop's position in the data; stored in each checkpoint."""
 
     epoch: int = 0
     batches: int = 0
     """Micro-batches of this epoch that are done, on each rank."""
     cut: bool = False
-    """Whether a callback ended this epoch early: a resumed run takes no more steps of it."""
+    """Whether a callback ended this epoch early; a resumed run then makes no more steps of it."""
 
     def next_epoch(self) -> Position:
         """Return the beginning of the epoch after this one."""
@@ -37,12 +38,12 @@ class Position:
 
 class Losses:
     """
-    Sum up the losses on the device: of the group under way, of the logging window, of the whole
-    run.
+    Sums of the losses on the device: of the current group, the logging window and the whole run.
 
-    With `filter_nonfinite` a NaN or infinite loss counts as the mean of the window so far (0 at its
-    start) instead, chosen on the device, without asking it. `shared` says that `commit` gets means
-    over the ranks; otherwise each window is averaged when it is taken, with a collective.
+    With `filter_nonfinite`, the mean of the window so far (0 at its start) replaces a NaN or
+    infinite loss. The device makes that choice, without a synchronization. `shared` means that
+    `commit` receives means over the ranks. Otherwise a collective averages each window when it is
+    taken.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Losses:
 
     def add(self, loss: torch.Tensor, step: int) -> torch.Tensor:
         """
-        Add one micro-batch's share of its group's loss, and return what is counted for it.
+        Add one micro-batch's share of its group's loss, and return the value that was added.
 
         `step` is the number of steps done.
         """
@@ -77,12 +78,12 @@ class Losses:
         return loss
 
     def commit(self, shared: torch.Tensor | None = None) -> None:
-        """Count the group: its step was made; `shared` is its mean over the ranks."""
+        """Count the group, after its step was made; `shared` is its mean over the ranks."""
         self._window = self._window + (self._group if shared is None else shared)
         self._group = self._zero
 
     def discard(self) -> None:
-        """Forget the group: its step was not made."""
+        """Drop the group, whose step was not made."""
         self._group = self._zero
 
     def take(self, step: int) -> torch.Tensor:
@@ -103,7 +104,7 @@ class Losses:
         return window
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed run needs; of the window, what this rank has summed or was told."""
+        """Return the sums for a checkpoint; the window is this rank's sum, or the shared sum."""
         return {
             "window": self._window,
             "total": self._total,
@@ -112,7 +113,7 @@ class Losses:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from the values that `state` returned."""
         self._window = state["window"].to(self._zero.device)
         self._total = state["total"].to(self._zero.device)
         self._first_step = state["first_step"]

@@ -1,8 +1,8 @@
 """
 The optimizer, its schedule and the loss scaler.
 
-Promises: a step on a GPU waits for nothing: the gradients' norm stays on the device, and the
-fused AdamW takes the scaler's verdict there.
+Promises: a step on a GPU does not wait for the device. The norm of the gradients stays there, and
+the fused AdamW reads the scaler's verdict there.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
     """
     Return AdamW over the trainable parameters, without weight decay on biases and norms.
 
-    A module is a norm by its class, or by a class name that holds "norm". Raises
-    `ConfigurationError` where nothing is trainable.
+    A module is a norm if its class is a known norm, or if its class name contains "norm". Raises
+    `ConfigurationError` if no parameter is trainable.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -48,7 +48,10 @@ def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
         is_norm = isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
         (plain if is_norm or name.endswith("bias") else decayed).append(parameter)
     if not decayed and not plain:
-        raise ConfigurationError(f"no parameter of {type(model).__name__} has requires_grad=True")
+        raise ConfigurationError(
+            f"no parameter of {type(model).__name__} has requires_grad=True; set it on the "
+            "parameters to train"
+        )
     return AdamW(
         [
             {"params": decayed, "weight_decay": args.weight_decay},
@@ -62,7 +65,7 @@ def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Give each trainable parameter once, with its own name and the module that holds it."""
+    """Yield each trainable parameter once, with its own name and the module that contains it."""
     seen: set[int] = set()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -72,7 +75,7 @@ def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]
 
 
 def make_scheduler(optimizer: Optimizer, args: TrainingArguments, max_steps: int) -> LambdaLR:
-    """Return the arguments' schedule over `max_steps`; "constant" has no warm-up."""
+    """Return the schedule of the arguments over `max_steps`; "constant" has no warm-up."""
     kind = SchedulerType(args.lr_scheduler_type)
     warmup = 0 if kind is SchedulerType.CONSTANT else args.get_warmup_steps(max_steps)
     after = _AFTER_WARMUP[kind]
@@ -91,7 +94,7 @@ _AFTER_WARMUP: dict[SchedulerType, Callable[[float], float]] = {
     SchedulerType.CONSTANT: lambda progress: 1.0,
     SchedulerType.CONSTANT_WITH_WARMUP: lambda progress: 1.0,
 }
-"""Factor of the learning rate, from the share of the steps after the warm-up that is done."""
+"""Factor of the learning rate; the argument is the finished share of the steps after warm-up."""
 
 
 class Optimization:
@@ -112,18 +115,18 @@ class Optimization:
         self._max_grad_norm = args.max_grad_norm
         self._metric = args.metric_for_best_model or "loss"
         self._device = device
-        # A CUDA graph's gradients lie in its own memory, which its next run overwrites: a group of
-        # several runs adds into tensors of ours instead.
+        # A CUDA graph keeps its gradients in its own memory, which its next run overwrites. So a
+        # group of several runs adds its gradients into tensors of ours.
         self._keeps_gradients = (
             args.torch_compile_mode in _WITH_GRAPHS and args.gradient_accumulation_steps > 1
         )
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the loss's gradients to those of the group."""
+        """Add the gradients of the loss to the gradients of the group."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def clip(self) -> torch.Tensor:
-        """Limit the norm of all gradients together and return what it was before, on the device."""
+        """Clip the total norm of the gradients; return the norm from before, on the device."""
         self._scaler.unscale_(self.optimizer)
         if self._max_grad_norm > 0:
             return nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
@@ -131,22 +134,22 @@ class Optimization:
         return nn.utils.get_total_norm(gradients)
 
     def update(self) -> None:
-        """Make the step; under a scaler, not where a gradient was infinite."""
+        """Make the step; with a scaler, skip it if a gradient was infinite."""
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
     def learning_rate(self) -> float | torch.Tensor:
-        """Return the first group's rate, a copy where the optimizer keeps it on the device."""
+        """Return the rate of the first parameter group; a copy if it is a tensor."""
         rate: float | torch.Tensor = self.optimizer.param_groups[0]["lr"]
         return rate.detach().clone() if isinstance(rate, torch.Tensor) else rate
 
     def advance(self) -> None:
-        """Move the schedule to the next step, unless it goes by evaluations."""
+        """Move the schedule to the next step, unless the schedule follows evaluations."""
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
     def judge(self, metrics: Mapping[str, Any]) -> None:
-        """Move a schedule that goes by evaluations; waits for a metric on the device."""
+        """Move a schedule that follows evaluations; waits if the metric is on the device."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(metric_in(metrics, self._metric))
 
@@ -162,20 +165,20 @@ class Optimization:
                 parameter.grad = torch.zeros_like(parameter)
 
     def save(self, folder: Path) -> None:
-        """Write the states of optimizer, schedule and scaler; reads them from the device."""
+        """Write the states of optimizer, schedule and scaler; synchronizes to read them."""
         for name, part in self._parts().items():
             checkpoint.save_part(part.state_dict(), folder, name)
 
     def classes(self) -> dict[str, str]:
-        """Return the class of what has its state in each file."""
+        """Return, for each file, the class name of the object whose state it contains."""
         return {name: type(part).__qualname__ for name, part in self._parts().items()}
 
     def load(self, folder: Path, classes: Mapping[str, str]) -> list[str]:
         """
-        Take the states back; return the names of those that are missing.
+        Restore the states; return the names of the missing files.
 
-        `classes` is what `classes` returned then, as far as it is known. Raises
-        `ConfigurationError` for a state of another class, or one that does not fit.
+        `classes` is the result of `classes()` from the time of the save, as far as it is known.
+        Raises `ConfigurationError` if a state is of another class or does not fit.
         """
         missing = []
         for name, part in self._parts().items():
@@ -193,7 +196,7 @@ class Optimization:
         return missing
 
     def _parts(self) -> dict[str, Optimizer | LRScheduler | torch.amp.GradScaler]:
-        """Return what has a state of its own, by the name of its file."""
+        """Return the objects that have a state, by the names of their files."""
         parts: dict[str, Optimizer | LRScheduler | torch.amp.GradScaler] = {
             "optimizer.pt": self.optimizer,
             "scheduler.pt": self.scheduler,
@@ -205,6 +208,6 @@ class Optimization:
 
 def _misfit(path: Path, how: str) -> ConfigurationError:
     return ConfigurationError(
-        f"the state in {path} {how}; resume with what the checkpoint was saved with, or delete the "
-        "file to begin with a new state"
+        f"the state in {path} {how}; resume with the optimizer and schedule of the checkpoint, or "
+        "delete the file to begin with a new state"
     )

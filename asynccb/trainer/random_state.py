@@ -1,9 +1,9 @@
 """
-The random number generators of a process: seeding them, and their exact state for a checkpoint.
+Seeding a process's random number generators, and capturing their exact state for a checkpoint.
 
-Promises: covers `random`, torch on the CPU, torch on this process's GPU and, where the program
-has imported it, numpy; what is captured holds plain numbers and tensors only, so that
-`torch.load(weights_only=True)` reads it.
+Promises: covers `random`, torch on the CPU, torch on this process's GPU and, if the program has
+imported it, numpy. A captured state contains only plain numbers and tensors, so that
+`torch.load(weights_only=True)` can read it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def seed_all(seed: int) -> None:
 
 
 def capture() -> dict[str, Any]:
-    """Return the state of every generator; reads from the GPU, so it synchronises."""
+    """Return the state of every generator; reads from the GPU, so it synchronizes."""
     state: dict[str, Any] = {"python": random.getstate(), "cpu": torch.get_rng_state()}
     if numpy := sys.modules.get("numpy"):
         name, keys, *rest = numpy.random.get_state(legacy=True)
@@ -35,7 +35,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Set every generator to what `capture` returned; leave alone those that it does not hold."""
+    """Set the generators to a captured state; generators missing from it are left alone."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     torch.set_rng_state(state["cpu"].cpu())

@@ -1,7 +1,10 @@
 """
-A trainer without its loop: what a training needs, made anew or from a checkpoint, and its saving.
+The middle part of the `Trainer` class: preparing a training, new or resumed, and its checkpoints.
 
-Promises: only the methods that say so synchronise.
+`Trainer(ResumableTrainer(BaseTrainer))` is one class in three files. Read them bottom up:
+`base.py`, then `resumable.py` (this file), then `loop.py`.
+
+Promises: a method synchronizes only if its docstring says so.
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ from asynccb.trainer.usage import Usage
 
 
 class ResumableTrainer(BaseTrainer):
-    """Prepare trainings, and write their checkpoints."""
+    """A trainer that can prepare a training and write checkpoints, but has no loop."""
 
     def _prepare(self, found: Path | None) -> Training:
-        """Make everything that lives as long as one training."""
+        """Make all objects that live as long as one training."""
         args, dataset = self.args, self.train_dataset
         assert dataset is not None
         loader = self._loader(dataset, training=True)
@@ -71,7 +74,7 @@ class ResumableTrainer(BaseTrainer):
         return training
 
     def _make_optimization(self, max_steps: int) -> Optimization:
-        """Return the given optimizer and schedule, or new ones over so many steps."""
+        """Return the optimization with the given optimizer and schedule, or with new ones."""
         args = self.args
         optimizer, scheduler = self._optimizers
         optimizer = make_optimizer(self.model, args) if optimizer is None else optimizer
@@ -90,7 +93,7 @@ class ResumableTrainer(BaseTrainer):
             stored.compute_steps(args, max_steps)
             if args.restore_callback_states_from_checkpoint:
                 callback_states.restore(self._stateful(), stored.stateful_callbacks)
-                self.control._new_step()  # the checkpoint's own step has done all that
+                self.control._new_step()  # these flags were acted on at the checkpoint's step
             else:
                 callback_states.say_left_out(self.dispatcher.callbacks, stored.stateful_callbacks)
             find_best_again(stored, resumed.folder)
@@ -101,7 +104,7 @@ class ResumableTrainer(BaseTrainer):
         return state
 
     def _save_checkpoint(self, training: Training) -> Path:
-        """Write a checkpoint, and return it; synchronises, and the ranks wait for one another."""
+        """Write a checkpoint and return its path; synchronizes, and ranks wait for each other."""
         args, state = self.args, self.state
         path = checkpoint.checkpoint_path(training.directory, state.global_step)
         training.saved[state.global_step] = path
@@ -118,7 +121,7 @@ class ResumableTrainer(BaseTrainer):
                 self.save_model(folder)
                 if not args.save_only_model:
                     training.optimization.save(folder)
-                self.dispatcher.settle()  # synchronises
+                self.dispatcher.settle()  # synchronizes
                 self.dispatcher.save_trace(folder)
                 state.save_to_json(str(folder / checkpoint.STATE_FILE))
         if args.should_save:
@@ -126,14 +129,14 @@ class ResumableTrainer(BaseTrainer):
         return path
 
     def _resume_decisions(self, found: Path, training: Training) -> None:
-        """Go on with the decisions that were pending, this rank's own where there are several."""
+        """Restore the pending decisions; with several ranks, this rank's own decisions."""
         stored = callback_states.dispatcher_state(self.state.stateful_callbacks)
         if state := training.decisions or stored:
             self.dispatcher.resume_trace(found)
             self.dispatcher.load_state_dict(state)
 
     def _go_on_from_save(self, found: Path, training: Training) -> None:
-        """Go on from what was decided on the checkpoint's `on_save`, after it was written."""
+        """Restore the decisions made on the checkpoint's `on_save`, after it was written."""
         control = self.dispatcher.emit_save_again(found)
         if training.position.batches:
             training.position.cut |= control.should_epoch_stop

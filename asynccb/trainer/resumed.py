@@ -1,8 +1,8 @@
 """
-A checkpoint to go on from: its state, its place in the data, and how much of the run is left.
+The checkpoint that a run resumes from: its state, its position in the data, and the run's length.
 
-Promises: where data and arguments are as they were, the run has the length that it had. Else the
-epochs that are left are what counts: steps that were made before may have been of another size.
+Promises: if data and arguments are unchanged, the length of the run is unchanged. Otherwise the
+remaining epochs determine the length, because earlier steps may have been of another size.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ LOOP_FILE = "loop.pt"
 
 class Resumed:
     """
-    Hold what a checkpoint says of its run.
+    The data of a checkpoint about its run.
 
-    A checkpoint of transformers has no `loop.pt`: its position follows from the step, as if no
-    epoch had ended early.
+    A checkpoint of transformers has no `loop.pt`. Its position is then computed from the step, as
+    if no epoch had ended early.
     """
 
     def __init__(self, folder: Path, epochs: Epochs) -> None:
         self.folder = folder
         self.state = TrainerState.load_from_json(str(folder / checkpoint.STATE_FILE))
         self.loop = self._read(checkpoint.of_rank(LOOP_FILE))
-        # All ranks were in one place, which any of their files says to another number of ranks.
+        # All ranks were at the same position. If the number of ranks has changed, this rank reads
+        # the position from the file of another rank.
         files = (LOOP_FILE, checkpoint.named_by_rank(LOOP_FILE, 0))
         self._any_loop = self.loop or next(filter(None, map(self._read, files)), None)
         self.position = self._position(epochs)
@@ -46,8 +47,8 @@ class Resumed:
             return epochs.position_of(self.state.global_step)
         position = Position(**self._any_loop["position"])
         whole, done = self._any_loop.get("plan", {}).get("batches"), position.batches
-        # The batches of another size that hold the samples that were seen; the rest of one is
-        # seen again.
+        # If the batch size has changed: the number of whole new batches within the samples already
+        # seen. The samples of a partial batch are seen again.
         position.batches = done * self._any_loop["samples"] // epochs.samples
         if epochs.batches is not None and (done == whole or position.batches > epochs.batches):
             position.batches = epochs.batches
@@ -56,7 +57,7 @@ class Resumed:
     def length(
         self, epochs: Epochs, args: TrainingArguments, planned: tuple[int, int]
     ) -> tuple[int, int]:
-        """Return the last step and the epochs of the run; `planned` are those of a new one."""
+        """Return the last step and the epochs of the run; `planned` is the result for a new run."""
         if self._any_loop is not None and self._any_loop.get("plan") == epochs.plan(planned):
             return self.state.max_steps, self.state.num_train_epochs
         if not epochs.steps:

@@ -1,12 +1,12 @@
 """
-The mean of a loss over the ranks, without a collective for it.
+The mean of a loss over the ranks, without a collective of its own.
 
-DDP averages the gradients of all ranks anyway. It is given one more parameter, a number that no
-model computes with, and the gradient of that number is the loss.
+DDP averages the gradients of all ranks anyway. This module adds one more parameter, a number that
+the model does not compute with. The gradient of that number is the loss.
 
-Promises: nothing is added to what the ranks exchange but that number, in a bucket of DDP's (of its
-own where no parameter of the model is in float32); values, gradients, weights and checkpoints of
-the model are what they are without it; no loss scale reaches it.
+Promises: the ranks exchange only that number in addition, in one of DDP's buckets (in a separate
+bucket if no parameter of the model is in float32). Values, gradients, weights and checkpoints of
+the model do not change. The loss scale does not affect the number.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import nn
 
 class SharedLoss(nn.Module):
     """
-    Call a model as it is called, and hold the number whose gradient is the loss.
+    A wrapper of a model, with the number whose gradient is the loss.
 
-    Not for `find_unused_parameters`, under which DDP takes the number for one that is not used.
+    Do not use it with `find_unused_parameters`: DDP would treat the number as an unused parameter.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
@@ -34,15 +34,16 @@ class SharedLoss(nn.Module):
         return self.model(*args, **kwargs)
 
     def attach(self, loss: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return the loss, whose backward pass adds `value` to what `take` returns."""
+        """Return the loss; its backward pass adds `value` to the sum that `take` returns."""
         attached: torch.Tensor = _Attach.apply(loss, self._number, value)  # type: ignore[no-untyped-call]
         return attached
 
     def take(self) -> torch.Tensor | None:
         """
-        Return the sum of the values since the last call, and start anew.
+        Return the sum of the values since the last call, and start a new sum.
 
-        It is the mean over the ranks once gradients have been exchanged; None without a value.
+        After the gradients have been exchanged, it is the mean over the ranks. None if no value
+        was added.
         """
         total, self._number.grad = self._number.grad, None
         return total

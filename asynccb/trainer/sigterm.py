@@ -1,8 +1,8 @@
 """
-Ending a training well on SIGTERM, which is what a cluster sends before it takes the machine.
+Ending a training cleanly on SIGTERM, which a cluster sends before it takes the machine away.
 
-Promises: the first signal has a checkpoint saved and the training stopped at the end of the step,
-on all ranks; the handler that was there before is put back.
+Promises: on the first signal, a checkpoint is saved and the training stops at the end of the step,
+on all ranks. Afterwards the previous signal handler is restored.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger("asynccb")
 @contextmanager
 def saving_on_signal(wanted: bool, request: Requesting) -> Iterator[None]:
     """
-    Turn SIGTERM into a request to save and stop, if that is wanted.
+    Turn SIGTERM into a request to save and stop, if `wanted`.
 
-    Raises `ConfigurationError` off the main thread, the only one that can take signals.
+    Raises `ConfigurationError` outside the main thread, because Python delivers signals only there.
     """
     if not wanted:
         yield
@@ -33,7 +33,7 @@ def saving_on_signal(wanted: bool, request: Requesting) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         raise ConfigurationError(
             "enable_jit_checkpoint=True, but train() does not run on the main thread, and Python "
-            "hands signals to that one only; train there, or leave it out"
+            "delivers signals only there; train on the main thread, or leave it out"
         )
 
     def ask(number: int, frame: Any) -> None:

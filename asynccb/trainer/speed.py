@@ -1,4 +1,4 @@
-"""How fast a run, an evaluation or a prediction went, as metrics."""
+"""The speed of a run, an evaluation or a prediction, as metrics."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ def speed_metrics(
     tokens: int | None = None,
 ) -> dict[str, float]:
     """
-    Return `<prefix>_runtime` in seconds, and what is done per second.
+    Return `<prefix>_runtime` in seconds, and the rates per second.
 
-    Rounded to 4 and 3 places, as in transformers; no rate for no time.
+    The runtime is rounded to 4 places, the rates to 3, as in transformers. If no time has passed,
+    the rates are left out.
     """
     metrics = {f"{prefix}_runtime": round(seconds, 4)}
     if seconds > 0:

@@ -1,10 +1,9 @@
 """
-What exists for the time of one `Trainer.train()`: data, optimizer, wrapped model, sums and
-position.
+The parts of one `Trainer.train()`: data, optimizer, wrapped model, sums and position.
 
-Promises: `save` and `load` cover all of it, so that a resumed training goes on bit by bit as the
-interrupted one would have, wherever in an epoch, a logging window or an epoch's end it was saved.
-Not covered: random numbers drawn in loader workers.
+Promises: a checkpoint covers all parts, so that a resumed training continues bit for bit as the
+interrupted training would have. The checkpoint may be from anywhere in an epoch or a logging
+window, or from the end of an epoch. Not covered: random numbers drawn in loader workers.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ RANDOM_FILE = "rng_state.pth"
 
 
 class TrainedModel:
-    """Hold a model as the loop calls it: under DDP with several ranks, compiled if asked."""
+    """A model as the loop calls it: under DDP with several ranks, compiled if requested."""
 
     def __init__(self, model: nn.Module, args: TrainingArguments, device: torch.device) -> None:
         self._ddp: DistributedDataParallel | None = None
@@ -59,19 +58,19 @@ class TrainedModel:
 
     @property
     def shares_loss(self) -> bool:
-        """Whether `take_loss` gives the mean over the ranks."""
+        """Whether `take_loss` returns the mean over the ranks."""
         return self._shared is not None
 
     def with_loss(self, loss: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Return the loss, whose backward pass also tells the other ranks `value`."""
+        """Return the loss; its backward pass also shares `value` with the other ranks."""
         return loss if self._shared is None else self._shared.attach(loss, value)
 
     def take_loss(self) -> torch.Tensor | None:
-        """Return the sum of the group's values, the mean over ranks; None where it is not known."""
+        """Return the group's sum of values, averaged over the ranks; None if it is not shared."""
         return None if self._shared is None else self._shared.take()
 
     def exchanging(self, wanted: bool) -> AbstractContextManager[None]:
-        """Exchange gradients with the other ranks in the backward pass, or only add to them."""
+        """If `wanted`, let the backward pass exchange gradients; otherwise only accumulate."""
         if wanted or self._ddp is None:
             return nullcontext()
         return self._ddp.no_sync()
@@ -79,7 +78,7 @@ class TrainedModel:
 
 @dataclass
 class Training:
-    """Hold the parts of a training under way."""
+    """The parts of a training in progress."""
 
     model: TrainedModel
     epochs: Epochs
@@ -87,16 +86,16 @@ class Training:
     losses: Losses
     usage: Usage
     directory: Path
-    """Where its checkpoints go, also when the program changes its own directory."""
+    """Absolute path for the checkpoints, because the program may change its directory."""
     planned: tuple[int, int]
-    """Steps and epochs of the run, had it begun with these data and arguments."""
+    """Steps and epochs of a new run with these data and arguments."""
     position: Position = field(default_factory=Position)
     figures: dict[str, Any] = field(default_factory=dict)
-    """Norm of the gradient and learning rate of the last step, as they are logged."""
+    """Gradient norm and learning rate of the last step, to be logged."""
     decisions: dict[str, Any] | None = None
-    """This rank's pending decisions, where it is another than the one that writes the state."""
+    """This rank's pending decisions, unless this rank writes the state."""
     saved: dict[int, Path] = field(default_factory=dict)
-    """Checkpoints of this run by step, with the one that it goes on from."""
+    """Checkpoints of this run by step, including the checkpoint that it resumed from."""
     lost: LostFlags = field(default_factory=LostFlags)
     first_step: int = 0
     first_tokens: int = 0
@@ -105,11 +104,11 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Time since the training began, without what a resumed one did before."""
+        """Time since this training began; a resumed run's earlier time is not included."""
         return time.perf_counter() - self.began
 
     def save_own(self, folder: Path) -> None:
-        """Write what differs by rank; reads from the device."""
+        """Write the parts that differ between ranks; reads from the device."""
         loop = {
             "position": self.position.state(),
             "losses": self.losses.state(),
@@ -123,7 +122,7 @@ class Training:
         checkpoint.save_part(random_state.capture(), folder, checkpoint.of_rank(RANDOM_FILE))
 
     def load(self, resumed: Resumed) -> None:
-        """Go on from a checkpoint; what it lacks starts anew, with a warning."""
+        """Restore the parts from a checkpoint; parts missing there start anew, with a warning."""
         folder = resumed.folder
         self.saved[resumed.state.global_step] = folder
         self.position = resumed.position
@@ -140,12 +139,12 @@ class Training:
             missing.append(RANDOM_FILE)
         if missing:
             logger.warning(
-                "%s lacks %s: the resumed run will differ from an uninterrupted one",
+                "%s lacks %s: the resumed run will differ from an uninterrupted run",
                 *(folder, ", ".join(missing)),
             )
 
     def restore_random(self) -> None:
-        """Set the random generators back to the checkpoint's, once; do nothing in a new run."""
+        """Restore the random generators from the checkpoint, once; do nothing in a new run."""
         if self._random is not None:
             random_state.restore(self._random)
             self._random = None

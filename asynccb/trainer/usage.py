@@ -1,9 +1,9 @@
 """
-Counting what a training consumed: samples, tokens and floating-point operations.
+Counting the samples, tokens and floating-point operations of a training.
 
-Promises: counts on the CPU, from the batch as the loader gave it, so that it never waits for a
-device. Under DDP this rank's count is taken times the number of ranks, which is exact where their
-batches are alike.
+Promises: counting happens on the CPU, from the batch as the loader returned it, so it never waits
+for a device. Under DDP this rank's count is multiplied by the number of ranks, which is exact if
+all ranks have batches of the same size.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from asynccb.trainer.collate import count_samples
 
 class Usage:
     """
-    Add each micro-batch to the state.
+    The counts of a training; most of them are kept in the state.
 
-    `tokens` is "no", "all" or "non_padding" (the ones in `attention_mask`, all where there is
-    none). Operations are counted for models of transformers only, as 6 for each token and
-    parameter outside the embeddings.
+    `tokens` is "no", "all" or "non_padding" (the ones in `attention_mask`, or all tokens if the
+    batch has no such mask). Operations are counted only for models of transformers, as 6 for each
+    token and parameter outside the embeddings.
     """
 
     def __init__(self, model: nn.Module, tokens: str) -> None:
@@ -40,7 +40,7 @@ class Usage:
         self.samples = 0
 
     def add(self, batch: Any, state: TrainerState) -> None:
-        """Count one micro-batch of this rank, for all ranks."""
+        """Count one micro-batch of this rank, multiplied by the number of ranks."""
         self.samples += count_samples(batch) * self._world
         if self._tokens == "no" and not self._flos_per_token:
             return
@@ -54,5 +54,5 @@ class Usage:
     def _count(self, batch: Mapping[str, Any], inputs: torch.Tensor) -> int:
         mask = batch.get("attention_mask")
         if self._tokens == "non_padding" and isinstance(mask, torch.Tensor):
-            return int(mask.sum())  # on the CPU: the batch has not gone to the device yet
+            return int(mask.sum())  # on the CPU: the batch is not on the device yet
         return inputs.numel()

@@ -193,8 +193,8 @@ def test_a_failing_async_hook_with_on_error_raise_ends_training(tmp_path: Path) 
     [
         ({"eval_dataset": None}, {"eval_strategy": "epoch"}, "no eval_dataset"),
         ({"eval_dataset": {}}, {}, "empty mapping"),
-        ({"train_dataset": iter("abc")}, {}, "is no dataset"),
-        ({"eval_dataset": {"a": 3}}, {}, "3 is no dataset"),
+        ({"train_dataset": iter("abc")}, {}, "is not a dataset"),
+        ({"eval_dataset": {"a": 3}}, {}, "3 is not a dataset"),
         ({"compute_metrics": print}, {"eval_strategy": "epoch"}, "compute_metrics returned None"),
         (
             {"compute_metrics": lambda prediction: {1: 0.5}},
@@ -210,12 +210,12 @@ def test_a_failing_async_hook_with_on_error_raise_ends_training(tmp_path: Path) 
         (
             {},
             {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"},
-            "gave no 'eval_accuracy'; it gave epoch, eval_loss",
+            "returned no 'eval_accuracy'; it returned epoch, eval_loss",
         ),
         (
             {"compute_metrics": lambda prediction: {"accuracy": torch.ones(2)}},
             {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"},
-            r"gave tensor\(\[1., 1.\]\) for 'eval_accuracy'; it takes a number",
+            r"returned tensor\(\[1., 1.\]\) for 'eval_accuracy'; return a number",
         ),
     ],
 )
@@ -232,7 +232,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_first_step(
 ) -> None:
     (tmp_path / "file").touch()
     recorder = Recorder()
-    with pytest.raises(ConfigurationError, match=r"output_dir is '.*/file is no directory"):
+    with pytest.raises(ConfigurationError, match=r"output_dir is '.*/file is not a writable"):
         train(tmp_path / place, recorder)
     assert recorder.events == ["on_init_end"]
 
