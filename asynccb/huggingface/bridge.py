@@ -1,11 +1,12 @@
 """
 The bridge into `transformers.Trainer`: one callback that serves all others.
 
-Promises: `def` hooks get transformers' own objects, inline; `async def` hooks and trackers get
-snapshots, and the training waits for none of them; what was decided is applied at its step, also in
-a run that resumes from a checkpoint. transformers is loaded only when a bridge is made.
+Promises: `def` hooks run inline and receive transformers' own objects. `async def` hooks and
+trackers receive snapshots, and the training does not wait for them. Decisions are applied at their
+steps, also in a run that resumes from a checkpoint. transformers is imported only when a bridge is
+made.
 
-transformers 5.0 (the first that has `on_push_begin`) to 5.24 are supported.
+Supported: transformers 5.0 (the first version with `on_push_begin`) to 5.24.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ from asynccb.huggingface.relay import Relay
 if TYPE_CHECKING:
     from transformers import TrainerCallback as _Theirs
 else:
-    _Theirs = object  # each instance is made one of theirs when it is made
+    _Theirs = object  # `make_foreign` makes each instance a callback of transformers
 
 _BETWEEN_TRIALS = 10.0
-"""Seconds for what a trial of a search has left to deliver before the next one begins."""
+"""Seconds for a trial of a search to deliver its remaining events before the next trial begins."""
 _PREPARED = frozenset({Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
-"""Events that the bridge has something to do at, whoever listens."""
+"""Events at which the bridge has work to do, even if no callback listens."""
 
 
 class AsyncCallbacks(_Theirs):
@@ -56,26 +57,26 @@ class AsyncCallbacks(_Theirs):
             model, args, callbacks=[AsyncCallbacks([MyCallback(), MLflowCallback()])], ...
         )
 
-    Takes what `CallbackDispatcher` takes: our callbacks, those of transformers, and what `offload`
-    returns. With it, `report_to="none"` belongs into the arguments: the default trackers of
-    transformers run on the training thread. Its place among the Trainer's callbacks is that of all
-    of its own: after the default flow, before the progress bar.
+    Accepts the same callbacks as `CallbackDispatcher`: ours, callbacks of transformers, and
+    results of `offload`. Set `report_to="none"` in the arguments, because the default trackers of
+    transformers run on the training thread. All callbacks given here take the bridge's place in
+    the order of the Trainer's callbacks: after the default flow, before the progress bar.
 
-    Decisions of async hooks are applied at `on_step_end`, where a `def` hook there would set the
-    flags. Those that are pending, and the states of the callbacks, are part of
-    `trainer_state.json`; a resumed training goes on with the decisions in every case, and with the
-    states of the callbacks where `restore_callback_states_from_checkpoint=True`. Of several ranks,
-    each has its decisions in a file of its own beside it, as its random state, and the states are
-    those of the one that saves.
+    Decisions of async hooks are applied at `on_step_end`, where a `def` hook would set the flags.
+    `trainer_state.json` contains the pending decisions and the states of the callbacks. A resumed
+    training always restores the decisions; it restores the states of the callbacks only with
+    `restore_callback_states_from_checkpoint=True`. With several ranks, each other rank stores its
+    decisions in its own file in the checkpoint, as it does with its random state. The states of
+    the callbacks are those of the rank that saves.
 
-    Runs of trackers go on through several `train()` and `evaluate()`, and end with `close`, or the
-    program: as failed where the last training was ended by an exception. Used as a context manager
-    it closes itself, and notices an exception at once. A search for hyper-parameters gives each
-    trial its own runs.
+    Tracker runs continue over several calls of `train()` and `evaluate()`. They end with `close`
+    or with the program; if an exception ended the last training, they end as failed. As a context
+    manager, the bridge closes itself and sees an exception at once. In a hyperparameter search,
+    each trial has its own runs.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Make it a callback of transformers."""
+        """Make the instance a callback of transformers."""
         return make_foreign(cls)
 
     def __init__(
@@ -88,12 +89,12 @@ class AsyncCallbacks(_Theirs):
         replay: str | Path | None = None,
     ) -> None:
         """
-        Take the callbacks, classes or instances; the rest is that of `CallbackDispatcher`.
+        Set up the callbacks, classes or instances; the other arguments are `CallbackDispatcher`'s.
 
         Raises `DefinitionError` for a callback that cannot work, `ConfigurationError` for a value
-        out of range or where transformers is missing.
+        out of range or if transformers is missing.
         """
-        if hasattr(self, "_callbacks"):  # transformers restores it: it is there already
+        if hasattr(self, "_callbacks"):  # transformers restores this instance: keep its state
             return
         check_limits(callbacks, 0, capacity, overflow)
         self._options: dict[str, Any] = {
@@ -105,7 +106,7 @@ class AsyncCallbacks(_Theirs):
         self._callbacks = [_checked(each) for each in callbacks]
         if not self._callbacks:
             raise DefinitionError(
-                "AsyncCallbacks without callbacks does nothing; give it a list of them"
+                "AsyncCallbacks without callbacks does nothing; give it a list of callbacks"
             )
         self._relay: Relay | None = None
         self._resumes_epoch = False
@@ -124,14 +125,14 @@ class AsyncCallbacks(_Theirs):
     @property
     def dispatcher(self) -> CallbackDispatcher:
         """
-        The dispatcher that serves them, as of the first event.
+        The dispatcher that serves the callbacks; it exists from the first event on.
 
-        Raises `ConfigurationError` before it, for it takes the Trainer's arguments.
+        Raises `ConfigurationError` before that, because it needs the Trainer's arguments.
         """
         return self._connected.dispatcher
 
     def add_callback(self, callback: Any) -> None:
-        """Add a callback, a class or an instance, after all others; from the next event on."""
+        """Add a callback, class or instance, after all others; effective from the next event."""
         added = _checked(callback)
         if self._relay is not None:
             self._relay.run.add_callback(added)
@@ -147,10 +148,10 @@ class AsyncCallbacks(_Theirs):
 
     def close(self, timeout: float = 30.0, status: RunStatus | None = None) -> None:
         """
-        Deliver what is left within `timeout` seconds, and end every run.
+        Deliver the remaining events within `timeout` seconds, and end every run.
 
-        Without a `status` they are finished, or failed where a training has begun and not ended.
-        Later events raise `ClosedError`; a second close does nothing.
+        Without a `status`, runs end as finished, or as failed if a training has begun but not
+        ended. Later events raise `ClosedError`; a second close does nothing.
         """
         if self._relay is not None:
             failed = self._run.emitter.is_training
@@ -180,7 +181,7 @@ class AsyncCallbacks(_Theirs):
 
     @property
     def stored(self) -> None:
-        """What a checkpoint holds; written by transformers, and read where the training begins."""
+        """Always None: transformers sets it on resume, but `_resume` reads the trainer's state."""
 
     @stored.setter
     def stored(self, value: object) -> None:
@@ -229,7 +230,7 @@ class AsyncCallbacks(_Theirs):
         return decisions is not None
 
     def _save_beside(self, args: Any) -> Path | None:
-        """Add to a checkpoint what it does not hold yet, and return it if it is where it should."""
+        """Add decisions or trace to a checkpoint; return its folder, None if it does not exist."""
         folder = Path(self._folder)
         if not args.should_save:
             folder.mkdir(parents=True, exist_ok=True)  # the rank that saves may be later
@@ -256,7 +257,7 @@ class AsyncCallbacks(_Theirs):
         return relay.relay(event, args, state, control, given, again=again, checkpoint=checkpoint)
 
     def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
-        """Get ready for a training; tell whether it is one that was interrupted."""
+        """Prepare for a training; return whether it resumes an interrupted one."""
         self._check_alone(state)
         self._begin_trial(state)
         if self._relay is None:
@@ -264,13 +265,13 @@ class AsyncCallbacks(_Theirs):
         self._checkpoint = None
         again = state.global_step > 0 and self._resume(args, state)
         self._resumes_epoch = again and state.epoch % 1 != 0
-        # A Trainer that was made, or a checkpoint that was written, without it has no entry, and
-        # transformers would fail at the next save.
+        # If the Trainer was made, or the checkpoint written, without this bridge, there is no
+        # entry for it, and transformers would fail at the next save.
         state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}, "attributes": {}})
         return again
 
     def _begin_trial(self, state: Any) -> None:
-        """End the runs of the trial before, if this is another one of a search."""
+        """End the runs of the previous trial, if this is another trial of a search."""
         trial = (state.trial_name, state.trial_params) if state.is_hyper_param_search else None
         another = trial is not None and self._trained and self._relay is not None
         # A trial that memory ran out in is begun again, and not ended.
@@ -290,7 +291,7 @@ class AsyncCallbacks(_Theirs):
     def _check_alone(self, state: Any) -> None:
         if isinstance(state.stateful_callbacks.get(type(self).__name__), list):
             raise ConfigurationError(
-                "a Trainer takes one AsyncCallbacks; put all callbacks into one list"
+                "a Trainer accepts only one AsyncCallbacks; put all callbacks into one list"
             )
 
 
@@ -299,10 +300,12 @@ def _rank_file(args: Any) -> str:
 
 
 def _checked(callback: Any) -> Any:
-    """Return the callback, or one made from a class; raise for one that cannot work."""
+    """Return the callback, or an instance of the class; raise if it cannot work."""
     instance, _ = make_callback(callback)
     if isinstance(instance, AsyncCallbacks):
-        raise DefinitionError("AsyncCallbacks cannot hold another one; put both lists into one")
+        raise DefinitionError(
+            "AsyncCallbacks cannot contain another AsyncCallbacks; put all callbacks into one list"
+        )
     return instance
 
 

@@ -1,8 +1,8 @@
 """
-What makes an object of ours a callback of transformers, whose own module is loaded only then.
+Making an object of ours a callback of transformers, which is imported only at that moment.
 
-Promises: transformers sees its own classes; where it makes a callback of a stored state anew, it
-gets the one that is there, with all that it holds.
+Promises: transformers sees its own classes. When transformers recreates a callback from a
+checkpoint, it gets the existing instance back, state included.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 def make_foreign(kind: type[T]) -> T:
     """
-    Return an instance of a subclass of `kind` that is a callback and an exportable state there.
+    Return an instance of a subclass of `kind`, `TrainerCallback` and `ExportableState`.
 
-    Each has a class of its own, which gives the same instance whenever it is called: transformers
-    restores a callback by calling its class. `__init__` is then called again. Raises
-    `ConfigurationError` where transformers is not installed.
+    The last two are classes of transformers. Each instance has its own class, which returns this
+    instance whenever it is called, because transformers restores a callback by calling its class.
+    `__init__` is then called again. Raises `ConfigurationError` if transformers is not installed.
     """
     try:
         theirs = import_module("transformers.trainer_callback")

@@ -449,7 +449,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
             AsyncCallbacks(wrong)
     with pytest.raises(asynccb.ConfigurationError, match="overflow"):
         AsyncCallbacks([Logs], overflow="sometimes")
-    with pytest.raises(asynccb.ConfigurationError, match="no event has come yet"):
+    with pytest.raises(asynccb.ConfigurationError, match="no event has arrived yet"):
         AsyncCallbacks([Logs]).statistics()
 
 
