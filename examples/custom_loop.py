@@ -1,10 +1,10 @@
 """
-The quick start's model in a hand-written loop: no `Trainer`, three places for callbacks.
+The model of the quick start in a hand-written loop: no `Trainer`, callbacks in three places.
 
     python examples/custom_loop.py
 
-What it shows: `CallbackDispatcher` as a context manager around a loop, `step` with the tensors as
-they are, and the control that it returns. The three places are marked.
+It shows `CallbackDispatcher` as a context manager around a loop, `step` called with tensors as they
+are, and the control that `step` returns. The three places are marked 1 to 3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from asynccb import CallbackDispatcher, TensorBoardCallback
 
 
 def main() -> None:
-    """Train, and say where to look."""
+    """Train, and print where to find the results."""
     options = read_options()
     text = "\n".join(pydoc_data.topics.topics.values())
     vocabulary = {character: code for code, character in enumerate(sorted(set(text)))}
@@ -37,7 +37,7 @@ def main() -> None:
     model = GPT(len(vocabulary)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     options.output.mkdir(parents=True, exist_ok=True)
-    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run: TensorBoard compares them
+    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run, for TensorBoard to compare
     callbacks = [
         TensorBoardCallback(logging_dir=options.output / "tensorboard" / started),
         Diary(options.output / "diary.txt"),
@@ -48,7 +48,7 @@ def main() -> None:
         loss: torch.Tensor = model(**there)["loss"]
         return loss
 
-    with CallbackDispatcher(  # 1: hand over the callbacks
+    with CallbackDispatcher(  # 1: pass the callbacks
         callbacks, max_steps=options.steps, model=model, directory=options.output / "asynccb"
     ) as run:
         for number, batch in enumerate(endlessly(batches), 1):
@@ -61,10 +61,10 @@ def main() -> None:
             if number % 50 == 0:
                 with torch.no_grad():
                     metrics = {"eval_loss": loss_of(evaluation)}
-            control = run.step(  # 2: say what happened
+            control = run.step(  # 2: report the step
                 logs={"loss": loss.detach(), "grad_norm": norm}, metrics=metrics
             )
-            if control.should_training_stop:  # 3: do what they want
+            if control.should_training_stop:  # 3: follow the flags that callbacks set
                 break
 
     statistics = run.statistics()
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def endlessly(batches: DataLoader[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
-    """Begin again when the data is over: `max_steps` ends the training."""
+    """Restart the data when it ends; `max_steps` ends the training."""
     while True:
         yield from batches
 

@@ -1,14 +1,14 @@
 """
-Train a small character-level GPT and watch it, without the training ever waiting for the watching.
+Train a small character-level GPT and log it to trackers that the training never waits for.
 
     python examples/quickstart.py                                   # TensorBoard
     python examples/quickstart.py --mlflow http://127.0.0.1:5000    # and an MLflow server
     torchrun --nproc_per_node=2 examples/quickstart.py              # on two GPUs, or processes
 
-What it shows: a `Trainer` that logs every step to one or two trackers, which run in a process of
-their own; an `async` callback of the reader's; a `def` callback that stops the training once the
-text is good enough; and what all of that cost the training thread. The text is Python's own
-documentation, which ships with it. It takes about a minute on two cores.
+It shows a `Trainer` that logs every step to one or two trackers, which run in their own process; a
+custom `async` callback; a `def` callback that stops the training when the loss is low enough; and
+the cost of all callbacks to the training thread. The text is Python's own documentation, which
+ships with Python. The example takes about a minute on two cores.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from asynccb import (
 )
 
 CONTEXT = 64
-"""Characters that the model looks back at."""
+"""Number of characters that the model looks back at."""
 
 
 class Characters(Dataset[dict[str, torch.Tensor]]):
-    """Pieces of a text, each with the same piece moved on by one character as its labels."""
+    """Pieces of a text; the labels of a piece are the piece shifted by one character."""
 
     def __init__(self, text: str, vocabulary: dict[str, int]) -> None:
         self.codes = torch.tensor([vocabulary[character] for character in text])
@@ -104,7 +104,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def write(self, codes: list[int], length: int) -> list[int]:
-        """Go on from some characters, at random but as the model thinks likely."""
+        """Continue a text, with characters sampled from the model's probabilities."""
         for _ in range(length):
             last = torch.tensor([codes[-CONTEXT:]], device=self.guess.weight.device)
             likely = functional.softmax(self(last)["guesses"][0, -1], dim=0)
@@ -113,9 +113,9 @@ class GPT(nn.Module):
 
 
 class Diary(TrainerCallback):
-    """Keep a diary: an `async` hook, which the training does not wait for."""
+    """Writes a diary in an `async` hook, which the training does not wait for."""
 
-    ranks = "world_zero"  # one diary, however many processes train
+    ranks = "world_zero"  # only one process writes the diary, however many train
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -136,7 +136,7 @@ class Diary(TrainerCallback):
 
 
 class GoodEnough(TrainerCallback):
-    """Say how it goes, and stop early: a `def` hook runs in the training thread and may steer."""
+    """Prints the loss and stops early: a `def` hook runs on the training thread and may steer."""
 
     def __init__(self, loss: float) -> None:
         self.loss = loss
@@ -157,14 +157,14 @@ class GoodEnough(TrainerCallback):
 
 
 def main() -> None:
-    """Train, evaluate, write a little, and say where to look."""
+    """Train, evaluate, generate a short text, and print where to find the results."""
     options = read_options()
     text = "\n".join(pydoc_data.topics.topics.values())
     vocabulary = {character: code for code, character in enumerate(sorted(set(text)))}
     split = len(text) * 9 // 10
     train, held_back = text[:split], text[split : split + 200 * CONTEXT]
 
-    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run: TensorBoard compares them
+    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run, for TensorBoard to compare
     callbacks: list[TrainerCallback] = [
         TensorBoardCallback(logging_dir=options.output / "tensorboard" / started),
         Diary(options.output / "diary.txt"),
@@ -199,7 +199,7 @@ def main() -> None:
         eval_dataset=Characters(held_back, vocabulary),
         callbacks=callbacks,
     ) as trainer:
-        trainer.remove_callback(ProgressCallback)  # it would print every step
+        trainer.remove_callback(ProgressCallback)  # prints a line for every step
         result = trainer.train()
     if not trainer.state.is_world_process_zero:
         return

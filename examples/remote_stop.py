@@ -1,15 +1,15 @@
 """
-A service decides when a training stops: asked after every step, and the training does not wait.
+Let a service stop a training: a hook asks it after every step, and the training does not wait.
 
-An `async def` hook asks a REST service whether the budget is spent. It is marked
-`@asynccb.decides(lag=2)`: the answer about step s is applied at the end of step s + 2, whether the
-service took a millisecond or a second, so that the same run stops at the same step every time. If
-the service is away, the hook fails, has no opinion, and the training goes on.
+An `async def` hook asks a REST service whether the budget is spent. The hook is marked
+`@asynccb.decides(lag=2)`: the answer for step s is applied at the end of step s + 2, whether the
+service took a millisecond or a second. So the same run stops at the same step every time. If the
+service cannot be reached, the hook fails, decides nothing, and the training continues.
 
     python examples/remote_stop.py
 
-trains a small network on the processor for a few seconds, with a service of its own on loopback
-that answers after 20 ms and lets 40 steps pass. Then it replays the decisions without the service.
+trains a small network on the CPU for a few seconds. Its service runs on loopback, answers after
+20 ms and allows 40 steps. Then the example replays the decisions without the service.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import asynccb
 
 
 class RemoteStop(asynccb.TrainerCallback):
-    """Stop when the service says so."""
+    """Stops the training when the service says so."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -46,13 +46,13 @@ class RemoteStop(asynccb.TrainerCallback):
         control: asynccb.TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Ask about this step."""
+        """Ask the service about this step."""
         answer = await self.client.get(self.url, params={"step": state.global_step})
         answer.raise_for_status()
         control.should_training_stop = answer.json()["stop"]
 
     async def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self.client.aclose()
 
 
@@ -74,7 +74,7 @@ def train(callback: RemoteStop, options: argparse.Namespace, replay: Path | None
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            time.sleep(0.02)  # as long as a step of a bigger network
+            time.sleep(0.02)  # a step of a larger network takes this long
             if run.step(logs={"loss": loss.detach()}).should_training_stop:
                 run.save_trace(options.output)
                 return run.state.global_step
@@ -82,7 +82,7 @@ def train(callback: RemoteStop, options: argparse.Namespace, replay: Path | None
 
 @contextmanager
 def service(allowed: int) -> Iterator[str]:
-    """Serve answers on loopback: stop, once so many steps are over."""
+    """Run the service on loopback; it says stop from step `allowed` on."""
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -95,7 +95,7 @@ def service(allowed: int) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -109,13 +109,13 @@ def read_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0].strip())
     parser.add_argument("--steps", type=int, default=100, help="steps at most (default: 100)")
-    parser.add_argument("--allowed", type=int, default=40, help="steps that the service lets pass")
+    parser.add_argument("--allowed", type=int, default=40, help="steps that the service allows")
     parser.add_argument("--output", type=Path, default=Path("remote_stop"), help="where to write")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train with the service, and again without it."""
+    """Train with the service, then replay without it."""
     options = read_options()
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "decisions.jsonl").unlink(missing_ok=True)
@@ -123,9 +123,9 @@ def main() -> None:
         steps = train(RemoteStop(url), options)
     trace = options.output / "decisions.jsonl"
     if steps == options.steps and not trace.exists():  # nothing was decided
-        print(f"went to the end after {steps} steps: the service let them all pass")
+        print(f"trained to the end, {steps} steps: the service allowed them all")
         return
-    print(f"stopped after {steps} steps: the service said so of step {options.allowed}")
+    print(f"stopped after {steps} steps: the service said stop for step {options.allowed}")
     again = train(RemoteStop("http://127.0.0.1:9/"), options, trace)
     print(f"replayed without the service: stopped after {again} steps")
 

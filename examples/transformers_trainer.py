@@ -4,12 +4,12 @@ Train a small GPT-2 in a `transformers.Trainer`, with async callbacks and tracke
     python examples/transformers_trainer.py                                   # TensorBoard
     python examples/transformers_trainer.py --mlflow http://127.0.0.1:5000    # and an MLflow server
 
-What it shows: one callback, `AsyncCallbacks`, in the Trainer that you have, which serves all
-others: trackers in a process of their own, an `async` callback of the reader's that also decides
-when the training is good enough, and a callback that was written for transformers, on a thread of
-its own.
-The model is made from a configuration, and the text is Python's own documentation, so that nothing
-is downloaded. It needs `pip install transformers accelerate`, and takes a minute or two on two
+It shows one callback, `AsyncCallbacks`, in an ordinary `transformers.Trainer`. It serves all other
+callbacks: trackers in their own process; a custom `async` callback that also stops the training
+when the loss is low enough; and a callback written for transformers, on its own thread.
+
+The model is made from a configuration, and the text is Python's own documentation, so nothing is
+downloaded. The example needs `pip install transformers accelerate` and takes a minute or two on two
 cores.
 """
 
@@ -28,11 +28,11 @@ from torch.utils.data import Dataset
 import asynccb
 
 CONTEXT = 64
-"""Characters that the model looks back at."""
+"""Number of characters that the model looks back at."""
 
 
 class Characters(Dataset[dict[str, torch.Tensor]]):
-    """Pieces of a text; the model itself moves the labels on by one character."""
+    """Pieces of a text; the model itself shifts the labels by one character."""
 
     def __init__(self, text: str, vocabulary: dict[str, int]) -> None:
         self.codes = torch.tensor([vocabulary[character] for character in text])
@@ -46,7 +46,7 @@ class Characters(Dataset[dict[str, torch.Tensor]]):
 
 
 class GoodEnough(asynccb.TrainerCallback):
-    """Keep a diary, and stop the training once the text is good enough; it waits for neither."""
+    """Writes a diary and stops the training at a low loss; the training waits for neither."""
 
     def __init__(self, path: Path, loss: float) -> None:
         self.path = path
@@ -71,7 +71,7 @@ class GoodEnough(asynccb.TrainerCallback):
 
 
 class SlowReport(transformers.TrainerCallback):
-    """Stand for a callback that somebody wrote for transformers, and that takes its time."""
+    """A slow callback, written for transformers."""
 
     def __init__(self) -> None:
         self.reports = 0
@@ -82,7 +82,7 @@ class SlowReport(transformers.TrainerCallback):
 
 
 def main() -> None:
-    """Train, evaluate, and say where to look."""
+    """Train, evaluate, and print where to find the results."""
     options = read_options()
     text = "\n".join(pydoc_data.topics.topics.values())
     vocabulary = {character: code for code, character in enumerate(sorted(set(text)))}
@@ -90,7 +90,7 @@ def main() -> None:
     train, held_back = text[:split], text[split : split + 100 * CONTEXT]
 
     options.output.mkdir(parents=True, exist_ok=True)
-    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run: TensorBoard compares them
+    started = time.strftime("%Y%m%d-%H%M%S")  # a folder for each run, for TensorBoard to compare
     tensorboard = options.output / "tensorboard" / started
     report = SlowReport()
     callbacks: list[Any] = [
@@ -118,7 +118,7 @@ def main() -> None:
             eos_token_id=None,
         )
     )
-    model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
+    model.loss_type = "ForCausalLM"  # otherwise transformers warns that it has to guess the loss
     arguments = transformers.TrainingArguments(
         output_dir=str(options.output),
         max_steps=options.steps,
@@ -135,7 +135,7 @@ def main() -> None:
         save_total_limit=1,
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
-        report_to="none",  # the trackers are those of the bridge
+        report_to="none",  # the bridge has the trackers
     )
     with asynccb.AsyncCallbacks(callbacks) as bridge:
         trainer = transformers.Trainer(
@@ -145,13 +145,13 @@ def main() -> None:
             eval_dataset=Characters(held_back, vocabulary),
             callbacks=[bridge],
         )
-        trainer.remove_callback(transformers.PrinterCallback)  # it would print every step
+        trainer.remove_callback(transformers.PrinterCallback)  # prints a line for every step
         result = trainer.train()
         statistics = bridge.statistics()
 
     loss = [e["eval_loss"] for e in trainer.state.log_history if "eval_loss" in e][-1]
     print(f"\n{result.global_step} steps of at most {options.steps}, evaluation loss {loss:.3f}")
-    print(f"{report.reports} slow reports, each 50 ms, that the training did not wait for")
+    print(f"{report.reports} slow reports of 50 ms each, which the training did not wait for")
     print(f"{statistics.microseconds_per_step:.0f} us of the training thread for callbacks a step")
     print(f"Look at it:  tensorboard --logdir {options.output / 'tensorboard'}")
     if options.mlflow:
