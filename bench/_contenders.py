@@ -1,8 +1,8 @@
 """
-The ways to log that the benches compare, each opened, used and closed in the same manner.
+The ways to log that the benches compare; all are opened, used and closed in the same manner.
 
-`log(step, values)` is what the training thread calls; `settle()` waits until all of it has arrived.
-Opening logs nothing; peers' packages are imported only in the process that runs them.
+The training thread calls `log(step, values)`; `settle()` waits until all values have arrived.
+Opening logs nothing. Peers' packages are imported only in the process that runs them.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 PATIENCE: Final = 120.0
-"""Seconds within which everything must have arrived."""
+"""Seconds within which all values must have arrived."""
 
 Values: TypeAlias = dict[str, float]
 Log: TypeAlias = Callable[[int, Values], object]
 
 
 class Opened(NamedTuple):
-    """Hold a contender that is ready to log."""
+    """A contender that is ready to log."""
 
     log: Log
     settle: Callable[[], object]
 
 
 class Place(NamedTuple):
-    """Say where a contender logs to."""
+    """The place that a contender logs to."""
 
     folder: Path
-    """Its own, for files."""
+    """The contender's own folder for files."""
     server: str
     """Address of the MLflow server."""
 
     def below(self, name: str) -> Place:
-        """Make a new folder in this one and return the place with it."""
+        """Make a new folder in this one, and return the place with the new folder."""
         folder = self.folder / name.replace(" ", "-").replace(",", "")
         folder.mkdir()
         return Place(folder, self.server)
 
 
 def make_values(step: int) -> dict[str, float]:
-    """Return five floats that change from step to step, as a training's do."""
+    """Return five floats that change from step to step, as in a training."""
     loss = 2.0 + 1.0 / (1.0 + step)
     return {
         "loss": loss,
@@ -66,7 +66,7 @@ def _nothing_to_do() -> None:
 
 @contextlib.contextmanager
 def nothing(place: Place) -> Iterator[Opened]:
-    """Log nothing: what is measured then is the measuring."""
+    """Log nothing, to measure the cost of the measurement."""
     yield Opened(lambda step, values: None, _nothing_to_do)
 
 
@@ -138,7 +138,7 @@ def _wait_for(loop: asyncio.AbstractEventLoop) -> None:
 
 @contextlib.contextmanager
 def call_soon(place: Place) -> Iterator[Opened]:
-    """One `call_soon_threadsafe` for each event, to four queues that nobody reads."""
+    """One `call_soon_threadsafe` per event, to four queues that nobody reads."""
     queues: list[deque[Values]] = [deque() for _ in range(4)]
 
     def take(values: Values) -> None:
@@ -152,7 +152,7 @@ def call_soon(place: Place) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def run_coroutine(place: Place) -> Iterator[Opened]:
-    """One `run_coroutine_threadsafe` for each event, to the same four queues."""
+    """One `run_coroutine_threadsafe` per event, to four such queues."""
     queues: list[deque[Values]] = [deque() for _ in range(4)]
 
     async def take(values: Values) -> None:
@@ -166,7 +166,7 @@ def run_coroutine(place: Place) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def summary_writer(place: Place) -> Iterator[Opened]:
-    """TensorBoard's `SummaryWriter`, as PyTorch has it."""
+    """PyTorch's `SummaryWriter` for TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(place.folder / "events")) as writer:
@@ -205,7 +205,7 @@ def _mlflow(place: Place, *, synchronous: bool) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def transformers_handler(place: Place) -> Iterator[Opened]:
-    """transformers' own dispatcher with its TensorBoard and MLflow callbacks."""
+    """The dispatcher of transformers with its TensorBoard and MLflow callbacks."""
     os.environ["MLFLOW_TRACKING_URI"] = place.server
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.folder / "events")
     import mlflow
@@ -232,7 +232,7 @@ def transformers_handler(place: Place) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the peers' own lines about runs and addresses out of the table."""
+    """Keep the peers' messages about runs and addresses out of the table."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     with contextlib.redirect_stdout(io.StringIO()):
         yield
@@ -249,4 +249,4 @@ OPEN: Final[dict[str, Callable[[Place], AbstractContextManager[Opened]]]] = {
     "MLflow synchronous": mlflow_sync,
     "MLflow asynchronous": mlflow_async,
 }
-"""The contenders by the name that the tables show."""
+"""The contenders, by their names in the tables."""

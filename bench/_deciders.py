@@ -1,4 +1,4 @@
-"""Callbacks that take their time to decide; importable, so that the companion can serve them."""
+"""Callbacks that decide slowly, in a module that the companion can import."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asynccb import TrainerCallback, decides
 
 
 class Lagging(TrainerCallback):
-    """Decide at the end of each step, for the end of the next one."""
+    """Decides at the end of each step; applied at the end of the next step."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -23,7 +23,7 @@ class Lagging(TrainerCallback):
 
 
 class Prompt(TrainerCallback):
-    """Decide at the end of each step, for that step."""
+    """Decides at the end of each step; applied at that step."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -36,13 +36,13 @@ class Prompt(TrainerCallback):
 
 
 class LaggingInCompanion(Lagging):
-    """Do so in the companion."""
+    """The same in the companion."""
 
     placement = "process"
 
 
 class PromptInCompanion(Prompt):
-    """Do so in the companion."""
+    """The same in the companion."""
 
     placement = "process"
 
@@ -54,4 +54,4 @@ DECIDERS: Final[dict[str, tuple[type[Lagging | Prompt], ...]]] = {
     "lag=0, thread": (Prompt,),
     "lag=0, companion": (PromptInCompanion,),
 }
-"""Who decides, by contender."""
+"""The deciding callbacks of each contender."""

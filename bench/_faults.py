@@ -1,4 +1,4 @@
-"""The table of `delivery.py --faults`: the speed of a training whose server fails."""
+"""Measuring the table of `delivery.py --faults`: the speed of a training whose server fails."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from asynccb import CallbackDispatcher, MLflowCallback, TrainingArguments
 NO_LOGGING: Final = "no logging"
 CONTENDERS: Final = (ANSWERS, *FAULTS, NO_LOGGING)
 GOAL: Final = 0.99
-"""Least ratio of steps/s to those with a server that answers."""
+"""Least ratio of steps/s with a failing server to steps/s with a server that answers."""
 _PATIENCE_WITH_A_FAULT: Final = 1.0
-"""Seconds that a dispatcher gets to close, whose server will take nothing."""
+"""Seconds to close a dispatcher whose server accepts nothing."""
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave."""
+    """The results of one contender's turn."""
 
     pairs: list[tuple[float, float]]
-    """Steps/s with a server that answers, and with the contender's."""
+    """Steps/s with a server that answers, and with the contender's server."""
     closing: str
-    """What the contender's dispatcher said at its end."""
+    """The closing lines of the contender's dispatcher."""
 
 
 class Side:
@@ -51,17 +51,17 @@ class Side:
         self._step = 0
 
     def speed(self, lead_in: int, steps: int) -> float:
-        """Train and log, at first without looking; return the steps/s."""
+        """Train and log, first `lead_in` steps without measuring; return the steps/s."""
         self._train(lead_in)
         return steps / sum(self._train(steps))
 
     def delivers(self, patience: float) -> bool:
-        """Wait so long for all that was logged to be delivered; tell whether it was."""
+        """Return whether all logged values are delivered within `patience` seconds."""
         return self._run is None or self._run.flush(timeout=patience)
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the companion meanwhile, so that what it tries again is charged to its own side."""
+        """Pause the companion, so that its retries cost only its own side."""
         for pid in self._companions:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -71,7 +71,7 @@ class Side:
                 os.kill(pid, signal.SIGCONT)
 
     def close(self, patience: float) -> str:
-        """Close the dispatcher and return what it said; RuntimeError if it made training wait."""
+        """Close the dispatcher and return its closing lines; RuntimeError if training waited."""
         if self._run is None:
             return ""
         with contextlib.redirect_stderr(io.StringIO()) as said:
@@ -90,7 +90,7 @@ class Side:
 
 @contextlib.contextmanager
 def opened(folder: Path, work: Work, address: str | None) -> Iterator[Side]:
-    """Open a dispatcher that logs to this address, or none."""
+    """Open a dispatcher that logs to this address; no dispatcher if the address is None."""
     if address is None:
         yield Side(None, set(), work)
         return
@@ -112,8 +112,8 @@ class Training:
     pairs: int
 
     def __call__(self, name: str, number: int) -> Turn:
-        """Run pairs of blocks, with a server that answers and with the contender's."""
-        logging.getLogger("asynccb").setLevel(logging.ERROR)  # the faults are meant
+        """Run pairs of blocks, with a server that answers and with the contender's server."""
+        logging.getLogger("asynccb").setLevel(logging.ERROR)  # the faults are intended
         folder = self.folder / f"{name}-{number}".replace(" ", "-")
         work = Work(self.seconds)
         with (
@@ -126,7 +126,7 @@ class Training:
             failing = name in FAULTS
             patience = _PATIENCE_WITH_A_FAULT if failing else PATIENCE
             if not fine.delivers(PATIENCE) or other.delivers(patience) == failing:
-                raise RuntimeError(f"what was logged did not end as it has to with {name!r}")
+                raise RuntimeError(f"the delivery with {name!r} did not end as expected")
             fine.close(PATIENCE)
             return Turn(pairs, other.close(patience))
 

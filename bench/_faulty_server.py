@@ -1,4 +1,4 @@
-"""A server on loopback, in a child process, that answers as MLflow does, or refuses, or hangs."""
+"""A server on loopback, in a child process, that answers as MLflow does, fails, or hangs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any, Final
 ANSWERS: Final = "answers"
 FAULTS: Final = ("away", "silent", "503", "429")
 RETRY_AFTER: Final = 1
-"""Seconds that the 429 asks for."""
+"""Seconds of `Retry-After` in the 429 answer."""
 
 _START_SECONDS: Final = 60.0
 _RUN: Final = {"info": {"run_id": "run", "experiment_id": "1"}}
 _ANSWER: Final = json.dumps({"experiment": {"experiment_id": "1"}, "run": _RUN, "runs": []})
-"""Enough for every request that logging makes."""
+"""An answer that suits every request of a run that logs."""
 
 
 @contextlib.contextmanager
 def faulty_server() -> Iterator[dict[str, str]]:
     """
-    Run it and yield the tracking URI of each behaviour.
+    Run the server and yield the tracking URI of each behavior.
 
-    It answers; it is away, so that a connection is refused; it accepts a request and is silent; it
-    answers 503; or 429 with `Retry-After`.
+    It answers; it is away, so that connections are refused; it accepts a request but never answers;
+    it answers 503; or it answers 429 with `Retry-After`.
     """
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
@@ -38,7 +38,7 @@ def faulty_server() -> Iterator[dict[str, str]]:
             raise RuntimeError(f"the server did not start within {_START_SECONDS:.0f} s")
         address = f"http://127.0.0.1:{ours.recv()}"
         with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))  # and does not listen: nobody else can either
+            taken.bind(("127.0.0.1", 0))  # without listening: connections to the port are refused
             addresses = {name: f"{address}/{name}" for name in (ANSWERS, *FAULTS)}
             yield {**addresses, "away": f"http://127.0.0.1:{taken.getsockname()[1]}"}
     finally:
@@ -47,7 +47,7 @@ def faulty_server() -> Iterator[dict[str, str]]:
 
 
 class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # keeps the connection
+    protocol_version = "HTTP/1.1"  # keeps connections open
     disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
@@ -60,7 +60,7 @@ class _Answer(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         fault = self.path.split("/")[1]
         if fault == "silent":
-            self.rfile.read()  # until the client hangs up
+            self.rfile.read()  # until the client closes the connection
             self.close_connection = True
             return
         content = _ANSWER.encode()

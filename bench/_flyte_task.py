@@ -1,4 +1,4 @@
-"""A Flyte task on this machine, for what only works within one."""
+"""A Flyte task on this machine, for code that works only within a task."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _results: list[Any] = []
 
 
 def in_a_task(body: Callable[[], Any]) -> Any:
-    """Call a function within a task that has a Deck, on this thread, and return what it returns."""
+    """Call a function on this thread, within a task that has a Deck, and return its result."""
     import flytekit
 
     _bodies.append(body)
-    # Without its own fields, of which one asks pip, and that the network.
+    # Without the default Deck fields, one of which calls pip, and pip uses the network.
     flytekit.task(enable_deck=True, deck_fields=())(_task)()
     return _results.pop()
 
 
-def _task() -> None:  # Flyte takes no function that is defined in another one
+def _task() -> None:  # Flyte does not accept functions that are defined within functions
     _results.append(_bodies.pop()())

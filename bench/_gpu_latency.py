@@ -1,4 +1,4 @@
-"""From the end of a step on the device to the arrival of its value in an async hook."""
+"""Measuring the time from the end of a step on the device to the arrival in an async hook."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _PATIENCE: Final = 60.0
 
 
 class Latencies(NamedTuple):
-    """Hold what a training gave, in seconds."""
+    """The latencies of a training, in seconds."""
 
     seconds: list[float]
     uncertain: float
-    """How far all of them may be off, since the clocks are tied with this precision."""
+    """The possible error of all latencies: the precision with which the clocks are tied."""
     rate: float
     """Steps a second."""
 
 
 class ArrivalCallback(asynccb.TrainerCallback):
-    """Note when the logs of each step arrive, on the event-loop thread."""
+    """Records, on the event-loop thread, when the logs of each step arrive."""
 
     def __init__(self) -> None:
         self.arrived: dict[int, int] = {}
@@ -47,17 +47,17 @@ class ArrivalCallback(asynccb.TrainerCallback):
 
 
 class Anchor(NamedTuple):
-    """Tie the device's clock to the host's, by an event whose time on the host is known."""
+    """A CUDA event whose time on the host is known; it ties the device's clock to the host's."""
 
     event: Any
     time: float
-    """Unix time in nanoseconds, the middle of what is possible."""
+    """Unix time in nanoseconds, the middle of the possible interval."""
     width: int
-    """Nanoseconds between the earliest and the latest that is possible."""
+    """Length of the possible interval in nanoseconds."""
 
     @classmethod
     def drop(cls) -> Anchor:
-        """Take the narrowest of many tries, with the device at rest."""
+        """Return the narrowest of many tries, with the device at rest."""
         return min((cls._try() for _ in range(_TRIES)), key=lambda anchor: anchor.width)
 
     @classmethod
@@ -71,17 +71,21 @@ class Anchor(NamedTuple):
         return cls(event, (begin + end) / 2, end - begin)
 
     def nanoseconds_to(self, event: Any) -> float:
-        """Return how much later an event was, on the device's clock."""
+        """Return the time from this event to another one, on the device's clock."""
         return float(self.event.elapsed_time(event)) * 1e6
 
 
 def make_event() -> Any:
-    """Return an event that takes the time."""
+    """Return a CUDA event that records its time."""
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def measure_latency(work: Workload, steps: int, folder: Path) -> Latencies:
-    """Train for some steps, log each, and return the latencies; raises where a value is missing."""
+    """
+    Train for some steps, log each, and return the latencies.
+
+    Raises RuntimeError if a value does not arrive.
+    """
     callback = ArrivalCallback()
     ends = [make_event() for _ in range(steps)]
     with asynccb.CallbackDispatcher([callback], directory=folder) as run:
@@ -98,7 +102,7 @@ def measure_latency(work: Workload, steps: int, folder: Path) -> Latencies:
         if not run.flush(timeout=_PATIENCE):
             raise RuntimeError(f"not delivered within {_PATIENCE:.0f} s: {run.statistics()}")
         after = Anchor.drop()
-    # Two clocks tick at different speeds: this is the host's time for one of the device's.
+    # The two clocks run at different speeds: this is host nanoseconds per device nanosecond.
     speed = (after.time - before.time) / before.nanoseconds_to(after.event)
     seconds = []
     for step, end in enumerate(ends, _LEAD_IN + 1):

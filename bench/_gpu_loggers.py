@@ -1,8 +1,8 @@
 """
 The ways to log scalars of a GPU that the benches compare.
 
-`log(step, scalars)` takes 0-d tensors on the device. asynccb gets them as they are; no peer takes a
-tensor without waiting for it, so `fetched` reads them before, all at once or one by one.
+`log(step, scalars)` accepts 0-d tensors on the device. asynccb receives them as they are. Every
+peer would wait for each tensor, so `fetched` reads the tensors first, all at once or one by one.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ NEEDS: Final = {
     "W&B offline": ("wandb",),
     "MLflow asynchronous": ("mlflow",),
 }
-"""Packages beyond asynccb's own that each logger needs."""
+"""Packages that each logger needs in addition to asynccb's own dependencies."""
 LOGGERS: Final = tuple(NEEDS)
 
 
 class Servers(NamedTuple):
-    """Say where the loggers send to, and how the peers read the scalars."""
+    """The servers that the loggers send to, and the way that peers read the scalars."""
 
     folder: Path
     mlflow: str | None
-    """Address of an MLflow server; None where MLflow is not installed."""
+    """Address of an MLflow server; None if MLflow is not installed."""
     sink: str
     fetch: str
 
 
 class Ready(NamedTuple):
-    """Hold a logger that is ready to log."""
+    """A logger that is ready to log."""
 
     log: Log | None
     settle: Callable[[], object]
-    """Waits until all of it has arrived, as far as the logger can tell."""
+    """Waits until all values have arrived, as far as the logger knows."""
 
 
 def missing_for(logger: str) -> str | None:
-    """Say which package a logger lacks, or return None."""
+    """Return a message that lists the packages a logger lacks, or None."""
     lacking = [name for name in NEEDS[logger] if importlib.util.find_spec(name) is None]
     return f"{', '.join(lacking)} is not installed" if lacking else None
 
 
 @contextlib.contextmanager
 def open_logger(name: str, servers: Servers, folder: Path) -> Iterator[Ready]:
-    """Open a logger that writes its files below `folder`, and close it."""
+    """Open a logger that writes its files below `folder`, and close it at the end."""
     folder.mkdir(parents=True)
     if name == "none":
         yield Ready(None, lambda: None)
@@ -76,10 +76,10 @@ def open_logger(name: str, servers: Servers, folder: Path) -> Iterator[Ready]:
 
 def fetched(log: Callable[[int, Values], object], fetch: str) -> Log:
     """
-    Have scalars of the device read for a logger that takes numbers.
+    Return a log function that reads scalars from the device for a logger that needs numbers.
 
-    `"stack"` waits for the device once a log, the least that is possible; `"item"` once a scalar,
-    as loops are mostly written.
+    `"stack"` waits for the device once per log, the possible minimum. `"item"` waits once per
+    scalar, as most training loops do.
     """
 
     def log_stacked(step: int, scalars: Scalars) -> None:
@@ -134,14 +134,14 @@ def _asynccb(servers: Servers, folder: Path) -> Iterator[Ready]:
     if counted.dropped or any(c.failed for c in counted.callbacks.values()):
         raise RuntimeError(f"asynccb did not deliver everything: {counted}")
     if distributed.rank() > 0:
-        logged = 0  # the trackers are the first rank's
+        logged = 0  # only the first rank's trackers send
     if arrived != [logged, logged]:
-        raise RuntimeError(f"of {logged} values {arrived} arrived at the two sinks")
+        raise RuntimeError(f"of {logged} logged values, {arrived} arrived at the two sinks")
 
 
 @contextlib.contextmanager
 def _wandb(place: Place) -> Iterator[Opened]:
-    """W&B, offline: its own service process writes a file."""
+    """W&B, offline: its service process writes a file."""
     wandb: Any = importlib.import_module("wandb")
 
     settings = wandb.Settings(silent=True, console="off")
@@ -152,7 +152,7 @@ def _wandb(place: Place) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def _transformers(place: Place) -> Iterator[Opened]:
-    """transformers' dispatcher with its TensorBoard callback, which flushes each log."""
+    """The dispatcher of transformers with its TensorBoard callback, which flushes each log."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.folder / "events")
     from transformers import TrainerControl, TrainerState, TrainingArguments
     from transformers.integrations.integration_utils import TensorBoardCallback

@@ -1,20 +1,20 @@
 """
-What the GPU benches share: blocks of steps, turns in processes that stay, and who ran them.
+Shared code of the GPU benches: blocks of steps, long-lived processes, options and results.
 
-A block begins and ends with the device idle, so that its duration is that of the work, whichever of
-processor and device was the slower. The time of single steps is taken twice:
+A block begins and ends with the device idle, so its duration is the time of the work, whether the
+CPU or the device is slower. The time of single steps is measured twice:
 
-* on the host, from the end of one step's launches and log to the next, in every block. Where the
-  device is the slower one the host runs ahead and its steps are short until the launch queue is
-  full: compare them, with and without logging, but do not take them for the time of a step;
-* on the device, from one step's end to the next, by CUDA events in blocks of their own, since
-  recording one costs the host some microseconds.
+* On the host, in every block, from the end of one step's launches and log to the end of the next
+  step's. If the device is slower, the host runs ahead, and its steps are short until the launch
+  queue is full. Compare these times with and without logging, but do not read them as the time of a
+  step.
+* On the device, from one step's end to the next, by CUDA events. This happens in separate blocks,
+  because recording an event costs the host some microseconds.
 
-Where the processor limits a training, a virtual machine's speed changes within seconds by several
-times what logging costs. Its blocks are woven: short turns of steps with and without logging follow
-each other, and all turns of a kind make a block. What a logger does in the background then falls on
-both kinds alike; unwoven blocks show it, where the cores that others use for it are not the
-training's.
+If the CPU limits a training, the speed of a virtual machine changes within seconds by several times
+the cost of logging. Blocks of such a training are woven: short turns with and without logging
+alternate, and all turns of one kind form a block. The background work of a logger then slows both
+kinds equally. Unwoven blocks show that work, if it runs on cores that the training does not use.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 LONGEST_BLOCK: Final = 3.0
-"""Seconds after which a block ends before its last step, so that slow peers do not take all day."""
+"""Seconds after which a block ends early, so that slow peers do not take all day."""
 
 _PACKAGES: Final = ("wandb", "msgspec", "httpx")
 _clock = time.perf_counter
@@ -55,22 +55,22 @@ _clock = time.perf_counter
 
 @dataclass(frozen=True)
 class Block:
-    """Hold what a block of steps took, in seconds."""
+    """The durations of a block of steps, in seconds."""
 
     seconds: float
     host: list[float]
-    """Of each step, on the host."""
+    """Time of each step, on the host."""
     device: list[float]
-    """Of each step but the first, on the device; empty where that was not asked for."""
+    """Time of each step except the first, on the device; empty if not requested."""
 
     @property
     def rate(self) -> float:
-        """Steps a second."""
+        """Steps per second."""
         return len(self.host) / self.seconds
 
     @classmethod
     def joined(cls, turns: Sequence[Block]) -> Block:
-        """Return several as one."""
+        """Return several blocks joined into one."""
         return cls(
             sum(turn.seconds for turn in turns),
             [*chain.from_iterable(turn.host for turn in turns)],
@@ -89,7 +89,7 @@ def run_block(
     collect: bool = True,
 ) -> Block:
     """
-    Run steps from number `first` on and log each, unless `log` is None.
+    Run `count` steps, numbered from `first`, and log each unless `log` is None.
 
     The block ends early after `longest` seconds.
     """
@@ -121,10 +121,10 @@ def weave(
     work: Workload, log: Log | None, first: int, count: int, turn: int, *, on_device: bool = False
 ) -> tuple[Block, Block]:
     """
-    Run `count` steps without logging and as many with it, in turns; which begins changes.
+    Run `count` steps without logging and `count` steps with it, in turns.
 
-    `first` is the number of the first step that is logged. No turn ends early: ranks must run the
-    same steps.
+    The kind that begins changes from turn to turn. `first` is the number of the first logged step.
+    No turn ends early, because all ranks must run the same steps.
     """
     turns: dict[bool, list[Block]] = {False: [], True: []}
     gc.collect()
@@ -150,9 +150,9 @@ def _make_event() -> Any:
 
 class Processes(AbstractContextManager["Processes"]):
     """
-    Run calls in the main threads of processes that stay, one process a name.
+    Long-lived processes, one for each name, that run calls in their main threads.
 
-    A process that a call has killed is replaced at the next one.
+    If a call kills its process, the next call starts a new process.
     """
 
     def __init__(self) -> None:
@@ -165,7 +165,7 @@ class Processes(AbstractContextManager["Processes"]):
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Future[Result]:
-        """Return the call's outcome, a result or an exception, when it is there."""
+        """Run the call, wait for its end, and return its outcome: a result or an exception."""
         if name not in self._pools:
             spawn = multiprocessing.get_context("spawn")
             self._pools[name] = ProcessPoolExecutor(1, mp_context=spawn)
@@ -192,15 +192,15 @@ def servers_for(loggers: Iterable[str], folder: Path, fetch: str) -> Iterator[Se
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device; raises SystemExit, with what to do, where there is no CUDA."""
+    """Return the device; raise SystemExit, with a hint, if it needs CUDA and there is none."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("there is no CUDA device; `--device cpu` only tries the script out")
+        raise SystemExit("no CUDA device found; use `--device cpu`, but only to try the script out")
     return device
 
 
 def describe_gpu(device: torch.device) -> dict[str, Any]:
-    """Return what `describe_machine` does, and the device."""
+    """Return the result of `describe_machine`, with the device and the GPU benches' packages."""
     about = describe_machine()
     for package in _PACKAGES:
         if importlib.util.find_spec(package):
@@ -219,45 +219,46 @@ def make_gpu_parser(about: str | None, bench: str) -> argparse.ArgumentParser:
     )
     result = Path(__file__).parent / "results" / f"{bench}.json"
     parser.add_argument("--json", type=Path, default=result, help="where to write the result")
-    parser.add_argument("--add", action="store_true", help="keep the file's rows of other cells")
+    parser.add_argument("--add", action="store_true", help="keep rows of other cells in the file")
     parser.add_argument("--quick", action="store_true", help="a first look, in a minute or two")
-    parser.add_argument("--device", default="cuda", help="`cpu` tries the script out")
-    parser.add_argument("--scale", type=float, default=1.0, help="times the number of layers")
+    parser.add_argument("--device", default="cuda", help="`cpu` only tries the script out")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of layers")
     return parser
 
 
 def add_turn(parser: argparse.ArgumentParser, turns: Mapping[str, int]) -> None:
-    """Add the option that says how blocks are woven; `turns` are its defaults, by workload."""
-    about = f"steps of a turn, by default {turns}; those of a block: blocks are not woven"
+    """Add the option `--turn` for woven blocks; `turns` are its defaults, by workload."""
+    about = f"steps per turn, by default {turns}; as many as a block has: blocks are not woven"
     parser.add_argument("--turn", type=int, help=about)
 
 
 def parse_quick(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, quick: Mapping[str, Any]
 ) -> argparse.Namespace:
-    """Parse; `--quick` changes the defaults, not what was asked for."""
+    """Parse the arguments; `--quick` changes the defaults, not options that were given."""
     if parser.parse_args(arguments).quick:
         parser.set_defaults(**quick)
     options = parser.parse_args(arguments)
     if options.scale <= 0:
-        parser.error(f"--scale is above 0, not {options.scale}")
+        parser.error(f"--scale must be above 0, not {options.scale}")
     turn = getattr(options, "turn", None)
     if turn is not None and turn < 1:
-        parser.error(f"--turn is above 0, not {turn}")
+        parser.error(f"--turn must be above 0, not {turn}")
     return options
 
 
 class Results:
     """
-    Write the result file again with each row, so that a run that is cut short leaves some.
+    The result file, rewritten with each row, so that an interrupted run leaves its rows so far.
 
-    Each row has the date and the cores of its run: with `--add` a file has rows of several.
+    Each row contains the date and the cores of its run, because with `--add` a file has rows of
+    several runs.
     """
 
     def __init__(
         self, options: argparse.Namespace, bench: str, about: Mapping[str, Any], keys: Sequence[str]
     ) -> None:
-        """Take what `write_result` does; `keys` tell one row from another."""
+        """Take the arguments of `write_result`; `keys` are the columns that identify a row."""
         self._options = options
         self._bench = bench
         self._about = about
@@ -268,7 +269,7 @@ class Results:
             self._kept = json.loads(options.json.read_text())["rows"]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row, in the place of an older one of the same cell."""
+        """Add a row; it replaces an older row of the same cell."""
         row = {**row, "date": self._about["date"], "cores": self._about["machine"]["cores"]}
         self.rows = [*self._others(self.rows, row), row]
         self._kept = [*self._others(self._kept, row), row]
@@ -279,6 +280,6 @@ class Results:
     def _others(
         self, rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]
     ) -> list[Mapping[str, Any]]:
-        """Return the rows of other cells."""
+        """Return the rows that belong to other cells than `row`."""
         name = [row.get(key) for key in self._keys]
         return [old for old in rows if [old.get(key) for key in self._keys] != name]

@@ -1,7 +1,7 @@
 """
-REST sinks on loopback: a server in a child process, and trackers that POST what is logged to it.
+REST sinks on loopback: a server in a child process, and trackers that POST the logs to it.
 
-A module of its own, without torch, because the companion imports the trackers from it.
+The companion imports the trackers from this module, so it does not import torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _START_SECONDS: Final = 60.0
 
 
 class SinkCallback(Tracker):
-    """POST each group of logs as one JSON list to a URL."""
+    """Posts each group of logs as one JSON list to a URL."""
 
     name: ClassVar[str] = "sink"
 
@@ -66,16 +66,16 @@ class SinkCallback(Tracker):
 
 
 class SecondSinkCallback(SinkCallback):
-    """The same again, since a second callback of a class is warned of."""
+    """A second sink class, because a second callback of one class causes a warning."""
 
 
 class SecondTensorBoardCallback(TensorBoardCallback):
-    """Stand in for MLflow where that is not installed."""
+    """A replacement for MLflow, if MLflow is not installed."""
 
 
 @contextlib.contextmanager
 def sink_server() -> Iterator[str]:
-    """Run a sink in a child process and yield its address; it counts what `count_values` asks."""
+    """Run a sink in a child process and yield its address; it keeps the count of values."""
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
@@ -90,7 +90,7 @@ def sink_server() -> Iterator[str]:
 
 
 def count_values(address: str) -> int:
-    """Return how many scalars have arrived at a path of the sink."""
+    """Return the number of scalars that have arrived at a path of the sink."""
     answer = httpx.get(address, trust_env=False).raise_for_status()
     return int(answer.text)
 
@@ -99,7 +99,7 @@ def _serve(pipe: Any) -> None:
     counts: dict[str, int] = {}
 
     class Answer(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"  # keeps the connection
+        protocol_version = "HTTP/1.1"  # keeps connections open
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:

@@ -1,4 +1,4 @@
-"""Read a Chrome trace of PyTorch's profiler: calls of the CUDA runtime, and spans to draw."""
+"""Reading a Chrome trace of PyTorch's profiler: calls of the CUDA runtime, and spans to draw."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 MARK: Final = "all steps"
-"""Range around the steps; what lies outside is the measuring's own."""
+"""Name of the range around all steps; events outside belong to the measurement itself."""
 STEP: Final = "step"
-"""Range around each step."""
+"""Name of the range around each step."""
 
 _CALLS: Final = ("cuda_runtime", "cuda_driver")
 _WORK: Final = ("kernel", "gpu_memcpy", "gpu_memset")
@@ -23,13 +23,13 @@ Span: TypeAlias = dict[str, Any]
 
 
 def is_waiting(call: str) -> bool:
-    """Tell whether a call, or a copy by its kind, keeps the host waiting for the device."""
+    """Return whether a call, or a kind of copy, makes the host wait for the device."""
     return call == "cudaMemcpy" or any(part in call for part in _WAITING)
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Hold the complete events of a trace; times in microseconds."""
+    """The complete events of a trace; times in microseconds."""
 
     events: list[dict[str, Any]]
 
@@ -43,7 +43,7 @@ class Trace:
         return cls([event for event in events if event.get("ph") == "X"])
 
     def calls(self) -> Counter[str]:
-        """Count the calls of the runtime, on all threads, and the copies of each kind."""
+        """Count the runtime calls on all threads, and the copies of each kind."""
         begin, end = self._range()
         counts: Counter[str] = Counter()
         for event in self.events:
@@ -55,14 +55,14 @@ class Trace:
         return counts
 
     def threads(self) -> int:
-        """Count the threads that made calls of the runtime, in the steps."""
+        """Count the threads that made runtime calls during the steps."""
         return len({event["tid"] for event in self._made_in_steps()})
 
     def spans(self, first: int, count: int) -> list[Span]:
         """
-        Return what host and device did during some steps, with times from their begin.
+        Return the spans of host and device during some steps; times count from their begin.
 
-        The device is as a rule behind the host: what it did meanwhile belongs to earlier steps.
+        The device usually lags behind the host: its work in that time belongs to earlier steps.
         """
         steps = sorted(self._named(STEP), key=lambda event: float(event["ts"]))
         chosen = steps[first : first + count]

@@ -1,15 +1,15 @@
 """
-Trainings for the benches on a GPU, each one step at a time, with scalars on the device to log.
+Trainings for the GPU benches; each runs one step at a time and returns scalars on the device.
 
-* `eager`: an MLP whose step is about a hundred launches, so that the processor is what limits it;
-* `graph`: the same MLP, the whole step captured into a CUDA graph and replayed; the scalars lie in
-  one static tensor that each replay overwrites;
+* `eager`: an MLP with about a hundred launches per step, so that the CPU limits it;
+* `graph`: the same MLP, with the whole step captured into a CUDA graph and replayed; the scalars
+  are in one static tensor that each replay overwrites;
 * `gpt`: a small transformer, eager.
 
-Where this process is one of several ranks, the model is DDP's; a graph cannot be captured then.
+If this process is one of several ranks, DDP wraps the model; a graph cannot be captured then.
 
-On a processor (`--device cpu`) the eager ones run too, to try a script out; the figures mean
-nothing there.
+The eager trainings also run on a CPU (`--device cpu`), to try a script out. Their figures are
+meaningless there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WIDTH: Final = 256
 _BATCH: Final = 256
 _DEPTH: Final = 10
 _WARM_UP: Final = 11
-"""Steps before a capture, as CUDA graphs need, and before anything is measured."""
+"""Steps before a capture, which CUDA graphs need, and before any measurement."""
 
 
 class Workload(ABC):
@@ -45,19 +45,19 @@ class Workload(ABC):
 
     @abstractmethod
     def step(self) -> Scalars:
-        """Launch one step and return its scalars; waits for nothing."""
+        """Launch one step and return its scalars, without waiting for the device."""
 
     def synchronize(self) -> None:
-        """Wait until the device has done all steps."""
+        """Wait until the device has finished all steps."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def make_workload(name: str, scalars: int, scale: float, device: torch.device) -> Workload:
     """
-    Build a workload that returns so many scalars a step, and warm it up.
+    Build a workload that returns `scalars` scalars per step, and warm it up.
 
-    `scale` multiplies the number of layers and with it, nearly, the duration of a step. Raises
+    `scale` multiplies the number of layers, and so, roughly, the duration of a step. Raises
     ValueError for a graph without CUDA.
     """
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def make_workload(name: str, scalars: int, scale: float, device: torch.device) -
 
 
 class _Training(ABC):
-    """A model with its data and its optimizer."""
+    """A model with its data and optimizer."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self.model = model.to(device)
@@ -87,7 +87,7 @@ class _Training(ABC):
 
     @abstractmethod
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return the outputs, `MOST_SCALARS` columns or more, and the loss."""
+        """Return the outputs, with at least `MOST_SCALARS` columns, and the loss."""
 
     def update(self, scalars: int) -> Tensor:
         """Train one step and return its scalars, the loss first, in a new 1-d tensor."""
@@ -186,7 +186,7 @@ class _Captured(Workload):
         super().__init__(training.device)
         beside = torch.cuda.Stream(training.device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(training.device))
-        with torch.cuda.stream(beside):  # a capture wants what ran before it on another stream
+        with torch.cuda.stream(beside):  # a capture needs its warm-up on another stream
             for _ in range(_WARM_UP):
                 training.update(scalars)
         torch.cuda.current_stream(training.device).wait_stream(beside)

@@ -1,7 +1,7 @@
 """
-Two callbacks for lanes in the companion that do next to nothing.
+Two callbacks for the companion that do almost nothing.
 
-They stand for trackers that keep up; a module of their own because the companion imports them.
+They represent trackers that keep up with the training. The companion imports this module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from asynccb import TrainerCallback
 
 
 class CountCallback(TrainerCallback):
-    """Count the values that were logged."""
+    """Counts the logged values."""
 
     placement = "process"
     values = 0
@@ -30,7 +30,7 @@ class CountCallback(TrainerCallback):
 
 
 class LatestCallback(TrainerCallback):
-    """Keep the latest value of each name."""
+    """Keeps the latest value of each name."""
 
     placement = "process"
 

@@ -1,11 +1,11 @@
 """
-What the benches share: turns in separate processes, percentiles, the table and the result file.
+Shared code of the benches: turns in separate processes, percentiles, the table, the result file.
 
-Each contender lives in a process of its own for the whole run, so that neither its threads nor its
-imports touch another's figures; one at a time, in turn, they run a block of work. The turns are
-taken anew in every round and the first contender changes from round to round, so that a drift of
-the machine falls on all alike. Figures are medians over the rounds, with the least and the greatest
-beside them.
+Each contender has its own process for the whole run, so that its threads and imports do not affect
+the figures of the others. The contenders run their blocks of work one after the other. Every round
+repeats all turns, and the first contender changes from round to round, so that a drift of the
+machine affects all contenders equally. Figures are medians over the rounds, with the least and the
+greatest beside them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _IDLE_COLUMNS: Final = (3, 4)  # of the first line of /proc/stat: idle, and wait
 
 @dataclass(frozen=True)
 class Figure:
-    """Hold one figure over the rounds."""
+    """One figure over the rounds."""
 
     median: float
     least: float
@@ -45,7 +45,7 @@ class Figure:
 
     @classmethod
     def over(cls, rounds: Sequence[float]) -> Figure:
-        """Sum up one value a round."""
+        """Return the figure over one value per round."""
         return cls(statistics.median(rounds), min(rounds), max(rounds))
 
     def show(self, form: str) -> str:
@@ -57,19 +57,19 @@ class Figure:
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least `share` (0 to 1) of the values do not exceed."""
     if not values:
-        raise ValueError("there is no percentile of no values")
+        raise ValueError("cannot take a percentile of an empty sequence")
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """
-    Return the bounds within which the median lies of what the values are a sample of.
+    Return a 95 per cent confidence interval for the median of the population of the values.
 
-    That is so in 95 of 100 cases, however the values are spread; of fewer than 6 values the bounds
-    are the least and the greatest.
+    It holds for any distribution. For fewer than 6 values, the bounds are the least and the
+    greatest, and the confidence is lower.
     """
     if not values:
-        raise ValueError("there is no interval of no values")
+        raise ValueError("cannot take an interval of an empty sequence")
     ordered, count = sorted(values), len(values)
     outside, place = 0.0, -1
     while (outside := outside + 2 * math.comb(count, place + 1) / 2**count) <= 0.05:
@@ -82,9 +82,9 @@ def take_turns(
     names: Sequence[str], rounds: int, block: Callable[[str, int], Block]
 ) -> Iterator[tuple[str, Block]]:
     """
-    Run `block(name, round)` for every name in every round; yield the name and the result.
+    Run `block(name, round)` for every name in every round; yield each name and result.
 
-    `block` runs in the main thread of the name's own process and must be importable there.
+    `block` runs in the main thread of the process of that name and must be importable there.
     """
     spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -104,26 +104,30 @@ def sum_up_turns(
     summarize: Callable[[str, Sequence[Block]], Mapping[str, Any]],
     write: Callable[[Sequence[Mapping[str, Any]]], None],
 ) -> list[Mapping[str, Any]]:
-    """Return a row a name; `write` gets them after every turn: a run cut short leaves a result."""
+    """
+    Return one row per name.
+
+    `write` receives the rows after every turn, so that an interrupted run leaves a result.
+    """
     taken: dict[str, list[Block]] = {name: [] for name in names}
     rows: list[Mapping[str, Any]] = []
     for name, turn in turns:
         taken[name].append(turn)
         rows = [summarize(each, blocks) for each, blocks in taken.items() if blocks]
-        with redirect_stdout(sys.stderr):  # standard output has the table
+        with redirect_stdout(sys.stderr):  # standard output is for the table
             write(rows)
     return rows
 
 
 def machine_busy() -> float:
-    """Return the seconds for which the machine's cores were busy since it started (Linux)."""
+    """Return the core seconds that the machine was busy since it started (Linux)."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     busy = sum(count for column, count in enumerate(ticks) if column not in _IDLE_COLUMNS)
     return busy / os.sysconf("SC_CLK_TCK")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to compare: processor, cores, kernel, load, versions, date."""
+    """Return the data to compare results by: processor, cores, kernel, load, versions, date."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     models = [line.partition(":")[2].strip() for line in info.splitlines() if "model name" in line]
     return {
@@ -145,12 +149,12 @@ def describe_machine() -> dict[str, Any]:
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a contender that is not installed takes no turn
+    except metadata.PackageNotFoundError:  # a contender that is not installed does not run
         return None
 
 
 def make_parser(about: str | None, bench: str, contenders: Sequence[str]) -> ArgumentParser:
-    """Return a parser with the options that all benches have."""
+    """Return a parser with the options that all benches share."""
     parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contender")
     parser.add_argument("--contenders", nargs="+", choices=contenders, default=list(contenders))
@@ -160,14 +164,14 @@ def make_parser(about: str | None, bench: str, contenders: Sequence[str]) -> Arg
 
 
 def add_mlflow(parser: ArgumentParser) -> None:
-    """Add the option to use an MLflow server that runs already."""
+    """Add the option for an MLflow server that is already running."""
     parser.add_argument(
         "--mlflow", default="", metavar="URI", help="a running server; by default one is started"
     )
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in Markdown: the first two columns to the left, figures to the right."""
+    """Print a table in Markdown: the first two columns left-aligned, figures right-aligned."""
     widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
@@ -188,7 +192,7 @@ def write_result(
     settings: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Write the result file: `about` from `describe_machine`, what was asked for, and the rows."""
+    """Write the result file: `about` from `describe_machine`, the settings, and the rows."""
     content = {"bench": bench, **about, "settings": dict(settings), "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1, default=_plain) + "\n")

@@ -1,4 +1,4 @@
-"""Three callbacks of the kinds that training must be kept safe from."""
+"""Three kinds of misbehaving callbacks, which must not disturb a training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asynccb import TrainerCallback
 
 
 class Slow(TrainerCallback):
-    """Take 100 ms for every log; its mailbox fills, and it loses the oldest events."""
+    """Takes 100 ms for every log, so that its mailbox fills and drops the oldest events."""
 
     overflow = "drop_oldest"
 
@@ -21,7 +21,7 @@ class Slow(TrainerCallback):
 
 
 class Raising(TrainerCallback):
-    """Raise at every log; it too loses events, while another callback blocks its event loop."""
+    """Raises at every log; it drops events too, while another callback blocks the event loop."""
 
     overflow = "drop_oldest"
 
@@ -30,14 +30,14 @@ class Raising(TrainerCallback):
 
 
 class Blocking(TrainerCallback):
-    """Block the event loop at every evaluation, as a network library without `await` does."""
+    """Blocks the event loop at every evaluation, as a network library without `await` does."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self.asleep = threading.Event()
-        """Set while it blocks."""
+        """Set while the hook blocks."""
 
     async def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.asleep.set()
-        time.sleep(self._seconds)  # noqa: ASYNC251 - what is to be contained
+        time.sleep(self._seconds)  # noqa: ASYNC251 - the misbehavior to be contained
         self.asleep.clear()

@@ -1,4 +1,4 @@
-"""The points that a run should have on an MLflow server, and those that it has."""
+"""The points that a run should have on an MLflow server, and the points that it really has."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Points: TypeAlias = dict[str, list[tuple[int, float]]]
 """Step and value of each point, in order of step, by metric."""
 
 PAGE: Final = 25_000
-"""Points that the server gives at once, at most."""
+"""The most points that the server returns at once."""
 
 
 def emitted_points(steps: int) -> Points:
-    """Return what logging the steps from 1 to `steps` gives."""
+    """Return the points from logging the steps 1 to `steps`."""
     points: Points = defaultdict(list)
     for step in range(1, steps + 1):
         for name, value in make_values(step).items():
@@ -25,7 +25,7 @@ def emitted_points(steps: int) -> Points:
 
 
 def read_points(server: str, experiment: str, page: int = PAGE) -> Points:
-    """Return what the server has of the only run of an experiment, asking for `page` at once."""
+    """Return the server's points of the only run of an experiment, read `page` at once."""
     with httpx.Client(base_url=f"{server}/api/2.0/mlflow/", trust_env=False, timeout=60) as client:
         query = {"experiment_name": experiment}
         found = _json(client.get("experiments/get-by-name", params=query))
@@ -39,9 +39,9 @@ def read_points(server: str, experiment: str, page: int = PAGE) -> Points:
 
 def count_points(server: str, experiment: str, steps: int) -> int:
     """
-    Return how many points the run of an experiment has.
+    Return the number of points in the run of an experiment.
 
-    Raises RuntimeError unless they are those of so many steps, each once and with its value.
+    Raises RuntimeError unless the run has each point of `steps` steps once, with its value.
     """
     found, emitted = read_points(server, experiment), emitted_points(steps)
     count = sum(map(len, found.values()))

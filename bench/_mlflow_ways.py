@@ -1,8 +1,8 @@
 """
-The ways to get points to an MLflow server that `delivery.py` compares.
+The ways to send points to an MLflow server that `delivery.py` compares.
 
-`MLFLOW_EXPERIMENT_NAME` says in which experiment each makes its one run. Steps are logged in order,
-from 1 on.
+Each makes one run, in the experiment that `MLFLOW_EXPERIMENT_NAME` names. Steps are logged in
+order, from 1 on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from _contenders import PATIENCE, Opened, Place, Values, mlflow_async, mlflow_sync
 
 BATCH: Final = 1000
-"""Points that MLflow takes in one request."""
+"""The most points that MLflow accepts in one request."""
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def ours(place: Place) -> Iterator[Opened]:
 
 @contextlib.contextmanager
 def batches(place: Place) -> Iterator[Opened]:
-    """`MlflowClient.log_batch` of 1,000 points, gathered by hand."""
+    """`MlflowClient.log_batch` with 1,000 points, collected by hand."""
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -61,7 +61,7 @@ def batches(place: Place) -> Iterator[Opened]:
         gathered.clear()
 
     yield Opened(log, settle)
-    with contextlib.redirect_stdout(io.StringIO()):  # as above
+    with contextlib.redirect_stdout(io.StringIO()):  # its output would break the table too
         client.set_terminated(run_id)
 
 
@@ -71,4 +71,4 @@ WAYS: Final[dict[str, Callable[[Place], AbstractContextManager[Opened]]]] = {
     "MLflow asynchronous": mlflow_async,
     "log_batch of 1,000": batches,
 }
-"""The contenders by the name that the table shows."""
+"""The contenders, by their names in the table."""

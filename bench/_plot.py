@@ -1,7 +1,7 @@
 """
 Draw the results of the GPU benches: `python bench/_plot.py results/gpu_step.json ...`.
 
-The picture of `x.json` is `x.png` beside it. Needs matplotlib, and no GPU.
+The picture of `x.json` is written beside it, as `x.png`. Needs matplotlib, but no GPU.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DPI: Final = 150
 
 
 def draw_step(result: Result) -> Figure:
-    """Draw the ratio of each logger as a bar, its quartiles as a line, a panel for each cell."""
+    """Draw each logger's ratio as a bar and its quartiles as a line; one panel for each cell."""
     rows: Rows = [row for row in result["rows"] if "ratio" in row]
     cells = list(dict.fromkeys((row["workload"], row["scalars"]) for row in rows))
     figure, panels = _panels(max(1, len(cells)), width=7.0, height=2.3)
@@ -73,7 +73,7 @@ def _label(row: Mapping[str, Any]) -> str:
 
 
 def draw_staging(result: Result) -> Figure:
-    """Draw the cost of a call at p50 and p99, and the percentiles of the latency."""
+    """Draw p50 and p99 of the cost of a call, and the percentiles of the latency."""
     costs = [row for row in result["rows"] if row["figure"] == "cost"]
     latencies = [row for row in result["rows"] if row["figure"] == "latency"]
     loads = list(dict.fromkeys(row["load"] for row in costs))
@@ -114,7 +114,7 @@ def _draw_latencies(panel: Axes, rows: Rows) -> None:
 
 
 def draw_timeline(result: Result) -> Figure:
-    """Draw what host and device did during some steps, without and with logging."""
+    """Draw the spans of host and device during some steps, without and with logging."""
     rows: Rows = result["rows"]
     figure, panels = _panels(2 * len(rows), width=11.0, height=2.0)
     for place, row in enumerate(rows):
@@ -158,17 +158,19 @@ DRAW: Final[dict[str, Callable[[Result], Any]]] = {
 
 
 def draw(path: Path) -> Path:
-    """Draw a result file and return the path of the picture; ValueError for another bench's."""
+    """Draw a result file and return the path of the picture; ValueError for other benches."""
     result = json.loads(path.read_text())
     if result.get("bench") not in DRAW:
-        raise ValueError(f"{path} is the result of {result.get('bench')!r}, not of {list(DRAW)}")
+        raise ValueError(
+            f"{path} is the result of {result.get('bench')!r}; give a result of {list(DRAW)}"
+        )
     picture = path.with_suffix(".png")
     DRAW[result["bench"]](result).savefig(picture, dpi=_DPI)
     return picture
 
 
 def main() -> None:
-    """Draw the files of the command line."""
+    """Draw the files named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", nargs="+", type=Path)
     for path in parser.parse_args().results:

@@ -1,4 +1,4 @@
-"""Which processes a process has started, and what they cost: read from /proc (Linux)."""
+"""The processes that a process has started, and their CPU time, read from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_PARENT: Final = 1  # of the fields of /proc/PID/stat after the name
-_TIMES: Final = slice(11, 15)  # in user and kernel mode: its own, and of children waited for
+_PARENT: Final = 1  # index among the fields of /proc/PID/stat after the name
+_TIMES: Final = slice(11, 15)  # user and kernel mode: its own, then those of children waited for
 
 
 def find_children(pid: int) -> set[int]:
-    """Return the processes that this one has started and not waited for."""
+    """Return the children that this process has started and not waited for."""
     entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdigit())
     found = ((int(entry.name), _fields(int(entry.name))) for entry in entries)
     return {child for child, fields in found if fields and int(fields[_PARENT]) == pid}
 
 
 def find_family(pid: int) -> set[int]:
-    """Return this process and all that descend from it."""
+    """Return this process and all its descendants."""
     return {pid}.union(*(find_family(child) for child in find_children(pid)))
 
 
 def spent_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time of these processes, to 10 ms each, children that ended included."""
+    """Return the CPU time of these processes, to 10 ms each, including their ended children."""
     fields = (_fields(pid) for pid in pids)
     return sum(sum(map(int, words[_TIMES])) for words in fields) / _TICKS
 
 
 def _fields(pid: int) -> list[str]:
-    """Return what stands after the name, or nothing for a process that has ended."""
+    """Return the fields after the name, or an empty list if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

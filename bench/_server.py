@@ -1,4 +1,4 @@
-"""A real `mlflow server` over SQLite on loopback, for as long as a bench needs it."""
+"""A real `mlflow server` over SQLite on loopback, running as long as a bench needs it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _STOP_SECONDS: Final = 10.0
 @contextlib.contextmanager
 def mlflow_server(folder: Path, niceness: int = 0, running: str = "") -> Iterator[str]:
     """
-    Run a server with its data in `folder` and yield its address, unless one is `running` there.
+    Run a server with its data in `folder` and yield its address.
 
-    It inherits the cores that the caller may run on; `niceness` 19 gives way to everything else.
-    Raises RuntimeError with the end of its log where it does not start.
+    If `running` is the address of a running server, yield that instead. The server inherits the
+    cores that the caller may run on; with `niceness` 19 it yields to all other processes. If it
+    does not start, raises RuntimeError with the end of its log.
     """
     if running:
         yield running
@@ -69,7 +70,7 @@ def _is_healthy(address: str) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers: asked first, then killed."""
+    """End the server and its workers: with SIGTERM first, then with SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -80,7 +81,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _environment() -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    # Without its job runner and its reports it starts in half the time, and is quiet when idle.
+    # Without its job runner and telemetry it starts in half the time and does nothing when idle.
     return {
         **kept,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

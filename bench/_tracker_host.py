@@ -1,9 +1,9 @@
 """
-The servers of all trackers, in a process of their own, as the tests have them.
+The tests' servers of all trackers, in a separate process.
 
-The process is a run of pytest over this file, which gives it the fixtures of `tests/conftest.py`
-and the openings of `tests/trackers/contract_cases.py`: a tracker that is added there is here, too.
-It gives way to everything else on the machine. The bench asks it over a pipe.
+The process is a run of pytest over this file, so it can use the fixtures of `tests/conftest.py` and
+the openings of `tests/trackers/contract_cases.py`. A tracker that is added there is available here
+too. The process yields to all others on the machine. The bench sends it requests over a pipe.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
 _ASKED: Final = "ASYNCCB_BENCH_TRACKERS"
-"""Variable with the pipe's address, the folder, and the names."""
+"""Environment variable with the pipe's address, the folder, and the trackers' names."""
 _START_SECONDS: Final = 240
 
 
 @dataclass(frozen=True)
 class Opening:
-    """Say how a tracker is made, and what its server makes of a run; plain data of a `Case`."""
+    """How to make a tracker, and how its server shows a run; the plain data of a `Case`."""
 
     name: str
-    """In `report_to`."""
+    """The tracker's name in `report_to`."""
     cls: str
     folder: Path
-    """Working directory in which it is to be made."""
+    """Working directory in which to make the tracker."""
     variables: Mapping[str, str]
     arguments: Mapping[str, Any]
     finished: str
     loss: str
     keeps_logs: bool
-    """Whether what is logged can be read back."""
+    """Whether logged values can be read back."""
     server: bool = field(default=False)
-    """Whether it talks to a server."""
+    """Whether the tracker sends to a server."""
 
 
 class Host:
-    """Ask the process with the servers."""
+    """The connection to the process with the servers."""
 
     def __init__(self, pipe: Connection, openings: Sequence[Opening]) -> None:
         self._pipe = pipe
         self.openings = openings
 
     def read(self, name: str) -> dict[str, list[tuple[int, str, Any]]]:
-        """Return the values of each run of a tracker by its status: step, name, and value."""
+        """Return the values of a tracker's runs, by run status: step, name, and value."""
         self._pipe.send(name)
         answer: dict[str, list[tuple[int, str, Any]]] = self._pipe.recv()
         if isinstance(answer, Exception):
@@ -63,7 +63,7 @@ class Host:
 
 
 def known() -> list[str]:
-    """Return the trackers that are there and have an opening, in the order of `report_to`."""
+    """Return the installed trackers that have an opening, in the order of `report_to`."""
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     from asynccb.trackers.report_to import _TRACKERS, _is_there
@@ -74,7 +74,7 @@ def known() -> list[str]:
 
 @contextlib.contextmanager
 def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
-    """Start the process for some trackers, which has a folder for each, and end it."""
+    """Start the process for some trackers, with a folder for each; end it on exit."""
     given = os.environ.get("PYTHONPATH")
     paths = os.pathsep.join([str(ROOT), *([given] if given else [])])
     with tempfile.TemporaryDirectory() as place, Listener(f"{place}/pipe", "AF_UNIX") as listener:
@@ -102,7 +102,7 @@ def hosting(folder: Path, names: Sequence[str]) -> Iterator[Host]:
 
 
 def _connected(listener: Listener, process: subprocess.Popen[bytes], log: Path) -> Connection:
-    """Wait for the process, which may end instead."""
+    """Wait until the process connects; RuntimeError if it ends or takes too long."""
     listener._listener._socket.settimeout(1)  # type: ignore[attr-defined]
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -113,7 +113,7 @@ def _connected(listener: Listener, process: subprocess.Popen[bytes], log: Path) 
 
 
 def test_serve(request: Any) -> None:
-    """Open what is asked for, and answer until nothing more is; in the process with the servers."""
+    """Open the requested trackers and answer requests until None; runs in the servers' process."""
     from tests.trackers.contract_cases import CASES, Case, Servers
 
     address, place, *names = os.environ[_ASKED].split("\n")
@@ -147,5 +147,5 @@ def _values(case: Any, folder: Path) -> Any:
     os.chdir(folder)
     try:
         return {status: [tuple(value) for value in found] for status, found in case.read().items()}
-    except Exception as error:  # noqa: BLE001 - the bench says it, and stops
+    except Exception as error:  # noqa: BLE001 - the bench raises it again, and stops
         return RuntimeError("".join(traceback.format_exception(error)))

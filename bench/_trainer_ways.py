@@ -1,9 +1,9 @@
 """
 The ways to log from a `transformers.Trainer` that `huggingface.py` compares, and its training.
 
-TensorBoard and MLflow get every step; `MLFLOW_EXPERIMENT_NAME` says in which experiment. Each block
-of steps, or each woven pair, is a `train()` of a new Trainer: `callbacks()` gives what it is
-to have, and `settle()` waits until all of it has arrived.
+Every step is logged to TensorBoard and MLflow, in the experiment that `MLFLOW_EXPERIMENT_NAME`
+names. Each block of steps, or each woven pair, is a `train()` of a new Trainer. `callbacks()`
+returns the callbacks for that Trainer, and `settle()` waits until all values have arrived.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _clock = time.perf_counter
 
 
 class Way(NamedTuple):
-    """Hold a contender that is ready."""
+    """A contender that is ready to use."""
 
     callbacks: Callable[[], list[Any]]
     settle: Callable[[], object]
@@ -41,7 +41,7 @@ def _nothing_to_do() -> None:
 
 @contextlib.contextmanager
 def nothing(place: Place) -> Iterator[Way]:
-    """`report_to="none"`: the same as what all are compared with."""
+    """`report_to="none"`: the baseline of all comparisons."""
     yield Way(list, _nothing_to_do)
 
 
@@ -81,7 +81,7 @@ def offloaded(place: Place) -> Iterator[Way]:
 
 @contextlib.contextmanager
 def inline(place: Place) -> Iterator[Way]:
-    """The two callbacks of transformers, as its Trainer has them."""
+    """The two callbacks of transformers, inline as in its Trainer."""
     yield Way(lambda: _their_callbacks(place), _settle_mlflow)
 
 
@@ -92,7 +92,7 @@ WAYS: Final[dict[str, Callable[[Place], AbstractContextManager[Way]]]] = {
     "transformers": inline,
 }
 SENT: Final = ("asynccb", "offload", "transformers")
-"""Those that send points."""
+"""The contenders that send points."""
 
 
 def _their_callbacks(place: Place) -> list[Any]:
@@ -121,7 +121,7 @@ def _check(opened: asynccb.AsyncCallbacks) -> None:
 
 
 class Tokens(Dataset[dict[str, torch.Tensor]]):
-    """Random tokens, the same each time."""
+    """Random tokens, the same in every run."""
 
     def __init__(self, samples: int, length: int, vocabulary: int) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -135,7 +135,7 @@ class Tokens(Dataset[dict[str, torch.Tensor]]):
 
 
 class Size(NamedTuple):
-    """Say how large a step is."""
+    """The size of a step."""
 
     width: int
     layers: int
@@ -144,26 +144,27 @@ class Size(NamedTuple):
 
 
 SIZES: Final = {"cpu": Size(64, 2, 32, 4), "cuda": Size(256, 4, 128, 8)}
-"""About 10 ms a step on a core, and on an H100 a step that Python's calls bound."""
+"""About 10 ms per step on a CPU core; on an H100, the calls from Python limit the step."""
 
 
 class Times(NamedTuple):
-    """Hold the seconds that steps took."""
+    """The durations of steps, in seconds."""
 
     alone: list[float]
-    """Those of each step without the callbacks."""
+    """Each step without the callbacks."""
     beside: list[float]
-    """Those of each step with them."""
+    """Each step with the callbacks."""
     within: float
-    """Those within their hooks, of all steps together."""
+    """Time within the callbacks' hooks, of all steps together."""
 
 
 class Turns(transformers.TrainerCallback):
     """
-    Hand events on to callbacks, and time the turns of steps.
+    A callback that passes events on to other callbacks, and times the turns of steps.
 
-    If `woven`, every other turn has no callbacks; the first one of each pair changes. The lead-in,
-    which is not timed, has them, and what is no step.
+    If `woven`, every other turn runs without callbacks, and the order changes from pair to pair.
+    The lead-in, which is not timed, and the begin and end of the training always include the
+    callbacks.
     """
 
     def __init__(
@@ -177,12 +178,12 @@ class Turns(transformers.TrainerCallback):
         self._on = True
         self._begin: float | None = None
         self.seconds: dict[bool, list[float]] = {False: [], True: []}
-        """Those of each step, without the callbacks and with them."""
+        """Seconds of each step, without the callbacks (False) and with them (True)."""
         self.within = 0.0
-        """Those within the callbacks' hooks, of all turns."""
+        """Seconds within the callbacks' hooks, of all turns."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin a turn where it is time for one."""
+        """Begin a turn if one is due."""
         passed = state.global_step - self._lead_in
         if passed >= 0:
             begins = passed % self._turn == 0
@@ -248,10 +249,10 @@ class Training:
                 eos_token_id=None,
             )
         )
-        self._model.loss_type = "ForCausalLM"  # or transformers warns that it guesses so
+        self._model.loss_type = "ForCausalLM"  # otherwise transformers warns about its guess
 
     def time_steps(self, callbacks: list[Any]) -> Times:
-        """Train; return how long the steps after the lead-in took."""
+        """Train; return the times of the steps after the lead-in."""
         if self._turn < self._steps:
             beside = self._train(callbacks, 2 * self._steps, woven=True)
             alone = beside.seconds[False]
@@ -277,6 +278,6 @@ class Training:
         trainer = transformers.Trainer(
             self._model, arguments, train_dataset=self._data, callbacks=[turns]
         )
-        trainer.remove_callback(transformers.PrinterCallback)  # it would print every step
+        trainer.remove_callback(transformers.PrinterCallback)  # prints a line for every step
         trainer.train()
         return turns

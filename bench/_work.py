@@ -1,8 +1,8 @@
 """
-Work for a training thread: parts that hold Python's lock and parts that drop it, in alternation.
+Work for a training thread: parts that hold the GIL and parts that release it, in alternation.
 
-PyTorch drops the lock in every operator, and whichever thread takes it then makes the training
-thread wait; a loop that only holds the lock, or only drops it, would hide that.
+PyTorch releases the GIL in every operator. If another thread takes it then, the training thread has
+to wait. A loop that only holds the GIL, or only releases it, would hide that effect.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Callable
 from typing import Final
 
 PART: Final = 0.000_25
-"""Seconds that one part takes, unless the whole work is shorter."""
+"""Duration of one part in seconds, unless the whole work is shorter."""
 
 _clock = time.perf_counter
 
 
 class Work:
-    """A fixed amount of work, calibrated to about `seconds`, half of them with the lock."""
+    """A fixed amount of work, calibrated to about `seconds`; half of it holds the GIL."""
 
     def __init__(self, seconds: float) -> None:
-        import torch  # here, so that a bench's own process, which only waits, does without
+        import torch  # here, because a bench's main process only waits and does not need it
 
         torch.set_num_threads(1)
         self._pairs = max(1, round(seconds / PART / 2))
@@ -34,20 +34,20 @@ class Work:
         self._tanh = torch.tanh_
 
     def do(self) -> None:
-        """Do it once."""
+        """Do the work once."""
         turns, tanh, buffer = self._turns, self._tanh, self._buffer
         for _ in range(self._pairs):
             hold(turns)
-            tanh(buffer)  # of zeros: the values, and so the time, stay as they are
+            tanh(buffer)  # of zeros, so that the values, and the time, stay the same
 
     def do_until(self, deadline: float) -> None:
-        """Do it again and again until the deadline, a `time.perf_counter()`."""
+        """Repeat the work until the deadline, a time of `time.perf_counter()`."""
         while _clock() < deadline:
             self.do()
 
 
 def hold(turns: int) -> int:
-    """Compute in pure Python, which holds the lock."""
+    """Compute in pure Python, which holds the GIL."""
     total = 0
     for turn in range(turns):
         total += turn & 3
@@ -55,7 +55,7 @@ def hold(turns: int) -> int:
 
 
 def _fastest(call: Callable[[], object]) -> float:
-    """Return the seconds of the fastest of many calls, which the machine's load disturbs least."""
+    """Return the seconds of the fastest of many calls, the one least disturbed by other load."""
     seconds = []
     for _ in range(50):
         begin = _clock()

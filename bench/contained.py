@@ -1,28 +1,29 @@
 """
-Show that callbacks which misbehave do not slow the training down.
+Show that misbehaving callbacks do not slow the training down.
 
-A step takes about 5 ms on the processor, half of it with Python's lock, and logs 5 scalars to
-TensorBoard. Two dispatchers are open in one process: one has the tracker alone, the other has
-beside it what a contender stands for:
+A step takes about 5 ms on the CPU, half of it with the GIL, and logs 5 scalars to TensorBoard. Two
+dispatchers are open in one process: one has only the tracker, the other has the tracker and the
+callbacks of a contender:
 
-* `nothing`: nothing more; it shows how exact the method is;
-* `slow`: an `async` hook that takes 100 ms for each event, of which 200 come in a second, under
-  `overflow = "drop_oldest"`: with `"block"`, the default, training would wait, as it is asked to;
-* `raising`: one that raises every time;
-* `blocking`: one that calls `time.sleep(5)`, on the rare event of an evaluation;
+* `nothing`: no callback; it shows the precision of the method;
+* `slow`: an `async` hook that takes 100 ms per event, at 200 events per second, with
+  `overflow = "drop_oldest"`; with `"block"`, the default, training would wait, as requested;
+* `raising`: a hook that raises every time;
+* `blocking`: a hook that calls `time.sleep(5)`, on the rare event of an evaluation;
 * `all three`.
 
-Blocks of steps with the one and with the other alternate, and each pair of blocks gives a ratio of
-steps/s. Before each block everything emitted so far is delivered and the event loop goes to sleep,
-so that no block pays for what the one before it left behind. `blocking` sleeps in every second
-pair, for longer than the block lasts; those pairs have a row of their own, because no other hook of
-that event loop runs meanwhile.
+Blocks of steps with the two dispatchers alternate, and each pair of blocks gives a ratio of
+steps/s. Before each block, all events so far are delivered and the event loop goes to sleep, so
+that no block pays for work of an earlier block. `blocking` sleeps in every second pair, for longer
+than the block lasts. Those pairs have a separate row, because no other hook of that event loop runs
+in that time.
 
-How to read the table: the median over the pairs of all rounds, in brackets the least and the
-greatest pair; a ratio within the brackets of `nothing` is no difference. `points` is what
-TensorBoard's own reader found of both dispatchers; one point missing, doubled or wrong stops the
-bench. Goal: a ratio of 0.98 or more. Below the table stands what each dispatcher said at its end,
-in the last round; the warnings before it are what a user of these callbacks would see.
+How to read the table: figures are medians over the pairs of all rounds, with the least and the
+greatest pair in brackets. A ratio within the brackets of `nothing` is not a difference. `points` is
+the number of points that TensorBoard's own reader found for both dispatchers; a missing, doubled or
+wrong point stops the bench. Goal: a ratio of 0.98 or more. Below the table are the closing lines of
+each dispatcher, from the last round. The warnings before it are those that a user of these
+callbacks would see.
 """
 
 from __future__ import annotations
@@ -55,32 +56,32 @@ from asynccb import (
 
 CONTENDERS: Final = ("nothing", "slow", "raising", "blocking", "all three")
 CAPACITY: Final = 20
-"""Events that a mailbox holds: few, so that the slow hook's overflow is at work in every block."""
+"""Capacity of a mailbox: small, so that the slow hook's mailbox overflows in every block."""
 Points: TypeAlias = dict[str, list[tuple[int, float]]]
 """Step and value of each point, by tag."""
 
 
 class Pair(NamedTuple):
-    """Hold what two blocks gave, in steps/s."""
+    """The steps/s of two blocks."""
 
     alone: float
     beside: float
     blocked: bool
-    """Whether the event loop was blocked throughout the second one."""
+    """Whether the event loop was blocked throughout the second block."""
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave."""
+    """The results of one contender's turn."""
 
     pairs: list[Pair]
     points: int
-    """Points that TensorBoard's reader found, which are all that were emitted."""
+    """Points that TensorBoard's reader found; they are all points that were emitted."""
     closing: str
-    """What the dispatcher with the misbehaving callbacks said at its end."""
+    """The closing lines of the dispatcher with the misbehaving callbacks."""
 
 
 class Side:
-    """One of the two dispatchers that are compared, and the training that it is used for."""
+    """One of the two dispatchers that are compared, and its training."""
 
     def __init__(self, run: CallbackDispatcher, events: Path, work: Work, rest: float) -> None:
         self._run = run
@@ -89,7 +90,11 @@ class Side:
         self._rest = rest
 
     def speed(self, lead_in: int, steps: int, blocking: Blocking | None) -> float:
-        """Train and log, at first without looking; return the steps/s, while `blocking` blocks."""
+        """
+        Train and log, first `lead_in` steps without measuring; return the steps/s.
+
+        With `blocking`, that hook blocks the event loop all the time.
+        """
         if blocking is not None:
             self._run.emit(Event.EVALUATE, metrics={})
             if not blocking.asleep.wait(PATIENCE):
@@ -97,7 +102,7 @@ class Side:
         self._train(lead_in)
         speed = steps / sum(self._train(steps))
         if blocking is not None and not blocking.asleep.is_set():
-            raise RuntimeError("the steps lasted longer than the blocking hook: take fewer --steps")
+            raise RuntimeError("the steps lasted longer than the blocking hook; use fewer --steps")
         return speed
 
     def settle(self) -> None:
@@ -107,14 +112,14 @@ class Side:
         time.sleep(self._rest)
 
     def close(self) -> str:
-        """Close the dispatcher and return what it said."""
+        """Close the dispatcher and return its closing lines."""
         self._run.emit(Event.TRAIN_END)
         with contextlib.redirect_stderr(io.StringIO()) as said:
             self._run.close(timeout=PATIENCE)
         return said.getvalue().strip()
 
     def points(self) -> int:
-        """Return the points that arrived, which are those emitted, or raise RuntimeError."""
+        """Return the number of points that arrived; RuntimeError unless all emitted points did."""
         return count_points(self._events, self._run.state.global_step)
 
     def _train(self, count: int) -> list[float]:
@@ -127,7 +132,7 @@ class Side:
 def opened(
     folder: Path, work: Work, rest: float, beside: Sequence[TrainerCallback]
 ) -> Iterator[Side]:
-    """Open a dispatcher with the tracker, and these callbacks beside it."""
+    """Open a dispatcher with the tracker and the callbacks `beside` it."""
     events = folder / "events"
     callbacks = [TensorBoardCallback(logging_dir=str(events)), *beside]
     args = TrainingArguments(output_dir=str(folder))
@@ -137,9 +142,9 @@ def opened(
 
 def count_points(events: Path, steps: int) -> int:
     """
-    Return how many points the event files hold.
+    Return the number of points in the event files.
 
-    Raises RuntimeError unless they are what training for some steps logs, each point once.
+    Raises RuntimeError unless they contain each point of `steps` steps exactly once.
     """
     found, emitted = read_points(events), emitted_points(steps)
     count = sum(map(len, found.values()))
@@ -152,7 +157,7 @@ def count_points(events: Path, steps: int) -> int:
 
 
 def emitted_points(steps: int) -> Points:
-    """Return what training for some steps logs, as TensorBoard keeps it: in 32-bit floats."""
+    """Return the points that training for `steps` steps logs, as TensorBoard's 32-bit floats."""
     points: Points = defaultdict(list)
     for step in range(1, steps + 1):
         for name, value in make_values(step).items():
@@ -161,7 +166,7 @@ def emitted_points(steps: int) -> Points:
 
 
 def read_points(folder: Path) -> Points:
-    """Return what TensorBoard's own reader finds."""
+    """Return the points that TensorBoard's own reader finds."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -185,7 +190,7 @@ class Training:
     rest: float
 
     def __call__(self, name: str, number: int) -> Turn:
-        """Run pairs of blocks, with the tracker alone and with what misbehaves beside it."""
+        """Run pairs of blocks: with only the tracker, and with misbehaving callbacks too."""
         folder = self.folder / f"{name}-{number}".replace(" ", "-")
         work = Work(self.seconds)
         blocking = Blocking(self.sleep) if name in ("blocking", "all three") else None
@@ -199,7 +204,7 @@ class Training:
             ) as both,
         ):
             for side in (alone, both):
-                side.settle()  # their companions have started, which takes a core for a second
+                side.settle()  # until the companions have started, which takes a core for a second
             pairs = [self._pair(alone, both, place, blocking) for place in range(self.pairs)]
             alone.close()
             closing = both.close()
@@ -208,7 +213,7 @@ class Training:
     def _pair(self, alone: Side, both: Side, place: int, blocking: Blocking | None) -> Pair:
         blocked_by = blocking if place % 2 else None
         speeds = {}
-        # Either side goes first as often, among the blocked pairs too.
+        # Each side goes first equally often, also among the blocked pairs.
         for side in (alone, both) if place // 2 % 2 == 0 else (both, alone):
             sleeper = blocked_by if side is both else None
             speeds[side] = side.speed(self.lead_in, self.steps, sleeper)
@@ -235,7 +240,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def summarize(contender: str, turns: dict[str, list[Turn]]) -> Iterator[dict[str, Any]]:
-    """Yield a contender's rows of the table: the event loop running, and blocked."""
+    """Yield a contender's rows of the table: for a running and for a blocked event loop."""
     its = turns[contender]
     for blocked in (False, True):
         pairs = [pair for turn in its for pair in turn.pairs if pair.blocked == blocked]
@@ -256,21 +261,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "contained", CONTENDERS)
     parser.set_defaults(rounds=2)
-    parser.add_argument("--pairs", type=int, default=10, help="pairs of blocks a turn")
-    parser.add_argument("--steps", type=int, default=200, help="steps measured a block")
-    parser.add_argument("--lead-in", type=int, default=20, help="steps before them")
+    parser.add_argument("--pairs", type=int, default=10, help="pairs of blocks per turn")
+    parser.add_argument("--steps", type=int, default=200, help="steps measured per block")
+    parser.add_argument("--lead-in", type=int, default=20, help="steps before the measured ones")
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--sleep", type=float, default=5.0, help="seconds that blocking sleeps")
     parser.add_argument(
         "--rest",
         type=float,
         default=1.0,
-        help="seconds in which an event loop without events has gone to sleep, with time to spare",
+        help="seconds that an event loop needs to go to sleep without events, with a margin",
     )
     options = parser.parse_args(arguments)
     counts = (options.rounds, options.pairs, options.steps, options.lead_in)
     if min(*counts, options.milliseconds, options.sleep, options.rest) <= 0:
-        parser.error("--rounds and all other numbers are above 0")
+        parser.error("--rounds and all other numbers must be above 0")
     return options
 
 

@@ -1,20 +1,21 @@
 """
-Show what a callback that decides costs: a step of 50 ms, and a decision that takes 20 ms.
+Show the cost of a callback that decides: a step takes 50 ms, and a decision takes 20 ms.
 
-The step is half Python, which holds the lock, and half PyTorch, which drops it. After each step an
-async hook is asked whether to stop, and thinks about it for 20 ms as if it asked a server: on the
-event-loop thread or in the companion, with `lag=1` (its decision is applied a step later) and with
-`lag=0` (the loop waits for it within the step). `nobody` decides nothing and is what all others are
-compared with.
+Half of a step is Python, which holds the GIL, and half is PyTorch, which releases it. After each
+step an async hook is asked whether to stop, and takes 20 ms to answer, as if it asked a server. It
+runs on the event-loop thread or in the companion, with `lag=1` (its decision is applied a step
+later) or `lag=0` (the loop waits for it within the step). `nobody` decides nothing and is the
+baseline for the others.
 
-Each contender runs in a process of its own, in turn. In a turn blocks of steps with its callback
-alternate with blocks without any dispatcher, in pairs; a figure is the median of the pairs' ratios,
-so that a drift of the machine falls on both sides.
+Each contender runs in its own process, in turn. In a turn, blocks of steps with its callback
+alternate with blocks without a dispatcher, in pairs. A figure is the median of the pairs' ratios,
+so that a drift of the machine affects both sides.
 
-How to read the table: steps a second, and by how many percent that is less than without; the
-median over the rounds, in brackets the least and the greatest round. A figure within the brackets
-of `nobody` is no difference. Goal: less than 2 % with `lag=1`. With `lag=0` a decision cannot cost
-less than the 20 ms that it takes; `waited` is what the training waited, in ms a step.
+How to read the table: steps per second, and by how many percent that is slower than without a
+dispatcher. Figures are medians over the rounds, with the least and the greatest round in brackets.
+A figure within the brackets of `nobody` is not a difference. Goal: less than 2 % with `lag=1`. With
+`lag=0` a decision cannot cost less than the 20 ms that it takes. `waited` is the time that the
+training waited, in ms per step.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ CONTENDERS: Final = tuple(DECIDERS)
 
 
 class Turn(NamedTuple):
-    """Hold one turn: seconds a step in pairs of blocks, and what the training waited a step."""
+    """The results of one turn: seconds per step in pairs of blocks, and seconds waited per step."""
 
     pairs: list[tuple[float, float]]
     """With the callback, and without a dispatcher."""
@@ -60,12 +61,12 @@ class Training:
     step: float
     """Seconds."""
     think: float
-    """Seconds that a decision takes."""
+    """Duration of a decision in seconds."""
     blocks: int
     steps: int
 
     def __call__(self, name: str, number: int) -> Turn:
-        """Run pairs of blocks; the first one is not counted."""
+        """Run one block that is not counted, then pairs of blocks."""
         work = Work(self.step)
         callbacks = [decider(self.think) for decider in DECIDERS[name]]
         with (
@@ -106,13 +107,13 @@ def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "decisions", CONTENDERS)
-    parser.add_argument("--blocks", type=int, default=10, help="pairs of blocks a turn")
-    parser.add_argument("--steps", type=int, default=20, help="steps a block")
+    parser.add_argument("--blocks", type=int, default=10, help="pairs of blocks per turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps per block")
     parser.add_argument("--milliseconds", type=float, default=50.0, help="duration of a step")
     parser.add_argument("--think", type=float, default=20.0, help="duration of a decision, in ms")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.blocks, options.steps, options.milliseconds) <= 0:
-        parser.error("--rounds, --blocks, --steps and --milliseconds are above 0")
+        parser.error("--rounds, --blocks, --steps and --milliseconds must be above 0")
     return options
 
 

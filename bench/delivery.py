@@ -1,35 +1,37 @@
 """
-Show how fast points get to an MLflow server, and what that costs; `--faults`: how a training fares
-whose server fails.
+Show how fast points reach an MLflow server, and at what cost; with `--faults`, how a training runs
+while its server fails.
 
-The server is a real one, over SQLite, on loopback. A contender logs 5 points a step, as fast as it
-can, and then waits until all is acknowledged:
+The server is a real one, over SQLite, on loopback. A contender logs 5 points per step, as fast as
+it can, and then waits until all points are acknowledged:
 
 * `asynccb`: `CallbackDispatcher.step` with an `MLflowCallback`;
 * `MLflow synchronous`: `mlflow.log_metrics`, which waits for the server;
 * `MLflow asynchronous`: the same with `synchronous=False`, and `mlflow.flush_async_logging`;
-* `log_batch of 1,000`: `MlflowClient.log_batch`, gathered by hand: what a loop can do at best.
+* `log_batch of 1,000`: `MlflowClient.log_batch` with points collected by hand, the best that a loop
+  can do.
 
-MLflow's own two send a request for each step and are slower by so much that they get fewer steps;
-their rate and cost do not depend on how many. Opening, a few steps to get everything to work, and
-closing are not counted. Afterwards all points are read back: one missing or wrong stops the bench.
+MLflow's two clients send a request per step. They are so much slower that they run fewer steps;
+their rate and cost do not depend on the number of steps. Opening, a few steps of lead-in, and
+closing are not counted. Afterwards all points are read back; a missing or wrong point stops the
+bench.
 
-How to read the table: the median over the rounds, in brackets the least and the greatest.
-`points/s` is from the first log to the last acknowledgement; `x sync` is that by the synchronous
-client's of the same round. Then microseconds of processor time a point: `client` of the training
-process with its threads and, for asynccb, its companion; `in training` of the training process
-alone; `server` of the server.
-Goals: 8 times the synchronous client, and less client time than it and the asynchronous one take.
+How to read the table: figures are medians over the rounds, with the least and the greatest in
+brackets. `points/s` counts from the first log to the last acknowledgement. `x sync` is that rate
+divided by the synchronous client's rate of the same round. The rest is CPU time per point in
+microseconds: `client` of the training process with its threads and, for asynccb, its companion;
+`in training` of the training process alone; `server` of the server.
+Goals: 8 times the synchronous client, and less client time than either of MLflow's two clients.
 
-`--faults` has a table of its own. A step takes about 5 ms on the processor, half of it with
-Python's lock, and logs 5 floats to `MLflowCallback`. Two trainings are open in one process, one
-whose server answers and one with the contender's: it `answers` too, which shows how exact the
-method is; it is `away` (connections are refused), `silent` (accepts and never answers), or answers
-`503`, or `429` with `Retry-After`; `no logging` logs nothing, which shows what logging costs.
-Blocks of steps with the one and the other alternate, and each pair of blocks gives a ratio of
-steps/s; the companion of the one that does not train is stopped meanwhile. Goal: within 1 %; a
-ratio within the brackets of `answers` is no difference. Below the table stands what each dispatcher
-said at its end, in the last round.
+`--faults` has a separate table. A step takes about 5 ms on the CPU, half of it with the GIL, and
+logs 5 floats to `MLflowCallback`. Two trainings are open in one process: one with a server that
+answers, the other with the contender's server. That server also `answers`, which shows the
+precision of the method; is `away` (refuses connections); is `silent` (accepts and never answers);
+or answers `503`, or `429` with `Retry-After`. `no logging` logs nothing, which shows the cost of
+logging. Blocks of steps with the two trainings alternate, and each pair of blocks gives a ratio of
+steps/s. While one training runs, the companion of the other is stopped. Goal: within 1 %. A ratio
+within the brackets of `answers` is not a difference. Below the table are the closing lines of each
+dispatcher, from the last round.
 """
 
 from __future__ import annotations
@@ -55,24 +57,24 @@ from _server import mlflow_server
 OURS: Final = "asynccb"
 SYNCHRONOUS: Final = "MLflow synchronous"
 CLIENTS: Final = (SYNCHRONOUS, "MLflow asynchronous")
-"""They send a request a step."""
+"""The clients that send a request per step."""
 LEAD_IN: Final = 5
 """Steps that are logged and delivered before the clock starts."""
 GOAL: Final = 8.0
-"""Times the synchronous client's points/s."""
+"""Least ratio to the synchronous client's points/s."""
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave."""
+    """The results of one contender's turn."""
 
     points: int
-    """Points measured, all of which the server has."""
+    """Measured points; the server has all of them."""
     seconds: float
-    """From the first log to the last acknowledgement."""
+    """Time from the first log to the last acknowledgement."""
     client: float
-    """Processor seconds of the training process and what it started."""
+    """CPU seconds of the training process and the processes it started."""
     training: float
-    """Processor seconds of the training process alone."""
+    """CPU seconds of the training process alone."""
     server: float
 
 
@@ -87,7 +89,7 @@ class Delivery:
     client_steps: int
 
     def __call__(self, name: str, number: int) -> Turn:
-        """Log the steps, wait until they are delivered, and read them back."""
+        """Log the steps, wait until all are delivered, and read the points back."""
         place = self.place.below(f"{name}-{number}")
         experiment = os.environ["MLFLOW_EXPERIMENT_NAME"] = place.folder.name
         last = LEAD_IN + (self.client_steps if name in CLIENTS else self.steps)
@@ -105,7 +107,7 @@ class Delivery:
         return Turn(counted - LEAD_IN * len(make_values(0)), seconds, *cost)
 
     def _spent(self) -> tuple[float, float, float]:
-        """Return the processor seconds of client, training process and server so far."""
+        """Return the CPU seconds of client, training process and server so far."""
         own = os.getpid()
         return (
             spent_seconds(find_family(own)),
@@ -130,7 +132,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def summarize(contender: str, turns: Sequence[Turn], synchronous: Sequence[Turn]) -> dict[str, Any]:
-    """Return a row of the table; without the synchronous client no ratio to it."""
+    """Return a row of the table; if the synchronous client did not run, without `x sync`."""
     rates = [turn.points / turn.seconds for turn in turns]
     row: dict[str, Any] = {
         "contender": contender,
@@ -147,7 +149,7 @@ def summarize(contender: str, turns: Sequence[Turn], synchronous: Sequence[Turn]
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line for each goal that these contenders can tell about."""
+    """Return a line for each goal for which the contenders are among the rows."""
     found = {row["contender"]: row for row in rows}
     if OURS not in found:
         return []
@@ -173,19 +175,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "delivery", tuple(WAYS))
     parser.set_defaults(rounds=3)
-    parser.add_argument("--steps", type=int, default=10_000, help="steps a turn")
-    parser.add_argument("--client-steps", type=int, default=500, help="those of MLflow's clients")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps per turn")
+    parser.add_argument(
+        "--client-steps", type=int, default=500, help="the same for MLflow's clients"
+    )
     faults = parser.add_argument_group("with a server that fails")
     faults.add_argument("--faults", nargs="*", choices=_faults.CONTENDERS, help="by default all")
-    faults.add_argument("--pairs", type=int, default=3, help="pairs of blocks a turn")
-    faults.add_argument("--block", type=int, default=150, help="steps measured a block")
-    faults.add_argument("--lead-in", type=int, default=40, help="steps before them")
+    faults.add_argument("--pairs", type=int, default=3, help="pairs of blocks per turn")
+    faults.add_argument("--block", type=int, default=150, help="steps measured per block")
+    faults.add_argument("--lead-in", type=int, default=40, help="steps before the measured ones")
     faults.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     options = parser.parse_args(arguments)
     sizes = ("rounds", "steps", "client_steps", "pairs", "block", "lead_in", "milliseconds")
     for name in sizes:
         if getattr(options, name) <= 0:
-            parser.error(f"--{name.replace('_', '-')} is above 0")
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
     if options.faults is not None:
         options.faults = options.faults or list(_faults.CONTENDERS)
         if options.json == parser.get_default("json"):
@@ -259,7 +263,7 @@ def show_faults(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Show the table that is asked for."""
+    """Show the requested table."""
     options = parse()
     if options.faults is None:
         show_delivery(options)

@@ -1,20 +1,20 @@
 """
-Show what logging costs the training thread: the time that one `emit(on_log)` takes.
+Show the cost of logging to the training thread: the duration of one `emit(on_log)`.
 
-An event with 5 floats goes to four trackers' lanes (TensorBoard, a real MLflow server on loopback,
-and two lanes in the companion that only take it), beside
+An event with 5 floats goes to the lanes of four trackers: TensorBoard, a real MLflow server on
+loopback, and two lanes in the companion that do almost nothing. It is compared with
 
-* `loop.call_soon_threadsafe` and `asyncio.run_coroutine_threadsafe`, once an event, to four queues
-  that nobody reads: the least that a loop in a thread can cost;
+* `loop.call_soon_threadsafe` and `asyncio.run_coroutine_threadsafe`, once per event, to four queues
+  that nobody reads: the least possible cost of an event loop in a thread;
 * transformers' dispatcher with its own TensorBoard and MLflow callbacks, to the same server.
 
-`burst` emits without a pause. `paced` emits once a millisecond; in between the thread works as a
-training step does, partly in Python and partly in operators that drop the lock.
+`burst` emits without a pause. `paced` emits once per millisecond. In between, the thread works as a
+training step does, partly in Python and partly in operators that release the GIL.
 
-How to read the table: microseconds for one call, the median over the rounds, in brackets the
-least and the greatest round. `nothing` is the cost of the measuring itself and is not taken off.
-p50 says what a step pays; p99 and max say how often, and for how long, another thread or process
-kept the training thread waiting. Goals: burst p50 <= 3, p99 <= 10; paced p99 <= 60.
+How to read the table: microseconds for one call, as the median over the rounds, with the least and
+the greatest round in brackets. `nothing` is the cost of the measurement itself; it is not
+subtracted. p50 is the cost to a typical step. p99 and max show how often, and for how long, another
+thread or process made the training thread wait. Goals: burst p50 <= 3, p99 <= 10; paced p99 <= 60.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CONTENDERS: Final = (
 PAUSE: Final = 0.001
 """Seconds from one paced event to the next."""
 PIECE: Final = 0.000_05
-"""Seconds of work between two looks at the clock."""
+"""Seconds of work between two readings of the clock."""
 SHARES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 _clock = time.perf_counter_ns
@@ -82,7 +82,7 @@ class Emit:
 
 
 def log_at_once(log: Log, first: int, count: int) -> list[int]:
-    """Log without a pause and return the nanoseconds that each call took."""
+    """Log without a pause and return the nanoseconds of each call."""
     gc.collect()
     spent = []
     for step in range(first, first + count):
@@ -94,7 +94,11 @@ def log_at_once(log: Log, first: int, count: int) -> list[int]:
 
 
 def log_paced(log: Log, first: int, count: int, work: Work) -> list[int]:
-    """Log once a millisecond, or as often as it goes, and work in between; return the same."""
+    """
+    Log once per millisecond, or as often as possible, and work in between.
+
+    Returns the nanoseconds of each call.
+    """
     gc.collect()
     spent = []
     due = time.perf_counter()
@@ -135,12 +139,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "emit", CONTENDERS)
-    parser.add_argument("--events", type=int, default=2000, help="events measured a turn and mode")
-    parser.add_argument("--lead-in", type=int, default=1200, help="paced events before them")
+    parser.add_argument(
+        "--events", type=int, default=2000, help="events measured per turn and mode"
+    )
+    parser.add_argument(
+        "--lead-in", type=int, default=1200, help="paced events before the measured ones"
+    )
     add_mlflow(parser)
     options = parser.parse_args(arguments)
     if min(options.rounds, options.events, options.lead_in) < 1:
-        parser.error("--rounds, --events and --lead-in take a number above 0")
+        parser.error("--rounds, --events and --lead-in must be above 0")
     return options
 
 

@@ -1,15 +1,16 @@
 """
-Show what logging every step costs a training on several GPUs, with DDP over NCCL.
+Show the cost of logging every step in a training on several GPUs, with DDP over NCCL.
 
-Like `gpu_step.py`, for asynccb alone: each rank runs the same callbacks, as a user's script does;
-the four trackers are the first rank's. All ranks alternate steps with and without logging, in short
-turns (`_gpu_measure.py` says why) or in blocks (`--turn`), in step with one another. Servers run on
-loopback.
+Like `gpu_step.py`, but only for asynccb: each rank runs the same callbacks, as in a user's script,
+and the four trackers send from the first rank. All ranks alternate steps with and without logging,
+in short turns (`_gpu_measure.py` explains why) or in blocks (`--turn`), in step with one another.
+Servers run on loopback.
 
-How to read the table: `ratio` is steps a second with logging over those without, in the same pair,
-on the first rank; the median over the pairs, in brackets the least and the greatest. `none` logs
-nothing and shows how exact the method is. Goal for asynccb: ratio >= 0.98.
-`--device cpu` tries the script out, over gloo.
+How to read the table: `ratio` is steps per second with logging over steps per second without, in
+the same pair, on the first rank. Figures are medians over the pairs, with the least and the
+greatest in brackets. `none` logs nothing and shows the precision of the method. Goal for asynccb:
+ratio >= 0.98.
+`--device cpu` only tries the script out, over gloo.
 """
 
 from __future__ import annotations
@@ -48,24 +49,24 @@ from gpu_step import COLUMNS, Pair, show, summarize
 
 LOGGERS: Final = ("none", "asynccb")
 BLOCKS: Final = {"eager": 300, "gpt": 150}
-"""Steps of a block."""
+"""Steps per block."""
 TURNS: Final = {"eager": 20, "gpt": 10}
-"""Steps of a turn."""
+"""Steps per turn."""
 QUICK: Final = {"pairs": 6, "workloads": ["eager"], "scalars": [5]}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_gpu_parser(__doc__, "gpu_ranks")
-    parser.add_argument("--ranks", type=int, default=2, help="as many as there are GPUs, at most")
+    parser.add_argument("--ranks", type=int, default=2, help="at most the number of GPUs")
     parser.add_argument("--workloads", nargs="+", choices=BLOCKS, default=list(BLOCKS))
-    parser.add_argument("--scalars", nargs="+", type=int, default=[5, 20], help="of each step")
-    parser.add_argument("--pairs", type=int, default=16, help="pairs of blocks for each logger")
-    parser.add_argument("--steps", type=int, help=f"of a block; by default {BLOCKS}")
+    parser.add_argument("--scalars", nargs="+", type=int, default=[5, 20], help="per step")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs of blocks per logger")
+    parser.add_argument("--steps", type=int, help=f"per block; by default {BLOCKS}")
     add_turn(parser, TURNS)
     options = parse_quick(parser, arguments, QUICK)
     if options.ranks < 2 or options.pairs < 1:
-        parser.error("--ranks is 2 or more, --pairs 1 or more")
+        parser.error("--ranks must be 2 or more, --pairs 1 or more")
     return options
 
 
@@ -102,7 +103,7 @@ def _run_ranks(count: int, work: dict[str, Any], result: Path) -> list[dict[str,
 
 
 def be_a_rank(work: dict[str, Any], result: Path) -> None:
-    """Run all blocks as one of the ranks; the first writes the rows."""
+    """Run all blocks as one of the ranks; the first rank writes the rows."""
     cuda = work["device"] != "cpu"
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else torch.device("cpu")
     if cuda:
@@ -142,7 +143,7 @@ def _settle(ready: Ready) -> float:
 
 
 def _run_pairs(training: Workload, ready: Ready, work: dict[str, Any]) -> Iterator[Pair]:
-    """Yield pairs of blocks; every rank runs the same steps, or they would wait for ever."""
+    """Yield pairs of blocks; every rank runs the same steps, or the ranks would wait forever."""
     steps, begun = work["steps"], 1
 
     def run(log: Any, length: int) -> Block:

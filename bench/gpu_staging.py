@@ -1,25 +1,25 @@
 """
-Show what it costs the training thread to log scalars that lie on a GPU, and how late they arrive.
+Show the cost to the training thread of logging scalars from a GPU, and how late they arrive.
 
 Cost: the time of one call for 1, 5 or 20 scalars (0-d tensors of 32-bit floats):
 
 * `item`: `.item()` on each; `stack`: `torch.stack(...).tolist()`, one wait for all;
-* `pinned`: a copy of each to pinned memory on the training's stream, which waits for nothing;
-* `asynccb`: `CallbackDispatcher.step(logs=...)` to one callback in the companion, everything that
-  it does to stage, encode and publish included; `numbers` is the same with floats that lie in the
-  host's memory, so that the difference is what staging costs.
+* `pinned`: a copy of each to pinned memory on the training's stream, which does not wait;
+* `asynccb`: `CallbackDispatcher.step(logs=...)` to one callback in the companion, including all
+  staging, encoding and publishing; `numbers` is the same with floats in the host's memory, so that
+  the difference is the cost of staging.
 
-`idle` calls with the device at rest; `busy` launches steps of the CUDA graph (`--queued`) just
-before, which the ways that wait have to see the end of.
+`idle` calls with the device at rest. `busy` launches steps of the CUDA graph (`--queued`) just
+before the call, and the ways that wait have to wait for the end of these steps.
 
-Latency: from the end of a step on the GPU to the arrival of its value in an async hook on the
-event-loop thread, at every step of an eager and of a captured training. The end of a step is
-measured by a CUDA event. The device's clock is tied to the host's before and after the training:
-an event is recorded and waited for with the device at rest, which puts its time between two of the
-host's; of many such tries the narrowest counts, and the drift in between is taken to be linear.
-`uncertain` is half the wider of the two widths. Goal: p99 <= 50 ms.
+Latency: the time from the end of a step on the GPU to the arrival of its value in an async hook on
+the event-loop thread, at every step of an eager and of a captured training. A CUDA event measures
+the end of a step. The device's clock is tied to the host's before and after the training: with the
+device at rest, an event is recorded and waited for, so its time is between two times of the host.
+The narrowest of many such tries counts, and the drift in between is assumed to be linear.
+`uncertain` is half the wider of the two intervals. Goal: p99 <= 50 ms.
 
-How to read the tables: percentiles over all calls, or steps.
+How to read the tables: percentiles over all calls, or over all steps.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _clock = time.perf_counter_ns
 
 @contextmanager
 def open_way(name: str, count: int, folder: Path) -> Iterator[Call]:
-    """Prepare one of the ways to log so many scalars."""
+    """Prepare one of the ways to log `count` scalars."""
     if name == "item":
         yield lambda scalars: [scalar.item() for scalar in scalars.values()]
     elif name == "stack":
@@ -83,7 +83,7 @@ def _copy_to_pinned(count: int) -> Call:
 
 
 def time_calls(work: Workload, call: Call, calls: int, queued: int) -> list[int]:
-    """Return the nanoseconds of each call, made behind so many steps just launched."""
+    """Return the nanoseconds of each call; `queued` steps are launched just before it."""
     gc.collect()
     scalars = work.step()
     spent = []
@@ -143,15 +143,15 @@ def measure_latencies(options: argparse.Namespace, folder: Path) -> Iterator[dic
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_gpu_parser(__doc__, "gpu_staging")
-    parser.add_argument("--scalars", nargs="+", type=int, default=[1, 5, 20], help="of each call")
-    parser.add_argument("--calls", type=int, default=2000, help="calls of each way")
+    parser.add_argument("--scalars", nargs="+", type=int, default=[1, 5, 20], help="per call")
+    parser.add_argument("--calls", type=int, default=2000, help="calls per way")
     parser.add_argument("--queued", type=int, default=1, help="steps launched before a busy call")
-    parser.add_argument("--steps", type=int, default=10_000, help="steps to take the latency of")
+    parser.add_argument("--steps", type=int, default=10_000, help="steps to measure the latency of")
     options = parse_quick(parser, arguments, QUICK)
     if min(options.calls, options.queued, options.steps) < 1:
-        parser.error("--calls, --queued and --steps are above 0")
+        parser.error("--calls, --queued and --steps must be above 0")
     if not all(1 <= count <= MOST_SCALARS for count in options.scalars):
-        parser.error(f"--scalars are from 1 to {MOST_SCALARS}, not {options.scalars}")
+        parser.error(f"--scalars must be from 1 to {MOST_SCALARS}, not {options.scalars}")
     return options
 
 

@@ -1,22 +1,24 @@
 """
-Show what logging every step does to the speed of a training on a GPU.
+Show the effect of logging every step on the speed of a training on a GPU.
 
-Each step's scalars, 5 or 20 tensors on the device, go to TensorBoard, MLflow and two REST sinks at
-once by asynccb; each peer sends them to its one tracker. Trainings: an eager MLP, which the
-processor limits, the same one as a CUDA graph, and a small GPT. MLflow's server and the sinks run
-on loopback; where MLflow is not installed a second TensorBoard directory takes its place.
+asynccb sends the scalars of each step, 5 or 20 tensors on the device, to TensorBoard, MLflow and
+two REST sinks at once; each peer sends them to its one tracker. Trainings: an eager MLP, which the
+CPU limits, the same MLP as a CUDA graph, and a small GPT. MLflow's server and the sinks run on
+loopback; if MLflow is not installed, a second TensorBoard directory replaces it.
 
 A logger's process alternates blocks of steps with and without logging, in changing order, or weaves
-them in short turns (`_gpu_measure.py` says why); a figure is the median over the pairs, in brackets
-the least and the greatest. Logged steps that are not measured go before, so that what happens in
-the background happens while it is measured. What a logger has not sent when the block ends is
-waited for outside it, in the peers' favour: `behind` is how long that took. So is `--fetch stack`,
-one wait for the device a log; `item` waits once a scalar, as loops are mostly written.
+them in short turns (`_gpu_measure.py` explains why). Figures are medians over the pairs, with the
+least and the greatest in brackets. Each measured block follows logged steps that are not measured,
+so that background work is in progress during the measurement. Values that a logger has not sent at
+the end of a block are waited for outside it; `behind` is that time. This favors the peers. So does
+`--fetch stack`, which waits for the device once per log; `item` waits once per scalar, as most
+training loops do.
 
-How to read the table: `ratio` is steps a second with logging over those without, in the same pair.
-`none` logs nothing and shows how exact the method is. `host p99` and `gpu p99` are the 99th
-percentile of the time of a step with logging over that without, as `_gpu_measure.py` says; `of all`
-takes the steps of all pairs together, since a single block has only a few that are slower.
+How to read the table: `ratio` is steps per second with logging over steps per second without, in
+the same pair. `none` logs nothing and shows the precision of the method. `host p99` and `gpu p99`
+are ratios too: the 99th percentile of the step time with logging over that without;
+`_gpu_measure.py` explains the two clocks. `of all` takes the steps of all pairs together, because a
+single block has only a few slow steps.
 Goals for asynccb: ratio >= 0.98 for the graph with 5 scalars, >= 0.97 otherwise; p99 <= 1.03.
 """
 
@@ -53,16 +55,16 @@ from _gpu_work import MOST_SCALARS, WORKLOADS, Workload, make_workload
 from _measure import Figure, percentile, print_table
 
 BLOCKS: Final = {"eager": 300, "graph": 1500, "gpt": 200}
-"""Steps of a block."""
+"""Steps per block."""
 TURNS: Final = {"eager": 20, "graph": 1500, "gpt": 10}
-"""Steps of a turn: those that the processor limits are woven."""
+"""Steps per turn; the trainings that the CPU limits are woven."""
 QUICK: Final = {"rounds": 1, "pairs": 3, "device_pairs": 1, "scalars": [5]}
 
 _clock = time.perf_counter
 
 
 class Cell(NamedTuple):
-    """Say what is measured in one turn."""
+    """The settings of one turn."""
 
     workload: str
     scalars: int
@@ -75,16 +77,16 @@ class Cell(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Hold a block without logging and one with it."""
+    """A block without logging and a block with it."""
 
     without: Block
     logged: Block
     behind: float
-    """Seconds until the logger had sent the rest."""
+    """Seconds after the blocks until the logger had sent the rest."""
 
 
 class Outcome(NamedTuple):
-    """Hold the pairs of a turn, those with times of the device apart."""
+    """The pairs of a turn; pairs that were timed on the device are separate."""
 
     timed: list[Pair]
     on_device: list[Pair]
@@ -101,7 +103,7 @@ def take_turn(cell: Cell, logger: str, servers: Servers, folder: Path) -> Outcom
 
 
 class _Pairs:
-    """Run one pair of blocks after another, in changing order."""
+    """A source of pairs of blocks, whose order changes from pair to pair."""
 
     def __init__(self, work: Workload, ready: Ready, steps: int, turn: int) -> None:
         self._work = work
@@ -146,7 +148,7 @@ class _Pairs:
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the table, and each again when a turn has added to it."""
+    """Yield the rows of the table; a row is yielded again after each turn that updates it."""
     with (
         tempfile.TemporaryDirectory(prefix="asynccb-bench-") as name,
         servers_for(options.loggers, Path(name), options.fetch) as servers,
@@ -189,7 +191,7 @@ def _row(
 
 
 def _result(lack: str | None, outcomes: Sequence[Future[Outcome]]) -> dict[str, Any]:
-    """Return the figures of a logger, or why there are none."""
+    """Return the figures of a logger, or the reason why it was skipped or failed."""
     if lack is not None:
         return {"skipped": lack}
     for outcome in outcomes:
@@ -203,7 +205,7 @@ def _result(lack: str | None, outcomes: Sequence[Future[Outcome]]) -> dict[str, 
 
 
 def summarize(timed: Sequence[Pair], on_device: Sequence[Pair]) -> dict[str, Any]:
-    """Return the figures over the pairs; the device's are left out where there are none."""
+    """Return the figures over the pairs; without `on_device`, the device's are left out."""
     figures: dict[str, Any] = {
         "pairs": len(timed),
         "ratio": Figure.over([pair.logged.rate / pair.without.rate for pair in timed]),
@@ -222,7 +224,7 @@ def summarize(timed: Sequence[Pair], on_device: Sequence[Pair]) -> dict[str, Any
 def _step_times(
     where: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]
 ) -> dict[str, Any]:
-    """Return percentiles in microseconds, and with logging over without."""
+    """Return percentiles in microseconds, and their ratios with logging over without."""
     figures: dict[str, Any] = {}
     plain_steps = [*itertools.chain.from_iterable(plain for plain, _ in pairs)]
     logged_steps = [*itertools.chain.from_iterable(logged for _, logged in pairs)]
@@ -248,20 +250,24 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = make_gpu_parser(__doc__, "gpu_step")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--loggers", nargs="+", choices=LOGGERS, default=list(LOGGERS))
-    parser.add_argument("--scalars", nargs="+", type=int, default=[5, 20], help="of each step")
-    parser.add_argument("--fetch", choices=FETCHES, default=FETCHES[0], help="how peers read")
-    parser.add_argument("--rounds", type=int, default=2, help="turns of each logger")
-    parser.add_argument("--pairs", type=int, default=6, help="pairs of blocks in a turn")
-    parser.add_argument("--device-pairs", type=int, default=2, help="more, timed on the device")
-    parser.add_argument("--steps", type=int, help=f"of a block; by default {BLOCKS}")
+    parser.add_argument("--scalars", nargs="+", type=int, default=[5, 20], help="per step")
+    parser.add_argument(
+        "--fetch", choices=FETCHES, default=FETCHES[0], help="how peers read scalars"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="turns per logger")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs of blocks per turn")
+    parser.add_argument(
+        "--device-pairs", type=int, default=2, help="further pairs, timed on the device"
+    )
+    parser.add_argument("--steps", type=int, help=f"per block; by default {BLOCKS}")
     add_turn(parser, TURNS)
     options = parse_quick(parser, arguments, QUICK)
     if min(options.rounds, options.pairs) < 1 or options.device_pairs < 0:
-        parser.error("--rounds and --pairs are above 0, --device-pairs not below")
+        parser.error("--rounds and --pairs must be above 0, --device-pairs 0 or more")
     if options.steps is not None and options.steps < 3:
-        parser.error(f"--steps is 3 or more, not {options.steps}")
+        parser.error(f"--steps must be 3 or more, not {options.steps}")
     if not all(1 <= count <= MOST_SCALARS for count in options.scalars):
-        parser.error(f"--scalars are from 1 to {MOST_SCALARS}, not {options.scalars}")
+        parser.error(f"--scalars must be from 1 to {MOST_SCALARS}, not {options.scalars}")
     return options
 
 
@@ -294,7 +300,7 @@ def _cell(figure: Figure | float, form: str) -> str:
 
 
 def main() -> None:
-    """Measure, print the table and write the result; exit with 1 where a logger has failed."""
+    """Measure, print the table and write the result; exit with 1 if a logger has failed."""
     options = parse()
     about = describe_gpu(find_device(options.device))
     results = Results(options, "gpu_step", about, ("workload", "scalars", "logger"))

@@ -1,18 +1,18 @@
 """
-Show, by PyTorch's profiler, what logging adds to the CUDA calls of a training, on any thread.
+Show, with PyTorch's profiler, the CUDA calls that logging adds to a training, on any thread.
 
-Some steps run without logging and as many with it. The result says how often each call of the CUDA
-runtime was made per step, and on how many threads; the traces (`<training>-without.json.gz`,
-`-with.json.gz`, to be opened in Perfetto or chrome://tracing) lie beside it, and the spans of a few
-steps are in the result, for `_plot.py` to draw. The profiler slows the host down: take no times of
-steps from here.
+Some steps run without logging and as many with it. The result contains the number of calls per step
+for each function of the CUDA runtime, and the number of threads that made them. The traces
+(`<training>-without.json.gz` and `-with.json.gz`, for Perfetto or chrome://tracing) are beside the
+result, and the result contains the spans of a few steps for `_plot.py` to draw. The profiler slows
+the host down: do not read step times from here.
 
 Calls that wait are `cudaStreamSynchronize`, `cudaEventSynchronize`, `cudaDeviceSynchronize`,
-`cudaMemcpy`, and any copy from or to memory that is not pinned. The script exits with 1 where
-asynccb adds one.
+`cudaMemcpy`, and any copy from or to memory that is not pinned. If asynccb adds one, the script
+exits with 1.
 
-How to read the table: calls per step without logging, with it, and the difference. An asynchronous
-call more per step is a launch.
+How to read the table: calls per step without logging, with it, and the difference. An additional
+asynchronous call per step is a launch.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from _gpu_work import WORKLOADS, Workload, make_workload
 from _measure import print_table
 
 STEPS: Final = {"eager": 60, "graph": 200, "gpt": 40}
-"""Steps in a trace: some tens of milliseconds, so that the copies to the host are among them."""
+"""Steps in a trace: some tens of milliseconds, enough to include copies to the host."""
 QUICK: Final = {"workloads": ["graph"]}
 _LEAD_IN: Final = 100
 _DRAWN: Final = 3
 
 
 def record(work: Workload, log: Log | None, first: int, steps: int, path: Path) -> Trace:
-    """Run steps below the profiler, write the trace and return it."""
+    """Run steps under the profiler, write the trace and return it."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if work.device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -96,7 +96,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def compare(without: Trace, logged: Trace, steps: int) -> list[dict[str, Any]]:
-    """Return the calls per step, those that wait first."""
+    """Return the calls per step; calls that wait come first."""
     plain, more = without.calls(), logged.calls()
     names = sorted(plain.keys() | more.keys(), key=lambda name: (not is_waiting(name), name))
     return [
@@ -116,19 +116,21 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=["eager", "graph"])
     loggers = [name for name in LOGGERS if name != "none"]
     parser.add_argument("--logger", choices=loggers, default="asynccb")
-    parser.add_argument("--scalars", type=int, default=5, help="of each step")
-    parser.add_argument("--fetch", choices=FETCHES, default=FETCHES[0], help="how peers read")
-    parser.add_argument("--steps", type=int, help=f"in a trace; by default {STEPS}")
+    parser.add_argument("--scalars", type=int, default=5, help="per step")
+    parser.add_argument(
+        "--fetch", choices=FETCHES, default=FETCHES[0], help="how peers read scalars"
+    )
+    parser.add_argument("--steps", type=int, help=f"per trace; by default {STEPS}")
     options = parse_quick(parser, arguments, QUICK)
     if options.scalars < 1 or (options.steps is not None and options.steps < 1):
-        parser.error("--scalars and --steps are above 0")
+        parser.error("--scalars and --steps must be above 0")
     if lack := missing_for(options.logger):
         parser.error(f"--logger {options.logger}: {lack}")
     return options
 
 
 def main() -> None:
-    """Measure, print the table, write the result; exit with 1 where asynccb waits."""
+    """Measure, print the table, write the result; exit with 1 if asynccb adds calls that wait."""
     options = parse()
     about = describe_gpu(find_device(options.device))
     results = Results(options, "gpu_timeline", about, ("workload", "logger"))

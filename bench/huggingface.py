@@ -1,29 +1,29 @@
 """
-Show what logging every step from a `transformers.Trainer` costs, with its callbacks and with ours.
+Show the cost of logging every step from a `transformers.Trainer`, with its callbacks and with ours.
 
 A small GPT-2, made from a configuration, trains in a `transformers.Trainer` with `logging_steps=1`
 and logs to TensorBoard and to a real MLflow server on loopback:
 
-* `nothing`: `report_to="none"`; it shows how exact the method is;
+* `nothing`: `report_to="none"`; it shows the precision of the method;
 * `asynccb`: our two trackers in one `AsyncCallbacks`;
 * `offload`: the TensorBoard and MLflow callbacks of transformers, each on a thread by `offload`;
-* `transformers`: the same two as the Trainer has them, on the training thread.
+* `transformers`: the same two callbacks as in the Trainer, on the training thread.
 
-Each contender has a process of its own, and each pair of blocks of steps, without callbacks and
-with the contender's, gives a ratio of steps/s; before the next pair everything logged so far is
-delivered. The first steps, while processes and connections start, are not counted. Blocks are woven
-in short turns, since a virtual machine's speed changes within seconds by more than logging costs:
-what happens in the background then falls on both kinds alike, as it may where the cores that it
-takes are not the training's. With `--turn` as long as a block each is a training of its own, and
-the background counts. On the CPU PyTorch has one thread.
+Each contender has its own process. Each pair of blocks of steps, without callbacks and with the
+contender's, gives a ratio of steps/s. Before the next pair, all logged values are delivered. The
+first steps, while processes and connections start, are not counted. Blocks are woven in short
+turns, because the speed of a virtual machine changes within seconds by more than the cost of
+logging. Background work then slows both kinds equally, which is acceptable if it runs on cores that
+the training does not use. If `--turn` is as long as a block, each block is a separate training, and
+the background work counts. On the CPU, PyTorch has one thread.
 
-How to read the table: `ratio` is the median over the pairs of all rounds, and in brackets where it
-lies with 95 per cent of confidence. `typical` is the same of the median step's speed, which a pause
-of the machine does not change. `calls us` is how long a step is within the hooks of the contender's
-callbacks, in microseconds, and in brackets, as for the steps/s, the least and the greatest pair.
-`points` is how many values of the loss the MLflow server has; one missing or doubled stops the
-bench. Goal for `asynccb`: a ratio of 0.99 or more. What `offload` lacks to 1 is what a client that
-holds Python's lock costs, whatever its thread.
+How to read the table: `ratio` is the median over the pairs of all rounds, with its 95 per cent
+confidence interval in brackets. `typical` is the same for the speed of the median step, which a
+pause of the machine does not change. `calls us` is the time per step within the hooks of the
+contender's callbacks, in microseconds. Its brackets, like those of the steps/s, contain the least
+and the greatest pair. `points` is the number of loss values on the MLflow server; a missing or
+doubled value stops the bench. Goal for `asynccb`: a ratio of 0.99 or more. `offload` stays below 1
+by the cost of a client that holds the GIL, on whichever thread it runs.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ CONTENDERS: Final = ("nothing", "asynccb", "offload", "transformers")
 
 
 class Pair(NamedTuple):
-    """Hold what a pair of blocks gave, without callbacks and with them."""
+    """The results of a pair of blocks, without callbacks (`alone`) and with them (`beside`)."""
 
     alone: float
     """Steps/s."""
     beside: float
     typical: float
-    """Ratio of the median step's speed beside them to that of the one alone."""
+    """Speed of the median step with callbacks, divided by its speed without them."""
     calls: float
-    """Microseconds a step within the callbacks' hooks, on the training thread."""
+    """Microseconds per step within the callbacks' hooks, on the training thread."""
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave."""
+    """The results of one contender's turn."""
 
     pairs: list[Pair]
     points: int
@@ -89,19 +89,19 @@ class Blocks:
 
     def __call__(self, name: str, number: int) -> Turn:
         """Train without and with the contender, in alternation."""
-        warnings.simplefilter("ignore")  # of what transformers and MLflow import
-        # With several GPUs the Trainer trains on all of them by DataParallel, at half the speed.
+        warnings.simplefilter("ignore")  # from packages that transformers and MLflow import
+        # With several GPUs, the Trainer would use them all by DataParallel, at half the speed.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
         from _trainer_ways import SENT, WAYS, Training
 
         place = self.place.below(f"{name}-{number}")
-        experiment = f"{place.folder.parent.name}-{place.folder.name}"  # of this run alone
+        experiment = f"{place.folder.parent.name}-{place.folder.name}"  # only of this run
         os.environ["MLFLOW_EXPERIMENT_NAME"] = experiment
         sizes = (self.lead_in, self.steps, self.turn)
         training = Training(self.device, *sizes, place.folder / "out")
         pairs: list[Pair] = []
         with WAYS[name](place) as way:
-            self._pair(training, way)  # what happens for the first time happens here
+            self._pair(training, way)  # not counted: includes all one-time work
             for _ in range(self.pairs):
                 pairs.append(self._pair(training, way))
         expected = (1 + self.pairs) * (self.lead_in + self.steps)
@@ -120,7 +120,7 @@ class Blocks:
 
 
 def count_losses(server: str, experiment: str, expected: int) -> int:
-    """Return how many losses the runs of an experiment have; raise RuntimeError unless all."""
+    """Return the number of losses in an experiment; RuntimeError unless it is `expected`."""
     with httpx.Client(base_url=f"{server}/api/2.0/mlflow/", trust_env=False, timeout=60) as client:
         query = {"experiment_name": experiment}
         found = client.get("experiments/get-by-name", params=query).raise_for_status().json()
@@ -154,7 +154,7 @@ def summarize(contender: str, turns: Sequence[Turn]) -> dict[str, Any]:
 
 
 def show_confident(row: Mapping[str, Any], name: str) -> str:
-    """Return a figure of a row with its interval."""
+    """Return a figure of a row with its confidence interval."""
     low, high = row[f"{name}_interval"]
     return f"{row[name].median:.4f} ({low:.4f} … {high:.4f})"
 
@@ -164,16 +164,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = make_parser(__doc__, "huggingface", CONTENDERS)
     add_mlflow(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--pairs", type=int, default=5, help="pairs of blocks a turn")
-    parser.add_argument("--steps", type=int, default=300, help="steps measured a block")
-    parser.add_argument("--turn", type=int, default=20, help="steps of a turn")
-    parser.add_argument("--lead-in", type=int, default=100, help="logged steps before them")
+    parser.add_argument("--pairs", type=int, default=5, help="pairs of blocks per turn")
+    parser.add_argument("--steps", type=int, default=300, help="steps measured per block")
+    parser.add_argument("--turn", type=int, default=20, help="steps per turn")
+    parser.add_argument(
+        "--lead-in", type=int, default=100, help="logged steps before the measured ones"
+    )
     options = parser.parse_args(arguments)
     sizes = (options.rounds, options.pairs, options.steps, options.turn, options.lead_in)
     if min(sizes) < 1:
-        parser.error("--rounds, --pairs, --steps, --turn and --lead-in are above 0")
+        parser.error("--rounds, --pairs, --steps, --turn and --lead-in must be above 0")
     if options.turn < options.steps and options.steps % options.turn:
-        parser.error(f"--steps is a multiple of --turn, not {options.steps} and {options.turn}")
+        parser.error(
+            f"--steps must be a multiple of --turn, not {options.steps} and {options.turn}"
+        )
     return options
 
 

@@ -1,27 +1,29 @@
 """
-Show what logging every step does to the speed of a training.
+Show the effect of logging every step on the speed of a training.
 
-A step takes about 5 ms on the processor, half of it in Python, which holds the lock, half in
-PyTorch's operators, which drop it, in alternation. After each step 5 scalars go to TensorBoard and
-to a real MLflow server on loopback at once, by asynccb and by transformers' callbacks; beside them
-TensorBoard's `SummaryWriter` and MLflow, synchronous and asynchronous, each alone.
+A step takes about 5 ms on the CPU, half of it in Python, which holds the GIL, and half in PyTorch's
+operators, which release it, in alternation. After each step, asynccb and the callbacks of
+transformers send 5 scalars to TensorBoard and to a real MLflow server on loopback at once.
+TensorBoard's `SummaryWriter` and MLflow, synchronous and asynchronous, are each measured alone.
 
-In each turn a contender's process runs steps without logging, then with it, then without again;
-the step time with logging is compared with that of the steps before and after, in the same process.
-The contender has been logging for longer than asynccb gathers events when the measuring begins,
-so that what happens in the background happens while it is measured.
+In each turn, a contender's process runs steps without logging, then with it, then without again.
+The step time with logging is compared with that of the steps before and after, in the same process.
+When the measurement begins, the contender has been logging for longer than asynccb collects events,
+so that background work is in progress during the measurement.
 
-`--layout` says who may run where, since on few cores the server takes time from the training:
+`--layout` sets which cores the processes may use, because with few cores the server takes time from
+the training:
 
 * `free`: the kernel decides;
-* `split`: the training thread has the first core to itself, and everything else (the server, the
-  companion, the peers' threads) shares the others: what then remains is the cost of the calls and
-  of Python's lock;
-* `niced`: as `free`, but the server gives way to all others.
+* `split`: the training thread has the first core to itself, and all others (the server, the
+  companion, the peers' threads) share the other cores; the remaining cost is that of the calls and
+  of the GIL;
+* `niced`: as `free`, but the server yields to all other processes.
 
-How to read the table: the median over the rounds, in brackets the least and the greatest round.
-`nothing` logs nothing and shows how exact the method is; a figure within its brackets is no
-difference. `others` is how many cores everything but the training thread kept busy meanwhile.
+How to read the table: figures are medians over the rounds, with the least and the greatest round in
+brackets. `nothing` logs nothing and shows the precision of the method; a figure within its brackets
+is not a difference. `others` is the number of cores that were busy with other work than the
+training thread during the measurement.
 Goals for asynccb: mean +1 %, p99 +3 %.
 """
 
@@ -69,7 +71,7 @@ _clock = time.perf_counter
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave: seconds a step, and cores that others kept busy."""
+    """The results of a contender's turn: seconds per step, and cores busy with other work."""
 
     without: list[float]
     logged: list[float]
@@ -82,7 +84,7 @@ class Training:
 
     place: Place
     core: int | None
-    """Core that the training thread has to itself, or None."""
+    """Core that only the training thread uses, or None."""
     seconds: float
     steps: int
     lead_in: int
@@ -94,7 +96,8 @@ class Training:
         with confined(self.core):
             run_steps(work, None, 0, 20)
             before = run_steps(work, None, 0, self.steps // 2)
-        # What is opened here inherits where it may run; only then the thread moves to its own core.
+        # Threads and processes that start here inherit the allowed cores. Only after that does the
+        # training thread move to its own core.
         with OPEN[name](place) as opened:
             opened.log(0, make_values(0))
             opened.settle()
@@ -110,7 +113,7 @@ class Training:
 
 
 def run_steps(work: Work, log: Log | None, first: int, count: int) -> list[float]:
-    """Train for some steps and return the seconds that each took, its logging included."""
+    """Train for some steps and return the seconds of each step, including its logging."""
     gc.collect()
     spent = []
     for step in range(first, first + count):
@@ -124,7 +127,11 @@ def run_steps(work: Work, log: Log | None, first: int, count: int) -> list[float
 
 @contextmanager
 def confined(*cores: int | None) -> Iterator[None]:
-    """Keep the calling thread, and what it starts, on these cores; None leaves it where it is."""
+    """
+    Keep the calling thread, and the threads and processes it starts, on these cores.
+
+    With None, the cores do not change.
+    """
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core for core in cores if core is not None} or allowed)
     try:
@@ -174,21 +181,23 @@ def _p99(seconds: Sequence[float]) -> float:
 
 
 def _more(turn: Turn, figure: Callable[[Sequence[float]], float]) -> float:
-    """Return by how many percent a figure is greater with logging than without."""
+    """Return the increase of a figure through logging, in percent."""
     return 100 * (figure(turn.logged) / figure(turn.without) - 1)
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = make_parser(__doc__, "step", CONTENDERS)
-    parser.add_argument("--steps", type=int, default=600, help="steps measured a turn")
-    parser.add_argument("--lead-in", type=int, default=400, help="logged steps before them")
+    parser.add_argument("--steps", type=int, default=600, help="steps measured per turn")
+    parser.add_argument(
+        "--lead-in", type=int, default=400, help="logged steps before the measured ones"
+    )
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--layout", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
     add_mlflow(parser)
     options = parser.parse_args(arguments)
     if min(options.rounds, options.lead_in, options.milliseconds) <= 0 or options.steps < 2:
-        parser.error("--rounds, --lead-in and --milliseconds are above 0, --steps above 1")
+        parser.error("--rounds, --lead-in and --milliseconds must be above 0, --steps above 1")
     if "split" in options.layout and len(os.sched_getaffinity(0)) < 2:
         parser.error("--layout split needs two cores")
     return options

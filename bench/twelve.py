@@ -1,22 +1,25 @@
 """
-Show what a training pays for all trackers at once, and that each of them gets every point.
+Show the cost of all trackers at once to a training, and that each tracker receives every point.
 
-A step takes about 5 ms on the processor, half of it with Python's lock, and logs 5 floats. Two
-dispatchers are open in one process: one without any tracker, the other with what a contender stands
-for: `nothing`, too, which shows how exact the method is; `all`, every tracker there is; or one of
-them by its name in `report_to`. Those that have a server talk to one on loopback, in a process that
-gives way to everything else: real ones of MLflow and Trackio, and the tests' own for the others.
-Each pair of blocks of steps, with the one and with the other, gives a ratio of steps/s, and after
-it everything is delivered. Blocks alternate: each pays for what its own trackers and their servers
-take of the cores, which is right where the training shares them. With a shorter `--turn` they are
-woven, since the speed of many a virtual machine changes within seconds by more than logging costs;
-then what happens in the background falls on both alike, as it may where there are cores enough.
+A step takes about 5 ms on the CPU, half of it with the GIL, and logs 5 floats. Two dispatchers are
+open in one process: one without trackers, the other with the trackers of a contender. Contenders:
+`nothing`, which also has no tracker and shows the precision of the method; `all`, every installed
+tracker; or a single tracker, by its name in `report_to`. Trackers that need a server use one on
+loopback, in a process that yields to all others: real servers of MLflow and Trackio, and the tests'
+own servers for the other trackers.
 
-How to read the table: the median over the pairs of all rounds, in brackets the least and the
-greatest pair; a ratio within the brackets of `nothing` is no difference. Afterwards all points are
-read back from every server and folder: one that is missing, doubled or wrong, or a run that is not
-called finished, stops the bench. `points` is their number; trackers that keep no logs (CodeCarbon,
-Flyte) have none. Goal: a ratio of 0.98 or more for `all`.
+Each pair of blocks of steps, with the two dispatchers, gives a ratio of steps/s; after it, all
+events are delivered. Blocks alternate, so that each block pays for the CPU time of its own trackers
+and their servers. That is right if the training shares its cores with them. With a shorter `--turn`
+blocks are woven, because the speed of many virtual machines changes within seconds by more than the
+cost of logging. Background work then slows both sides equally, which is acceptable if there are
+enough cores.
+
+How to read the table: figures are medians over the pairs of all rounds, with the least and the
+greatest pair in brackets. A ratio within the brackets of `nothing` is not a difference. Afterwards
+all points are read back from every server and folder. A missing, doubled or wrong point, or a run
+that is not marked as finished, stops the bench. `points` is the number of points; trackers that
+keep no logs (CodeCarbon, Flyte) have none. Goal: a ratio of 0.98 or more for `all`.
 """
 
 from __future__ import annotations
@@ -48,25 +51,25 @@ NOTHING: Final = "nothing"
 ALL: Final = "all"
 GOAL: Final = 0.98
 _SHARED: Final = ("HOME", "PATH", "PYTHONPATH")
-"""What trackers and servers find in the environment besides their own variables."""
+"""Environment variables that trackers and servers see in addition to their own."""
 _PRECISION: Final = 1e-6
-"""Some servers keep 32-bit floats."""
+"""Relative tolerance, because some servers store 32-bit floats."""
 
 
 class Turn(NamedTuple):
-    """Hold what one contender's turn gave."""
+    """The results of one contender's turn."""
 
     pairs: list[tuple[float, float]]
     """Steps/s of two blocks, without trackers and with them."""
     trackers: list[str]
     points: int
-    """Points that were read back, which are all that were logged."""
+    """Points that were read back; they are all points that were logged."""
     closing: str
-    """What the dispatcher with the trackers said at its end."""
+    """The closing lines of the dispatcher with the trackers."""
 
 
 class Side:
-    """One of the two dispatchers that are compared, and the training that it is used for."""
+    """One of the two dispatchers that are compared, and its training."""
 
     def __init__(self, folder: Path, trackers: Sequence[Tracker], work: Work) -> None:
         args = asynccb.TrainingArguments(output_dir=str(folder))
@@ -80,19 +83,19 @@ class Side:
         return self._run.state.global_step
 
     def train(self, count: int) -> float:
-        """Train and log; return the seconds that it took."""
+        """Train and log; return the duration in seconds."""
         step = self._run.step
         first = self.steps + 1
         return sum(run_steps(self._work, lambda _, values: step(logs=values), first, count))
 
     def settle(self, rest: float) -> None:
-        """Wait until everything is delivered, and the companion has nothing more to do."""
+        """Wait until all events are delivered and the companion is idle."""
         if not self._run.flush(timeout=PATIENCE):
             raise RuntimeError(f"not delivered within {PATIENCE:.0f} s: {self._run.statistics()}")
         time.sleep(rest)
 
     def close(self) -> str:
-        """Close the dispatcher and return what it said; raise where it has lost something."""
+        """Close the dispatcher and return its closing lines; RuntimeError if it lost events."""
         self._run.emit(asynccb.Event.TRAIN_END)
         with contextlib.redirect_stderr(io.StringIO()) as said:
             self._run.close(timeout=PATIENCE)
@@ -105,10 +108,10 @@ class Side:
 
 def make(openings: Sequence[Opening]) -> Iterator[Tracker]:
     """
-    Make the trackers, each with its own variables in its own folder; all variables stay.
+    Make the trackers, each with its own variables and folder; at the end, set all variables.
 
-    Settings are read when a tracker is made, credentials when it connects: where two trackers read
-    the same variable, it holds the same credential for both.
+    Trackers read settings when they are made, and credentials when they connect. If two trackers
+    read the same variable when they connect, it has the same credential for both.
     """
     for opening in openings:
         os.environ.update(opening.variables)
@@ -123,10 +126,11 @@ def make(openings: Sequence[Opening]) -> Iterator[Tracker]:
 
 def count_points(opening: Opening, runs: dict[str, list[tuple[int, str, Any]]], steps: int) -> int:
     """
-    Return how many of the points that were logged were found, which is all of them.
+    Return the number of logged points that were found.
 
-    Raises RuntimeError unless there is one run, finished, with each point once. What a tracker adds
-    of its own is not looked at; what it keeps without steps, it keeps once, with the last value.
+    Raises RuntimeError unless there is exactly one run, finished, with each logged point once.
+    Points that the tracker adds itself are ignored. If a tracker keeps a value without steps, it
+    must have it once, with the last value.
     """
     if not opening.keeps_logs:
         return 0
@@ -163,18 +167,18 @@ class Training:
 
     folder: Path
     names: Sequence[str]
-    """Those of `all`."""
+    """The trackers of the contender `all`."""
     seconds: float
     steps: int
-    """Those of a block."""
+    """Steps per block."""
     lead_in: int
     per_turn: int
-    """Steps after which it is the other side's turn; those of a block if not woven."""
+    """Steps per turn, after which the other side runs; equal to `steps` if not woven."""
     pairs: int
     rest: float
 
     def __call__(self, name: str, number: int) -> Turn:
-        """Run pairs of blocks, without trackers and with them; read everything back."""
+        """Run pairs of blocks, without trackers and with them; read all points back."""
         folder = self.folder / f"{name}-{number}"
         folder.mkdir()
         names = {NOTHING: [], ALL: list(self.names)}.get(name, [name])
@@ -185,14 +189,14 @@ class Training:
         return self.turn(folder, names)
 
     def turn(self, folder: Path, names: Sequence[str]) -> Turn:
-        """Do so for these trackers."""
+        """Run the pairs of blocks for these trackers."""
         work = Work(self.seconds)
         with hosting(folder, names) if names else contextlib.nullcontext() as host:
             openings = [] if host is None else list(host.openings)
             alone = Side(folder / "alone", [], work)
             beside = Side(folder / "beside", list(make(openings)), work)
             for side in (alone, beside):
-                side.train(2 * self.lead_in)  # until all connections are there
+                side.train(2 * self.lead_in)  # until all connections are open
                 side.settle(self.rest)
             pairs = [self._pair(alone, beside, place) for place in range(self.pairs)]
             alone.close()
@@ -219,7 +223,7 @@ class Training:
 
 
 def _clear_environment(folder: Path) -> None:
-    """Leave nothing in the environment, or in a home, that would change what trackers do."""
+    """Remove all variables that could change the trackers' behavior, and use an empty home."""
     kept = {name: os.environ[name] for name in _SHARED if name in os.environ}
     kept |= {name: value for name, value in os.environ.items() if name.startswith(("LD_", "OMP"))}
     home = folder / "home"
@@ -267,24 +271,30 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     names = known()
     parser = make_parser(__doc__, "twelve", (NOTHING, ALL, *names))
     parser.set_defaults(rounds=2, contenders=[NOTHING, ALL])
-    parser.add_argument("--trackers", nargs="+", choices=names, default=names, help="those of all")
-    parser.add_argument("--pairs", type=int, default=10, help="pairs of blocks a turn")
-    parser.add_argument("--steps", type=int, default=400, help="steps measured a block")
-    parser.add_argument("--lead-in", type=int, default=20, help="steps before them")
-    parser.add_argument("--turn", type=int, help="steps of a turn; by default those of a block")
+    parser.add_argument(
+        "--trackers", nargs="+", choices=names, default=names, help="the trackers of `all`"
+    )
+    parser.add_argument("--pairs", type=int, default=10, help="pairs of blocks per turn")
+    parser.add_argument("--steps", type=int, default=400, help="steps measured per block")
+    parser.add_argument("--lead-in", type=int, default=20, help="steps before the measured ones")
+    parser.add_argument(
+        "--turn", type=int, help="steps per turn; by default as many as a block has"
+    )
     parser.add_argument("--milliseconds", type=float, default=5.0, help="duration of a step")
     parser.add_argument("--rest", type=float, default=1.0, help="seconds between blocks")
     options = parser.parse_args(arguments)
     sizes = (options.rounds, options.pairs, options.steps, options.lead_in, options.milliseconds)
     if min(*sizes, options.rest) <= 0:
-        parser.error("--rounds and all other numbers are above 0")
+        parser.error("--rounds and all other numbers must be above 0")
     if options.turn is not None and (options.turn < 1 or options.steps % options.turn):
-        parser.error(f"--steps is a multiple of --turn, not {options.steps} and {options.turn}")
+        parser.error(
+            f"--steps must be a multiple of --turn, not {options.steps} and {options.turn}"
+        )
     return options
 
 
 def judge(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line about the goal, where `all` took part."""
+    """Return a line about the goal, if `all` took part."""
     ratios = {row["contender"]: row["ratio"].median for row in rows}
     if ALL not in ratios:
         return []

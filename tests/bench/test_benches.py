@@ -276,5 +276,5 @@ def test_the_interval_of_a_median_is_the_one_of_a_sign_test(
 
 
 def test_there_is_no_interval_of_no_values() -> None:
-    with pytest.raises(ValueError, match="no interval"):
+    with pytest.raises(ValueError, match="cannot take an interval"):
         _measure.median_interval([])
