@@ -10,6 +10,7 @@ stays in its lane unless the callback asked for `on_error = "raise"`.
 from __future__ import annotations
 
 import os
+from _thread import interrupt_main
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -46,9 +47,10 @@ class CallbackDispatcher:
     If several `def` hooks listen to an event they run first, inline and in order; then the event
     goes, as they left it, to the async hooks. As a context manager it emits `on_train_begin` and
     `on_train_end`, and marks tracker runs as failed when the body raises (killed, for Ctrl-C).
-    Close it, or use it as a context manager. If it is garbage-collected instead, callbacks on the
-    thread may miss the last events and trackers report the run as crashed. Not for use from several
-    threads at once, nor in a forked child (`ForkedError`).
+    Close it, or use it as a context manager. A dispatcher that is dropped instead closes itself: at
+    once if the last reference goes, else when the garbage collector finds it or the program ends.
+    Its runs are then finished, or failed if a training has begun and not ended. Not for use from
+    several threads at once, nor in a forked child (`ForkedError`).
     """
 
     model = _Given()
@@ -329,6 +331,13 @@ class CallbackDispatcher:
                 status = "finished"
         finally:
             self.close(status=status)
+
+    def __del__(self) -> None:
+        if (run := self.__dict__.get("_run")) is not None:  # None if the constructor has raised
+            try:
+                run.drop()
+            except KeyboardInterrupt:  # which would get lost here
+                interrupt_main()
 
 
 def dispatcher_of(run: Run) -> CallbackDispatcher:

@@ -2,13 +2,15 @@
 One run, wired together: its callbacks, lanes, decisions and counters.
 
 `CallbackDispatcher` and the relay in `huggingface/` each have a `Run` and add what their loop
-calls. Promises: a constructor that fails leaves nothing running; `close` happens at the latest at
-the end of the program; a forked child can neither hang on nor touch the run.
+calls. Promises: a constructor that fails leaves nothing running; `close` happens when nothing
+refers to the run any more, and at the latest at the end of the program; a forked child can neither
+hang on nor touch the run.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -49,14 +51,12 @@ class Run:
         overflow: Overflow = "block",
         replay: str | Path | None = None,
         resets: Mapping[Event, tuple[str, ...]] = RESETS,
-        keep_at_exit: bool = False,
         **objects: Any,
     ) -> None:
         """
         Make and connect everything; the arguments are those of `CallbackDispatcher`.
 
-        `resets` are the flags that each event clears. With `keep_at_exit` the run lives until the
-        end of the program, even if nothing refers to it. `objects` are the keywords that every hook
+        `resets` are the flags that each event clears. `objects` are the keywords that every hook
         receives.
         """
         check_limits(callbacks, max_steps, capacity, overflow)
@@ -100,7 +100,8 @@ class Run:
         self.resume = Resume(self.emitter, self.registry, self.decisions, self.publisher.runs)
         self.request = Requesting(self.decisions.request)
         in_forked_children(self._after_fork)
-        self._forget_exit = at_exit(self._close_at_exit, keep=keep_at_exit)
+        self._thread = threading.current_thread()
+        self._forget_exit = at_exit(self._close_at_exit)
         try:
             for callback in made:
                 self.add_callback(callback)
@@ -171,6 +172,22 @@ class Run:
         close_publisher(self.publisher, self.statistics, timeout, status)
         if isinstance(emitter.state, TrainerState):
             take_in(emitter.state)  # or its entries would keep what has staged them
+
+    def drop(self) -> None:
+        """
+        Close a run that nothing refers to any more, as the end of the program would.
+
+        That takes the time of `close`. On any other thread than the run's own, where the garbage
+        collector may call this, nothing is waited for and no device is touched: the run then lives
+        until the program ends.
+        """
+        if self.emitter.is_closed:
+            return
+        if threading.current_thread() is self._thread:
+            self._close_at_exit(None)
+        else:
+            self._forget_exit()
+            self._forget_exit = at_exit(self._close_at_exit, keep=True)
 
     def _close_at_exit(self, error: BaseException | None) -> None:
         status = status_of(error)

@@ -2,8 +2,7 @@
 The events of another loop, which prepares the control and keeps the history itself.
 
 Promises: hooks receive the loop's own objects; flags that callbacks outside of the relay have set
-stay; the run lives until it is closed, at the latest at the end of the program, but keeps no model
-alive.
+stay; the run keeps no model alive between trainings.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Relay:
     def __init__(self, callbacks: Iterable[Any], **options: Any) -> None:
         """Serve the callbacks; `options` are those of `Run`."""
         # The loop clears flags itself, before its own callbacks set them.
-        self.run = Run(callbacks, resets={}, keep_at_exit=True, **options)
+        self.run = Run(callbacks, resets={}, **options)
         self.dispatcher = dispatcher_of(self.run)
         self._emitter = self.run.emitter
 

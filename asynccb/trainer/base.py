@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from asynccb._dispatch.dispatcher import CallbackDispatcher
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb._ground.lifetime import status_of
 from asynccb._ground.types import RunStatus
 from asynccb._state.control import TrainerControl
 from asynccb._state.trainer_state import TrainerState
@@ -44,11 +45,6 @@ from asynccb.trainer.training import Training
 CallbackLike: TypeAlias = TrainerCallback | type[TrainerCallback]
 ComputeMetrics: TypeAlias = Callable[[EvalPrediction], Mapping[str, Any]]
 Datasets: TypeAlias = Dataset[Any] | Mapping[str, Dataset[Any]]
-
-
-def status_of(error: type[BaseException]) -> RunStatus:
-    """Return the status of a run that was ended by this error."""
-    return "killed" if issubclass(error, KeyboardInterrupt) else "failed"
 
 
 class BaseTrainer:
@@ -97,7 +93,7 @@ class BaseTrainer:
         try:
             self._emit(Event.INIT_END)
         except BaseException as error:
-            self.close(status=status_of(type(error)))
+            self.close(status=status_of(error))
             raise
 
     @property
@@ -236,4 +232,4 @@ class BaseTrainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(status="finished" if kind is None else status_of(kind))
+        self.close(status=status_of(error))

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asynccb._ground.events import Event
+from asynccb._ground.lifetime import status_of
 from asynccb.arguments.strategies import SaveStrategy
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer import checks
-from asynccb.trainer.base import status_of
 from asynccb.trainer.best_model import load_best, note_best
 from asynccb.trainer.resumable import ResumableTrainer
 from asynccb.trainer.sigterm import saving_on_signal
@@ -123,7 +123,7 @@ class Trainer(ResumableTrainer):
                     going = self._train_epoch(training)
                 return self._finish(training)
         except BaseException as error:
-            self.dispatcher.close(status=status_of(type(error)))
+            self.dispatcher.close(status=status_of(error))
             raise
 
     def _is_over(self, training: Training) -> bool:
