@@ -1,5 +1,5 @@
 """
-Vocabulary that every room uses; no state.
+Definitions that every room uses, without state.
 
 May import: nothing of asynccb.
 """

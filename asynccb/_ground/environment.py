@@ -1,7 +1,8 @@
 """
-Settings that are given, or else read from environment variables, without guessing.
+Settings from an argument or, without one, from an environment variable; nothing is guessed.
 
-Promises: what cannot work is refused where it was given, with its value and what would do.
+Promises: a setting that cannot work raises `ConfigurationError` as soon as it is read. The message
+contains its name, its value and the accepted values.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _FALSE: Final = frozenset({"", "0", "OFF", "NO", "FALSE"})
 
 def switch(environ: Mapping[str, str], name: str) -> bool:
     """
-    Tell whether a variable is switched on; unset and empty are off.
+    Return whether a variable is switched on; an unset or empty one is off.
 
-    Raises `ConfigurationError` for a value that is neither; transformers takes it as off.
+    Raises `ConfigurationError` for a value that means neither on nor off; transformers reads such
+    a value as off.
     """
     value = environ.get(name, "").strip().upper()
     if value in _TRUE:
@@ -39,25 +41,33 @@ def switch(environ: Mapping[str, str], name: str) -> bool:
 
 def expanded(path: str) -> Path:
     """
-    Return where a path leads, with the home of a user for a tilde.
+    Return the path with a leading `~` or `~user` replaced by that user's home.
 
-    One of a user who is not known, with which `Path.expanduser` fails, leads nowhere.
+    If the user is unknown, the path stays as it is; `Path.expanduser` would raise.
     """
     return Path(os.path.expanduser(path))
 
 
 def folder_setting(name: str, path: str) -> str:
-    """Return the absolute path of a folder to write to; `name` is said where there can be none."""
+    """
+    Return the absolute path of a folder to write to.
+
+    Raises `ConfigurationError` with `name` if the path starts with the `~` of an unknown user.
+    """
     folder = str(expanded(path))
     if folder.startswith("~"):
         raise ConfigurationError(
-            f"{name} is {path!r}, and the home of that user is not known: give it without a ~"
+            f"{name} is {path!r}, and the home of that user is not known: give a path without ~"
         )
     return os.path.abspath(folder)
 
 
 def text_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> str | None:
-    """Return a text: what was given, or the variable; None where both are missing or empty."""
+    """
+    Return the text that was given or, if that is None, the variable's.
+
+    Returns None if the variable is unset or empty, too.
+    """
     value = given if given is not None else environ.get(variable, "").strip() or None
     if value is not None and not (isinstance(value, str) and value):
         raise ConfigurationError(f"{name} is {value!r}; it takes a string that is not empty")
@@ -65,7 +75,7 @@ def text_setting(name: str, given: object, variable: str, environ: Mapping[str, 
 
 
 def switch_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> bool:
-    """Return a switch: what was given, or the variable."""
+    """Return the switch that was given or, if that is None, the variable's."""
     if given is None:
         return switch(environ, variable)
     if not isinstance(given, bool):
@@ -75,9 +85,9 @@ def switch_setting(name: str, given: object, variable: str, environ: Mapping[str
 
 def upload_setting(name: str, given: object, variable: str, environ: Mapping[str, str]) -> Uploaded:
     """
-    Return which models are stored; `"false"` where nothing is said.
+    Return which models are stored: the value given, else the variable's, else `"false"`.
 
-    Raises `ConfigurationError` for another value; transformers takes it as `"false"`.
+    Raises `ConfigurationError` for any other value; transformers reads it as `"false"`.
     """
     value = given if given is not None else environ.get(variable, "").strip().lower() or "false"
     if value == "end" or value == "checkpoint" or value == "false":

@@ -11,10 +11,10 @@ from asynccb._ground.exceptions import UnknownEventError
 
 class Event(StrEnum):
     """
-    Name a moment of a training run; the value is the name of the hook.
+    A moment of a training run; the value is the name of the hook.
 
-    The loop, with every event in its place (`log`, `evaluate` and `save` run only when the control
-    asks for them)::
+    This is the loop, with every event in its place. `log`, `evaluate` and `save` run only if the
+    control asks for them::
 
         INIT_END                                   # the trainer exists
         TRAIN_BEGIN
@@ -61,8 +61,8 @@ class Event(StrEnum):
 
 
 EVENTS: Final = tuple(Event)
-"""All events; an event's place here is its number in a record. Append only: journals depend on
-it."""
+"""All events; an event's index is its number in a record. Only append: journals store the
+number."""
 
 RESETS: Final[dict[Event, tuple[str, ...]]] = {
     Event.TRAIN_BEGIN: ("should_training_stop",),
@@ -77,18 +77,19 @@ RESETS: Final[dict[Event, tuple[str, ...]]] = {
 TERMINAL: Final = frozenset(
     {Event.TRAIN_BEGIN, Event.TRAIN_END, Event.SAVE, Event.EVALUATE, Event.PREDICT}
 )
-"""Events that no overflow policy may drop: they begin, end or steer a run, or happen only once."""
+"""Events that no overflow policy drops: they begin, end or steer a run, or happen only once."""
 
 
 def closest(name: str) -> str:
-    """Return ` (did you mean 'x'?)` for a misspelt event, or nothing where none is near."""
-    ours = name.replace("_start", "_begin").replace("_batch_", "_step_")  # as others call them
+    """Return ` (did you mean 'x'?)` for a misspelled event, or "" if no event has a close name."""
+    # Other libraries' names.
+    ours = name.replace("_start", "_begin").replace("_batch_", "_step_")
     near = difflib.get_close_matches(ours, EVENTS, n=1, cutoff=0.6)
     return f" (did you mean {str(near[0])!r}?)" if near else ""
 
 
 def parse_event(event: str) -> Event:
-    """Return the event of that name; raise `UnknownEventError` naming the nearest one."""
+    """Return the event of that name; raise `UnknownEventError` with the closest name otherwise."""
     try:
         return Event(event)
     except ValueError:

@@ -2,30 +2,27 @@
 Every error that asynccb raises on purpose.
 
     AsyncCCBError
-    ├── DefinitionError (TypeError)        a callback that is none, a misspelt hook, a wrong
-    signature
+    ├── DefinitionError (TypeError)        not a callback, a misspelled hook, a wrong signature
     ├── ConfigurationError (ValueError)    an argument or an environment variable that cannot work
     ├── UnknownEventError (ValueError)     an event that does not exist
-    ├── HookReturnError (TypeError)        a hook that returned something else than a control or
-    None
+    ├── HookReturnError (TypeError)        a hook returned neither a control nor None
     ├── FrozenError (AttributeError)       writing to a snapshot
     │   └── UndecidedError                 writing to the control in a hook that may not decide
-    ├── CallbackError (RuntimeError)       a hook failed and its callback says `on_error = "raise"`
-    │   └── LateDecisionError              a decision is late and its hook says `on_late="raise"`
-    ├── AgreementError (RuntimeError)      ranks that cannot agree: one is missing or differs
-    ├── MailboxFullError (RuntimeError)    a mailbox is full and its callback says `overflow =
-    "raise"`
+    ├── CallbackError (RuntimeError)       a hook failed and its callback has `on_error = "raise"`
+    │   └── LateDecisionError              a decision is late and its hook has `on_late="raise"`
+    ├── AgreementError (RuntimeError)      the ranks cannot agree: one is missing or differs
+    ├── MailboxFullError (RuntimeError)    a mailbox is full under `overflow = "raise"`
     ├── ClosedError (RuntimeError)         an event after `close()`
     ├── ForkedError (RuntimeError)         an event in a forked child
     ├── StateFileError (ValueError)        a `trainer_state.json` that cannot be read
     ├── JournalError (ValueError)          a journal that cannot be read
     │   └── BusyError                      a journal that another process is delivering
     ├── TraceError (ValueError)            a decision trace that cannot be replayed
-    └── DeliveryError (RuntimeError)       a tracker's server did not take what was sent
-        ├── TransientError                 it may take it later: try again
-        │   └── FaultError                 it has failed over this request: others may pass
-        ├── RejectedError                  it will never take this record: go on with the next
-        └── AccessError                    it will not take anything: give this tracker up
+    └── DeliveryError (RuntimeError)       a tracker's server did not accept a request
+        ├── TransientError                 it may accept the request later: try again
+        │   └── FaultError                 it failed over this request: others may pass
+        ├── RejectedError                  it will never accept this record: send the next
+        └── AccessError                    it accepts nothing from us: give this tracker up
 """
 
 from __future__ import annotations
@@ -39,91 +36,95 @@ if TYPE_CHECKING:
 
 
 class AsyncCCBError(Exception):
-    """Catch this to catch every error that asynccb raises on purpose."""
+    """The base of every error that asynccb raises on purpose."""
 
 
 class DefinitionError(AsyncCCBError, TypeError):
-    """Signal a callback that cannot work, at the moment it is added."""
+    """A callback cannot work; raised when it is added."""
 
 
 class ConfigurationError(AsyncCCBError, ValueError):
-    """Signal an argument or an environment variable that cannot work, where it was given."""
+    """An argument or an environment variable cannot work; raised as soon as it is read."""
 
 
 class UnknownEventError(AsyncCCBError, ValueError):
-    """Signal an event that does not exist."""
+    """The event does not exist."""
 
 
 class HookReturnError(AsyncCCBError, TypeError):
-    """Signal a hook that returned neither None nor a control."""
+    """A hook returned neither None nor a control."""
 
 
 class FrozenError(AsyncCCBError, AttributeError):
-    """Signal an attempt to write to a snapshot."""
+    """A hook tried to write to a snapshot."""
 
 
 class UndecidedError(FrozenError):
-    """Signal a write to the control in an async hook that is not marked `@decides`."""
+    """An async hook that is not marked `@decides` wrote to the control."""
 
 
 class CallbackError(AsyncCCBError, RuntimeError):
-    """Carry a hook's failure to the training thread; its cause is the hook's own exception."""
+    """A hook failed; raised on the training thread, with the hook's own exception as its cause."""
 
 
 class LateDecisionError(CallbackError):
-    """Signal a decision that was not there in time, where its hook says `on_late="raise"`."""
+    """A decision did not arrive in time, and its hook has `on_late="raise"`."""
 
 
 class AgreementError(AsyncCCBError, RuntimeError):
-    """Signal that the ranks of a run cannot agree, naming those that are missing or differ."""
+    """The ranks of a run cannot agree; the message names the ranks that are missing or differ."""
 
 
 class MailboxFullError(AsyncCCBError, RuntimeError):
-    """Signal an event that found the mailbox full under `overflow = "raise"`."""
+    """An event was emitted while a mailbox with `overflow = "raise"` was full."""
 
 
 class ClosedError(AsyncCCBError, RuntimeError):
-    """Signal an event that was emitted after `close()`."""
+    """An event was emitted after `close()`."""
 
 
 class ForkedError(AsyncCCBError, RuntimeError):
-    """Signal the use of a dispatcher in a process forked from its own."""
+    """A dispatcher was used in a process forked from its own."""
 
 
 class StateFileError(AsyncCCBError, ValueError):
-    """Signal a state file that cannot be read, saying what is wrong with it."""
+    """A state file cannot be read; the message states the defect."""
 
 
 class JournalError(AsyncCCBError, ValueError):
-    """Signal a journal that cannot be read, saying where it breaks."""
+    """A journal cannot be read; the message states the place of the damage."""
 
 
 class BusyError(JournalError):
-    """Signal a journal that another process is delivering: try again when that has ended."""
+    """Another process is delivering the journal: try again when that process has ended."""
 
 
 class TraceError(AsyncCCBError, ValueError):
-    """Signal a decision trace that cannot be replayed in this run, saying why."""
+    """A decision trace cannot be replayed in this run; the message states the reason."""
 
 
 class DeliveryError(AsyncCCBError, RuntimeError):
-    """Signal that a tracker's server did not take what was sent."""
+    """A tracker's server did not accept a request."""
 
 
 class TransientError(DeliveryError):
-    """Signal a failure that may pass: the same request may be sent again."""
+    """A failure that may pass: the same request may be sent again."""
 
     def __init__(
         self, message: str, *, retry_after: float | None = None, cause: str | None = None
     ) -> None:
-        """Take how long to wait, in seconds, and what failures of one kind have in common."""
+        """
+        Store the seconds to wait before a retry, and the kind of failure.
+
+        `cause` is the same text for all failures of one kind.
+        """
         super().__init__(message)
         self.retry_after = retry_after
         self.cause = cause
 
 
 class FaultError(TransientError):
-    """Signal an answer by which the server says that it failed over this request (5xx)."""
+    """The server answered that it failed over this request (5xx)."""
 
     def __init__(
         self,
@@ -139,7 +140,7 @@ class FaultError(TransientError):
 
 
 class RejectedError(DeliveryError):
-    """Signal that the server will never take this request as it is."""
+    """The server will never accept this request as it is."""
 
     def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -148,19 +149,19 @@ class RejectedError(DeliveryError):
 
     @property
     def cause(self) -> str:
-        """What refusals of one kind have in common; the message, where there was no answer."""
+        """Status and code, equal for refusals of one kind; the message if there is no status."""
         return str(self) if self.status is None else f"{self.status} {self.code or ''}"
 
 
 class AccessError(DeliveryError):
-    """Signal that the server takes nothing from us: credentials, permissions or a wrong address."""
+    """The server accepts nothing from us: wrong credentials, permissions or address."""
 
 
 @contextlib.contextmanager
 def naming_damage(
     path: Path, *errors: type[Exception], advice: str = "resume from an earlier checkpoint"
 ) -> Iterator[None]:
-    """Raise `ConfigurationError` with the path for these errors of reading a file."""
+    """Turn these errors of reading a file into a `ConfigurationError` with the file's path."""
     try:
         yield
     except errors as error:

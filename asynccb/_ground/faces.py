@@ -1,4 +1,4 @@
-"""Names of a room that are loaded on first use."""
+"""Public names that a room loads on first use."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def lazily(
     """
     Return `__getattr__` and `__dir__` for the `__init__` of a room.
 
-    `homes` maps each public name to the file of the room that defines it. A room whose files need
-    torch can then be imported without torch.
+    `homes` maps each public name to the module of the room that defines it. A room whose modules
+    need torch can then be imported without torch.
     """
 
     def find(name: str) -> Any:

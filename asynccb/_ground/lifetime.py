@@ -1,7 +1,7 @@
 """
-What is to happen to an object when its process forks or ends.
+Calls to an object's methods when its process forks or ends.
 
-Promises: neither keeps the object alive, unless it is asked to.
+Promises: a registered method does not keep its object alive, unless `keep` asks for that.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ FORKED: Final = (
     "this dispatcher belongs to the parent process: a forked child (a DataLoader worker, say) must "
     "not emit events; return the values to the parent, or make a dispatcher here"
 )
-"""What a forked child is told that emits an event."""
+"""The message for a forked child that emits an event."""
 
 
 def in_forked_children(method: Callable[[], None]) -> None:
-    """Call a bound method in every forked child, as long as its object lives."""
+    """Call a bound method in every forked child while its object lives."""
     weak = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -40,12 +40,13 @@ def at_exit(
     method: Callable[[BaseException | None], None], *, keep: bool = False
 ) -> Callable[[], None]:
     """
-    Call a bound method when the interpreter ends, as long as its object lives.
+    Call a bound method when the interpreter ends, if its object still lives.
 
-    That is before `concurrent.futures` takes no more work, without which coroutines resolve no
-    names and read no files; but where the program has threads that it waits for, after they have
-    ended. With `keep` the object lives until then. The method gets the uncaught exception that ends
-    the program, if one does. Returns what cancels the call.
+    The call precedes the shutdown of `concurrent.futures`: after that shutdown, coroutines can
+    neither resolve host names nor read files. If the program has threads that it waits for, the
+    call follows their end instead. With `keep` the object lives until the call. The method
+    receives the uncaught exception that ends the program, or None. Returns a function that cancels
+    the call.
     """
     weak: Callable[[], Callable[[BaseException | None], None] | None]
     weak = (lambda: method) if keep else weakref.WeakMethod(method)
@@ -63,14 +64,16 @@ def at_exit(
 
     def call_early() -> None:
         if not any(_is_waited_for(thread) for thread in threading.enumerate()):
-            with contextlib.suppress(KeyboardInterrupt):  # or the program's threads are not joined
+            # A KeyboardInterrupt from here would keep Python from joining the program's threads.
+            with contextlib.suppress(KeyboardInterrupt):
                 call_once()
 
     atexit.register(call_once)
-    # The later registered goes first, so after the module that it is to precede. Not public, but
-    # there is no other way: what `atexit` calls comes when it is too late.
+    # Calls run in reverse order of registration: importing the module first makes our call precede
+    # its shutdown. `_register_atexit` is not public, but `atexit` itself calls too late.
     import_module("concurrent.futures.thread")
-    with contextlib.suppress(AttributeError, RuntimeError):  # or it is ending already
+    # A RuntimeError means that the interpreter is ending already.
+    with contextlib.suppress(AttributeError, RuntimeError):
         threading._register_atexit(call_early)  # type: ignore[attr-defined]
 
     def cancel() -> None:
@@ -81,12 +84,12 @@ def at_exit(
 
 
 def _is_waited_for(thread: threading.Thread) -> bool:
-    """Tell whether the program ends only when a thread has, which may be one that trains."""
+    """Return whether the program ends only after this thread, which may be the one that trains."""
     return thread.is_alive() and not thread.daemon and thread is not threading.main_thread()
 
 
 def status_of(error: BaseException | None) -> RunStatus:
-    """Return the status of a run that ends with an exception, or without one."""
+    """Return the status of a run that ends with this exception, or with None."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "finished"
     return "killed" if isinstance(error, KeyboardInterrupt) else "failed"

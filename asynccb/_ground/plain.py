@@ -1,4 +1,4 @@
-"""Plain values of whatever was given: what JSON and every tracker can hold."""
+"""Conversion of any value to plain data that JSON and every tracker can store."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _SECRET_KEY: Final = re.compile(
 
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
 _INTEGERS: Final = range(-(2**63), 2**64)
-"""What MessagePack can hold; an integer outside it becomes a string."""
+"""The integers that MessagePack can store; an integer outside becomes a string."""
 
 
 def is_scalar(value: object) -> bool:
     """
-    Tell whether a value is one real number.
+    Return whether a value is one real number.
 
-    Booleans are, and numpy's scalars of any width and its 0-d arrays (recognised by their `dtype`;
-    numpy is not imported). Strings of digits are not, nor are tensors of torch, which are staged
-    before a tracker sees them.
+    Booleans count, and so do numpy's scalars of any width and its 0-d arrays. They are recognized
+    by their `dtype`; numpy is not imported. Strings of digits do not count. Tensors of torch do
+    not count either: they are staged before a tracker sees them.
     """
     if isinstance(value, numbers.Real):
         return True
@@ -39,8 +39,8 @@ def flatten(mapping: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     """
     Return a mapping without nested mappings: `{"a": {"b": 1}}` as `{"a.b": 1}`.
 
-    An empty nested mapping stays as a value, so that its name is not lost; lists are values. Where
-    two names become the same one, the later value wins.
+    An empty nested mapping stays as a value, so that its name is not lost. Lists are values. If
+    two names become the same, the later value wins.
     """
     return dict(_leaves(mapping, "", separator))
 
@@ -56,19 +56,20 @@ def _leaves(mapping: Mapping[str, Any], prefix: str, separator: str) -> Iterator
 
 def clean(value: Any) -> Any:
     """
-    Return any nested configuration as plain data that strict JSON can hold, with secrets masked.
+    Return any nested configuration as plain data that strict JSON can store, with secrets masked.
 
-    Enums become their values, sets sorted lists, paths and dtypes strings, dataclasses and objects
-    with `to_dict` mappings, classes and functions their names, NaN and infinity the strings "NaN",
-    "Infinity" and "-Infinity", and anything else its `str`. A value whose key names a credential
-    (it ends in `_token`, `_api_key`, `password`, `secret` or the like) becomes `<KEY_IN_UPPER>`,
-    whether it was set or not; user names and passwords in URLs become `<USERINFO>`.
+    Enums become their values, sets become sorted lists, paths and dtypes become strings.
+    Dataclasses and objects with `to_dict` become mappings, classes and functions become their
+    names. NaN and infinity become the strings "NaN", "Infinity" and "-Infinity". Anything else
+    becomes its `str`. If a key names a credential (it ends in `_token`, `_api_key`, `password`,
+    `secret` or the like), its value becomes `<KEY_IN_UPPER>`, whether it was set or not. User names
+    and passwords in URLs become `<USERINFO>`.
     """
     return _clean(value, ())
 
 
 def _clean(value: Any, path: tuple[int, ...]) -> Any:
-    """Clean one value; `path` holds the ids of the containers around it, to stop at a cycle."""
+    """Clean one value; `path` contains the ids of the containers around it, to stop at a cycle."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):

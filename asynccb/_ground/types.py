@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 RunStatus: TypeAlias = Literal["finished", "failed", "killed", "crashed"]
-"""How a run ended: by itself, by an exception, by a signal that it handled, or without a word."""
+"""How a run ended: by itself, by an exception, by a signal that it handled, or with no report."""
 
 
 Placement: TypeAlias = Literal["thread", "process"]
