@@ -1,7 +1,7 @@
 """
 Async callbacks for training loops: events never wait, trackers never lose a step.
 
-Importing this loads neither torch nor httpx; each name below is loaded on first use.
+Importing asynccb loads neither torch nor httpx. Each name below is loaded on first use.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ _HOMES: Final = {
     "get_reporting_integration_callbacks": "trackers.report_to",
     "offload": "callbacks.offload",
 }
-"""Where each public name is defined."""
+"""The module that defines each public name."""
 
 __version__ = "0.1.0"
 

@@ -1,5 +1,5 @@
 """
-Training arguments, checked when they are given.
+Training arguments, checked at construction.
 
 May import: _ground.
 """

@@ -1,7 +1,7 @@
 """
-What the training arguments may be.
+Checks of the training arguments.
 
-Promises: an error names the field, the value it was given, and the values it takes.
+Promises: an error contains the field's name, its value, and the accepted values.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from asynccb.arguments.intervals import is_multiple
 
 E = TypeVar("E", bound=StrEnum)
 
-_SEEDS: Final = 2**32  # what numpy takes as a seed; torch takes more
+_SEEDS: Final = 2**32  # numpy's seeds are below this; torch accepts larger ones
 
 
 class _Range(NamedTuple):
-    """The values a number may have: from `low` to `high`, this one left out if `open`."""
+    """The accepted values of a number: from `low` to `high`, which is excluded if `open`."""
 
     low: float
     high: float = math.inf
@@ -75,7 +75,7 @@ _KINDS: Final[dict[str, tuple[Any, str]]] = {
     "str": (str, "text"),
     "str | None": (str | None, "text or None"),
 }
-"""What a field annotated so may hold, for `isinstance` and for a person."""
+"""The accepted values by a field's annotation: for `isinstance`, and in words."""
 
 _LEVELS: Final = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
@@ -86,7 +86,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 
 
 def as_directory(name: str, value: object, default: str) -> str:
-    """Return the path as text, with `~` expanded; None takes the default."""
+    """Return the path as text, with `~` expanded; for None, return the default."""
     if value is None:
         return default
     if not isinstance(value, str | os.PathLike):
@@ -95,7 +95,7 @@ def as_directory(name: str, value: object, default: str) -> str:
 
 
 def as_enum(kind: type[E], name: str, value: object) -> E:
-    """Return the member of that value; raise `ConfigurationError` listing all."""
+    """Return the member with this value; raise `ConfigurationError` if there is none."""
     try:
         return kind(value)  # type: ignore[arg-type]
     except ValueError:
@@ -103,7 +103,11 @@ def as_enum(kind: type[E], name: str, value: object) -> E:
 
 
 def as_integral(name: str, interval: float) -> float:
-    """Return an interval from 1 on as int, a share as it is; raise for 10.5."""
+    """
+    Return an interval from 1 on as an int, and a share unchanged.
+
+    Raises `ConfigurationError` for a fractional number of steps, such as 10.5.
+    """
     if not _RANGES[name].holds(interval):
         raise _out_of_range(name, interval)
     if interval < 1:
@@ -115,10 +119,10 @@ def as_integral(name: str, interval: float) -> float:
 
 def as_names(name: str, value: object) -> list[str]:
     """
-    Return the names of trackers, each once.
+    Return the names of trackers, without duplicates.
 
-    None and "none" make an empty list, and "all" stays `["all"]`: which those are is resolved when
-    the trackers are made. Neither goes together with other names.
+    None and "none" become an empty list. "all" becomes `["all"]`, which is resolved when the
+    trackers are made. Raises `ConfigurationError` if "all" or "none" comes with other names.
     """
     if value is None:
         return []
@@ -132,7 +136,7 @@ def as_names(name: str, value: object) -> list[str]:
 
 
 def check_kinds(args: Any) -> None:
-    """Raise `ConfigurationError` for a flag or text that is none: `bf16="false"` would be true."""
+    """Raise `ConfigurationError` for a flag or text of another type: `"false"` would be true."""
     for f in fields(args):
         kinds, takes = _KINDS.get(str(f.type), (object, ""))
         if not isinstance(getattr(args, f.name), kinds):
@@ -140,7 +144,7 @@ def check_kinds(args: Any) -> None:
 
 
 def check_values(args: Any) -> None:
-    """Raise `ConfigurationError` for the first field whose value cannot work by itself."""
+    """Raise `ConfigurationError` for the first field with a value that can never work."""
     optional = {f.name for f in fields(args) if f.default is None}
     for name, allowed in _RANGES.items():
         value = getattr(args, name)
@@ -152,16 +156,16 @@ def check_values(args: Any) -> None:
 
 
 def check_combinations(args: Any) -> None:
-    """Raise `ConfigurationError` where fields cannot work together."""
+    """Raise `ConfigurationError` if the values of two fields cannot work together."""
     if args.logging_strategy == "steps" and args.logging_steps == 0:
-        raise _error("logging_steps", 0, "a number above 0 where logging_strategy is 'steps'")
+        raise _error("logging_steps", 0, "a number above 0 if logging_strategy is 'steps'")
     if args.fp16 and args.bf16:
         raise ConfigurationError("fp16 and bf16 are both True; set one of them")
     if args.dataloader_prefetch_factor is not None and args.dataloader_num_workers == 0:
         raise _error(
             "dataloader_prefetch_factor",
             args.dataloader_prefetch_factor,
-            "None where dataloader_num_workers is 0: without workers nothing is fetched ahead",
+            "None if dataloader_num_workers is 0: without workers nothing is fetched ahead",
         )
     if args.save_strategy == "best":
         _check_best_is_known(args)
@@ -171,17 +175,21 @@ def check_combinations(args: Any) -> None:
 
 def _check_best_is_known(args: Any) -> None:
     if args.metric_for_best_model is None:
-        raise _error("metric_for_best_model", None, "a metric's name where save_strategy is 'best'")
+        raise _error("metric_for_best_model", None, "a metric's name if save_strategy is 'best'")
     if args.eval_strategy == "no":
         raise _error(
             "eval_strategy",
             str(args.eval_strategy),
-            "'steps' or 'epoch' where save_strategy is 'best': nothing would ever be saved",
+            "'steps' or 'epoch' if save_strategy is 'best': nothing would ever be saved",
         )
 
 
 def _check_best_is_saved(args: Any) -> None:
-    """The best model can be loaded only if each evaluated model that may be it was saved."""
+    """
+    Raise `ConfigurationError` unless every evaluation has a checkpoint.
+
+    Any evaluated model may turn out to be the best, and only a saved model can be loaded.
+    """
     if args.eval_strategy != args.save_strategy:
         raise ConfigurationError(
             "load_best_model_at_end needs eval_strategy and save_strategy to be the same, but they "
@@ -200,7 +208,7 @@ def _check_best_is_saved(args: Any) -> None:
 
 
 class Rank(NamedTuple):
-    """Say which process of how many this is."""
+    """This process's rank, its rank on its machine, and the number of processes."""
 
     rank: int
     local_rank: int
@@ -208,7 +216,11 @@ class Rank(NamedTuple):
 
 
 def read_rank(environ: Mapping[str, str]) -> Rank:
-    """Read `RANK`, `LOCAL_RANK` and `WORLD_SIZE` as torchrun sets them; a lone process has none."""
+    """
+    Return the values of `RANK`, `LOCAL_RANK` and `WORLD_SIZE`, which torchrun sets.
+
+    Without torchrun they are unset, and this is the only process.
+    """
     rank, local_rank = _read_count(environ, "RANK", 0), _read_count(environ, "LOCAL_RANK", 0)
     world_size = _read_count(environ, "WORLD_SIZE", 1)
     if max(rank, local_rank) >= world_size:
@@ -227,7 +239,12 @@ def _read_count(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 def plain(value: object) -> Any:
-    """Return the value as JSON has it: enums by value, containers in full, all else as text."""
+    """
+    Return the value in a form that JSON has.
+
+    An enum becomes its value, a container is converted with all its items, a number that is not
+    finite and any other object become text.
+    """
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int | str):
@@ -250,5 +267,6 @@ def _list(values: Iterable[str]) -> str:
 
 
 def _error(name: str, value: object, takes: str) -> ConfigurationError:
-    shown = f"a {type(value).__name__}" if name.endswith("_token") else repr(value)  # a secret
+    # A token is a secret: show its type only.
+    shown = f"a {type(value).__name__}" if name.endswith("_token") else repr(value)
     return ConfigurationError(f"{name} is {shown}; it takes {takes}")

@@ -1,8 +1,8 @@
 """
 The grouped setters of the training arguments.
 
-Different from transformers, a setter's defaults are those of the fields, what it sets is brought
-into the form that construction gives it, and a bad value changes nothing.
+They differ from transformers in three points. A setter has the same defaults as the fields. It
+converts values as construction does. A bad value changes nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 class GroupedSetters:
     """
-    Set the arguments of one group together: those not given go back to their defaults.
+    Setters of one group of arguments each; an argument that is left out is set to its default.
 
-    Groups are set one after another; what they make together is checked by `validate()`, not here.
+    A setter does not check combinations of arguments, because groups are set one after another.
+    Call `validate()` for that.
     """
 
     def _set(self, **values: Any) -> Self:
-        """Set the values or, where one is bad, none of them."""
+        """Set the values; if one of them is bad, raise and set none."""
         raise NotImplementedError
 
     def set_logging(
@@ -36,7 +37,7 @@ class GroupedSetters:
         on_each_node: bool = True,
         replica_level: str = "warning",
     ) -> Self:
-        """Set what belongs to logging, all of it."""
+        """Set all arguments of logging."""
         return self._set(
             logging_strategy=strategy,
             logging_steps=steps,
@@ -56,7 +57,7 @@ class GroupedSetters:
         accumulation_steps: int | None = None,
         delay: float | None = None,
     ) -> Self:
-        """Set what belongs to evaluation, all of it; None for `delay` is 0."""
+        """Set all arguments of evaluation; a `delay` of None means 0."""
         return self._set(
             eval_strategy=strategy,
             eval_steps=steps,
@@ -72,7 +73,7 @@ class GroupedSetters:
         total_limit: int | None = None,
         on_each_node: bool = False,
     ) -> Self:
-        """Set what belongs to checkpoints, all of it."""
+        """Set all arguments of checkpoints."""
         return self._set(
             save_strategy=strategy,
             save_steps=steps,

@@ -1,4 +1,4 @@
-"""The values that some training arguments choose from."""
+"""Enums of the training arguments that have a fixed set of values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class IntervalStrategy(StrEnum):
-    """Say when to log or evaluate."""
+    """When to log or evaluate."""
 
     NO = "no"
     STEPS = "steps"
@@ -14,7 +14,7 @@ class IntervalStrategy(StrEnum):
 
 
 class SaveStrategy(StrEnum):
-    """Say when to save; `best` saves after an evaluation that improved on the best metric."""
+    """When to save; `best` saves after an evaluation that improved on the best metric."""
 
     NO = "no"
     STEPS = "steps"
@@ -23,7 +23,7 @@ class SaveStrategy(StrEnum):
 
 
 class SchedulerType(StrEnum):
-    """Say how the learning rate goes on after the warm-up; `constant` has none."""
+    """The course of the learning rate after the warm-up; `constant` has no warm-up."""
 
     LINEAR = "linear"
     COSINE = "cosine"
@@ -32,7 +32,7 @@ class SchedulerType(StrEnum):
 
 
 class HubStrategy(StrEnum):
-    """Say what is pushed, for callbacks that push."""
+    """Which models and checkpoints to push, for callbacks that push."""
 
     END = "end"
     EVERY_SAVE = "every_save"

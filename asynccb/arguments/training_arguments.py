@@ -1,8 +1,9 @@
 """
-What a training run is told: the arguments, checked when they are given.
+The settings of a training run, checked at construction.
 
-Names and defaults are those of transformers 5.23, so that a swap is one import line; `report_to` is
-the one default that differs. A bad value raises `ConfigurationError` at construction, by name.
+Names and defaults are the same as in transformers 5.23, so that a swap is one import line; only
+the default of `report_to` differs. A bad value raises `ConfigurationError`, which names the field,
+at construction.
 """
 
 from __future__ import annotations
@@ -36,32 +37,35 @@ logger = logging.getLogger("asynccb")
 @dataclass
 class TrainingArguments(GroupedSetters):
     """
-    Hold the settings of a training run.
+    The settings of a training run.
 
-    Strategies may be given as strings and are enums afterwards. An interval (`logging_steps`,
-    `eval_steps`, `save_steps`) below 1 is a share of the run, and a whole number from 1 on.
+    A strategy may be given as a string and is an enum afterwards. An interval (`logging_steps`,
+    `eval_steps`, `save_steps`) below 1 is a share of the run; from 1 on it must be a whole number.
 
-    Different from transformers: `report_to` is `"all"` by default, which means every tracker that
-    is configured; `save_strategy="best"` is refused without a metric or evaluations; values of the
-    wrong kind (`bf16="false"`) are refused; shares are exact, so 0.07 of 100 steps are 7, not 8.
+    Differences from transformers:
+
+    * `report_to` is `"all"` by default, which means every tracker that is configured.
+    * `save_strategy="best"` is refused without a metric or evaluations.
+    * A value of the wrong type (`bf16="false"`) is refused.
+    * Shares are exact: 0.07 of 100 steps are 7, not 8.
     """
 
     output_dir: str = "trainer_output"
-    """Directory of checkpoints; `~` is expanded, None takes the default. Not created here."""
+    """Directory of checkpoints; `~` is expanded, None means the default. Not created here."""
 
     # Length of the run, and its batches
     num_train_epochs: float = 3.0
-    """Epochs, also a part of one."""
+    """Number of epochs, possibly fractional."""
     max_steps: int = -1
-    """Update steps; from 0 on it wins over `num_train_epochs`."""
+    """Update steps; from 0 on, this overrides `num_train_epochs`."""
     per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 8
     gradient_accumulation_steps: int = 1
-    """Micro-batches for one update; the last group of an epoch may be smaller."""
+    """Micro-batches of one update; the last group of an epoch may be smaller."""
     eval_accumulation_steps: int | None = None
-    """Evaluation batches gathered on the device before they go to the CPU; None for all."""
+    """Evaluation batches collected on the device before a copy to the CPU; None collects all."""
     do_eval: bool = False
-    """Set by itself where `eval_strategy` is not "no"."""
+    """Set to True automatically if `eval_strategy` is not "no"."""
 
     # Optimization
     learning_rate: float = 5e-5
@@ -71,27 +75,27 @@ class TrainingArguments(GroupedSetters):
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
-    """Norm that gradients are clipped to; 0 or None switches clipping off."""
+    """Norm to which gradients are clipped; 0 or None switches clipping off."""
     lr_scheduler_type: SchedulerType | str = "linear"
     warmup_steps: float = 0
-    """Steps of the warm-up; below 1 a share of the run."""
+    """Steps of the warm-up; a value below 1 is a share of the run."""
     warmup_ratio: float = 0.0
-    """Share of the run for the warm-up, used where `warmup_steps` is 0."""
+    """Share of the run for the warm-up, used if `warmup_steps` is 0."""
 
     # Precision and device
     bf16: bool = False
     fp16: bool = False
     torch_compile: bool = False
     torch_compile_mode: str | None = None
-    """Mode of `torch.compile`; giving one switches it on."""
+    """Mode of `torch.compile`; a mode also sets `torch_compile` to True."""
     use_cpu: bool = False
-    """Train on the CPU though there is an accelerator; switches pinned memory off."""
+    """Train on the CPU even if there is an accelerator; switches pinned memory off."""
     ddp_backend: str | None = None
-    """Backend of `torch.distributed`; None takes nccl on CUDA and gloo on the CPU."""
+    """Backend of `torch.distributed`; None means nccl on CUDA and gloo on the CPU."""
     ddp_find_unused_parameters: bool | None = None
     ddp_timeout: float = 1800.0
-    """Seconds for which ranks wait for one another before they say who is missing, in the process
-    group that the Trainer makes and where they agree on decisions."""
+    """Seconds that ranks wait for one another before an error names the missing ranks. Applies to
+    the process group that the Trainer makes and to the agreement on decisions."""
 
     # Data
     dataloader_num_workers: int = 0
@@ -99,43 +103,44 @@ class TrainingArguments(GroupedSetters):
     dataloader_pin_memory: bool = True
     dataloader_drop_last: bool = False
     ignore_data_skip: bool = False
-    """On resume, begin the epoch's data anew instead of skipping what was seen."""
+    """On resume, start the epoch's data again instead of skipping the batches already seen."""
     seed: int = 42
     data_seed: int | None = None
-    """Seed of the order of the data; None takes `seed`."""
+    """Seed of the order of the data; None means `seed`."""
 
     # Logging
     logging_strategy: IntervalStrategy | str = "steps"
     logging_steps: float = 500
     logging_first_step: bool = False
-    """Log step 1 too, whatever the strategy."""
+    """Log step 1 too, under any strategy."""
     logging_nan_inf_filter: bool = True
-    """Put the running mean in the place of a loss that is NaN or infinite, in logs only."""
+    """Replace a loss that is NaN or infinite by the running mean, in logs only."""
     include_num_input_tokens_seen: str | bool = "no"
     """"all", "non_padding" or "no"; True means "all"."""
     log_level: str = "passive"
     log_level_replica: str = "warning"
     log_on_each_node: bool = True
     disable_tqdm: bool | None = None
-    """Print logs instead of a progress bar; None: only if the "asynccb" logger hides warnings."""
+    """Print logs instead of a progress bar; None means True if the "asynccb" logger hides
+    warnings."""
 
     # Reporting
     report_to: str | Sequence[str] | None = "all"
-    """Names of trackers, "all" that are configured, or "none"; a list afterwards (`["all"]`)."""
+    """Tracker names, "all" (every one that is configured) or "none"; a list after construction."""
     run_name: str | None = None
     project: str = "huggingface"
     """Project at Trackio."""
     trackio_space_id: str | None = None
     trackio_bucket_id: str | None = None
     trackio_static_space_id: str | bool | None = None
-    """Space for a static copy; None lets Trackio choose a name, False makes none."""
+    """Space for a static copy; None lets Trackio choose a name, False makes no copy."""
 
     # Evaluation
     eval_strategy: IntervalStrategy | str = "no"
     eval_steps: float | None = None
-    """None or 0 takes `logging_steps`, where the strategy is "steps"."""
+    """None or 0 means `logging_steps`, if the strategy is "steps"."""
     eval_delay: float = 0
-    """Steps or epochs, as the strategy counts, before the first evaluation; None is 0."""
+    """Steps or epochs, as the strategy counts, before the first evaluation; None means 0."""
     eval_on_start: bool = False
 
     # Checkpoints
@@ -143,17 +148,17 @@ class TrainingArguments(GroupedSetters):
     save_steps: float = 500
     """0 saves at the last step only."""
     save_total_limit: int | None = None
-    """Checkpoints to keep: the newest, and the best one; None keeps all."""
+    """Number of checkpoints to keep: the newest ones and the best; None keeps all."""
     save_on_each_node: bool = False
     save_only_model: bool = False
-    """Leave out optimizer, scheduler and random state: such a checkpoint cannot be resumed."""
+    """Leave out optimizer, scheduler and random state; no run can resume from such a checkpoint."""
     enable_jit_checkpoint: bool = False
-    """Save when the process is asked to end."""
+    """Save a checkpoint when the process is asked to end."""
     load_best_model_at_end: bool = False
     metric_for_best_model: str | None = None
-    """With or without `eval_`; "loss" where the best model is loaded at the end."""
+    """With or without the prefix `eval_`; None means "loss" if `load_best_model_at_end` is True."""
     greater_is_better: bool | None = None
-    """None: False for a name that ends in "loss", else True (so for "perplexity", set it)."""
+    """None means False for a metric that ends in "loss", else True; for "perplexity", set it."""
     resume_from_checkpoint: str | None = None
     restore_callback_states_from_checkpoint: bool = False
 
@@ -164,7 +169,7 @@ class TrainingArguments(GroupedSetters):
     hub_always_push: bool = False
     hub_private_repo: bool | None = None
     hub_token: str | None = field(default=None, repr=False)
-    """Never shown: `to_dict()` has `<HUB_TOKEN>` in its place."""
+    """Never shown: `to_dict()` contains `<HUB_TOKEN>` instead."""
 
     def __post_init__(self) -> None:
         self._rank = read_rank(os.environ)
@@ -173,12 +178,12 @@ class TrainingArguments(GroupedSetters):
         self.validate()
 
     def validate(self) -> None:
-        """Raise `ConfigurationError` where a value, or two together, cannot work."""
+        """Raise `ConfigurationError` if a value, or a combination of two, cannot work."""
         check_values(self)
         check_combinations(self)
 
     def _set_defaults(self) -> None:
-        """Fill in what None stands for, before anything is looked at."""
+        """Replace None by the value that it stands for, and check types, before any conversion."""
         self.output_dir = as_directory("output_dir", self.output_dir, "trainer_output")
         check_kinds(self)
         if self.disable_tqdm is None:
@@ -196,7 +201,7 @@ class TrainingArguments(GroupedSetters):
             self.dataloader_pin_memory = False
 
     def _convert(self) -> None:
-        """Bring strategies, intervals and names into the one form that readers see."""
+        """Convert strategies, intervals and names to the form in which they are read."""
         self.logging_strategy = as_enum(IntervalStrategy, "logging_strategy", self.logging_strategy)
         self.eval_strategy = as_enum(IntervalStrategy, "eval_strategy", self.eval_strategy)
         self.save_strategy = as_enum(SaveStrategy, "save_strategy", self.save_strategy)
@@ -219,29 +224,29 @@ class TrainingArguments(GroupedSetters):
     def _fall_back_to_logging_steps(self) -> float:
         if self.logging_steps <= 0:
             raise ConfigurationError(
-                f"eval_steps is {self.eval_steps!r} and takes logging_steps, which is "
-                f"{self.logging_steps!r}: eval_strategy='steps' needs one of them above 0"
+                f"eval_steps is {self.eval_steps!r}, which means logging_steps, and that is "
+                f"{self.logging_steps!r}; eval_strategy='steps' needs one of them above 0"
             )
         return self.logging_steps
 
     @property
     def process_index(self) -> int:
-        """Rank of this process among all, from `RANK` as it was at construction."""
+        """Rank of this process among all processes, read from `RANK` at construction."""
         return self._rank.rank
 
     @property
     def local_process_index(self) -> int:
-        """Rank of this process on its machine, from `LOCAL_RANK` as it was at construction."""
+        """Rank of this process on its machine, read from `LOCAL_RANK` at construction."""
         return self._rank.local_rank
 
     @property
     def world_size(self) -> int:
-        """Number of processes, from `WORLD_SIZE` as it was at construction."""
+        """Number of processes, read from `WORLD_SIZE` at construction."""
         return self._rank.world_size
 
     @property
     def should_log(self) -> bool:
-        """Whether this process says what goes on."""
+        """Whether this process reports progress."""
         return self._leads(on_each_node=self.log_on_each_node)
 
     @property
@@ -263,14 +268,14 @@ class TrainingArguments(GroupedSetters):
         return self.per_device_eval_batch_size
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
-        """Return the steps of the warm-up in a run of that many steps; a share is rounded up."""
+        """Return the steps of the warm-up in a run of this many steps; a share is rounded up."""
         return absolute_steps(self.warmup_steps or self.warmup_ratio, num_training_steps)
 
     def to_dict(self) -> dict[str, Any]:
         """
-        Return all fields as values that JSON has a form for.
+        Return all fields as values that JSON can store.
 
-        Every field whose name ends in `_token` is its name in angle brackets, set or not.
+        If a field's name ends in `_token`, its value is that name in angle brackets, set or not.
         """
         return {
             f.name: f"<{f.name.upper()}>"

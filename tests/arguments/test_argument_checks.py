@@ -76,7 +76,7 @@ class TestIntervals:
 
     def test_evaluation_steps_without_logging_steps_to_fall_back_to_are_refused(self):
         refused(
-            "eval_steps is None and takes logging_steps, which is 0",
+            "eval_steps is None, which means logging_steps, and that is 0",
             eval_strategy="steps",
             logging_strategy="no",
             logging_steps=0,
