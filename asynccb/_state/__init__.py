@@ -1,5 +1,5 @@
 """
-What a hook is given: state, control, run; live for the loop, frozen for hooks.
+The arguments of a hook: state, control and run; live for the loop, frozen for async hooks.
 
 May import: _ground, arguments, _staging.
 """

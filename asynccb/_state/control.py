@@ -1,7 +1,9 @@
 """
-What callbacks steer a run with: the flags, as in transformers, their frozen form, and decisions.
+The control flags by which callbacks steer a run, their frozen form, and decisions on them.
 
-Promises: what decisions make of the flags depends on their order alone.
+The flags are the same as in transformers.
+
+Promises: the effect of several decisions on the flags depends on nothing but their order.
 """
 
 from __future__ import annotations
@@ -21,16 +23,15 @@ FLAGS: Final = (
     "should_evaluate",
     "should_log",
 )
-"""The five flags; a flag's place here is its bit in a record. Append only: journals depend on
-it."""
+"""The five flags; a flag's index is its bit in a record. Only append: journals store the bits."""
 
 
 @dataclass
 class TrainerControl(ExportableState):
     """
-    Say what the loop is to do next; a `def` hook writes to it in place.
+    The flags that the loop obeys next; a `def` hook writes to them in place.
 
-    Which event clears which flag is in `asynccb._ground.events.RESETS`.
+    `asynccb._ground.events.RESETS` lists the flags that each event clears.
     """
 
     should_training_stop: bool = False
@@ -56,16 +57,16 @@ class TrainerControl(ExportableState):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build a control from what `state()` returned."""
+        """Build a control from the result of `state()`."""
         return cls(**state["args"])
 
 
 class FrozenControl(TrainerControl):
     """
-    Show an async hook the control as it was when the event was emitted.
+    The control of an async hook: the flags as they were when the event was emitted.
 
-    Writing to it raises `UndecidedError`: what an async hook wants must not reach the loop at a
-    step that depends on timing.
+    Writing to it raises `UndecidedError`, because the change would reach the loop at a step that
+    depends on timing.
     """
 
     def __init__(self, flags: int) -> None:
@@ -80,21 +81,22 @@ class FrozenControl(TrainerControl):
 
 def _undecided(what: str) -> UndecidedError:
     return UndecidedError(
-        f"an async hook cannot {what}: by the time it runs, the loop has moved on, and when the "
-        "flag arrived would depend on the network. That is what @asynccb.decides(lag=k) is for, "
-        "which applies an async hook's decision at a fixed step; or write the hook as a plain "
-        "`def`, which runs inline on the training thread"
+        f"an async hook cannot {what}: by the time it runs, the loop has moved on, and the step at "
+        "which the flag arrives would depend on the network. Mark the hook with "
+        "@asynccb.decides(lag=k), which applies its decision at a fixed step; or write the hook as "
+        "a plain `def`, which runs inline on the training thread"
     )
 
 
 class PrivateControl(TrainerControl):
     """
-    Be the control of one hook that decides, and remember what it asks for.
+    The control of one deciding hook; it remembers which flags the hook sets to True.
 
-    Its decision is what it changes; and each flag that it sets to True, even where that was up
-    already at its event and will long be down when the decision is applied. A flag that it sets to
-    False and that is down is no opinion, so that `control.should_save = step == 7` asks for a save
-    at step 7, and at other steps leaves everybody else's alone.
+    The hook's decision consists of the flags that it changes, and of every flag that it sets to
+    True, even if the flag was True at the event already: the loop may have cleared the flag by the
+    time the decision is applied. Setting a flag to False that is False already is no opinion.
+    `control.should_save = step == 7` therefore asks for a save at step 7, and at other steps does
+    not cancel the saves that other callbacks ask for.
     """
 
     def __init__(self, flags: int) -> None:
@@ -120,24 +122,24 @@ def pack_flags(control: TrainerControl) -> int:
     flags = _read_flags(control)
     try:
         return _PACKED[flags]
-    except (KeyError, TypeError):  # something that is true or false, but no bool, be it an array
+    except (KeyError, TypeError):  # a flag that is not a bool, such as an array
         return _PACKED[tuple(map(bool, flags))]
 
 
 def is_control(returned: object) -> bool:
-    """Tell whether what a hook returned has the flags of a control, ours or of transformers."""
+    """Return whether a hook's result has the flags of a control, ours or one of transformers."""
     return all(hasattr(returned, flag) for flag in FLAGS)
 
 
 def check_undecided(flags: int, returned: Any) -> None:
-    """Raise `UndecidedError` where a hook that may not decide returns other flags than it got."""
+    """Raise `UndecidedError` if the returned control differs from the flags that the hook got."""
     if is_control(returned) and pack_flags(returned) != flags & _ALL:
         raise _undecided("return a control with other flags")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Say what a hook wants the flags to be; None is no opinion."""
+    """The values that a hook wants the flags to have; None means no opinion."""
 
     should_training_stop: bool | None = None
     should_epoch_stop: bool | None = None
@@ -147,7 +149,7 @@ class Decision:
 
     @classmethod
     def between(cls, before: int, after: int) -> Decision:
-        """Return what changes packed flags from `before` to `after`."""
+        """Return the decision that changes packed flags from `before` to `after`."""
         if not (before ^ after) & _ALL:
             return NO_OPINION
         return cls(
@@ -159,14 +161,19 @@ class Decision:
 
     @classmethod
     def of(cls, before: int, control: TrainerControl) -> Decision:
-        """Return what a hook wants that got the packed flags, and left or returned the control."""
+        """
+        Return the decision of a hook.
+
+        `before` are the packed flags that the hook received, `control` is its control afterwards,
+        or the one that it returned.
+        """
         after = pack_flags(control)
         asked = getattr(control, "_asked", 0) & after
         return cls.between(before & ~asked, after)
 
     @property
     def opinions(self) -> dict[str, bool]:
-        """The flags that it has an opinion on."""
+        """The flags with an opinion, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
@@ -174,7 +181,7 @@ NO_OPINION: Final = Decision()
 
 
 def combine(decisions: Iterable[Decision]) -> Decision:
-    """Return the one decision that does what all do in their order: a later opinion wins."""
+    """Return one decision with the effect of all in their order: a later opinion wins."""
     opinions: dict[str, bool] = {}
     for decision in decisions:
         opinions |= decision.opinions
@@ -190,21 +197,21 @@ def merge(flags: int, decisions: Iterable[Decision]) -> int:
 
 
 def write_flags(control: TrainerControl, decisions: Iterable[Decision]) -> None:
-    """Apply decisions, in their order, to a control."""
+    """Apply decisions to a control, in their order."""
     flags = pack_flags(control)
     for name, value in Decision.between(flags, merge(flags, decisions)).opinions.items():
         setattr(control, name, value)
 
 
 _OPINIONS: Final = (None, False, True)
-"""A flag's opinions by weight: of two ranks' the heavier one holds."""
+"""A flag's opinions by weight: if two ranks differ, the heavier opinion holds."""
 
 
 def to_weights(wishes: Decision) -> list[int]:
-    """Return each flag's opinion as a number; the largest of all ranks' is what holds."""
+    """Return each flag's opinion as a number; the largest number among the ranks holds."""
     return [_OPINIONS.index(getattr(wishes, name)) for name in FLAGS]
 
 
 def from_weights(weights: list[int]) -> Decision:
-    """Return the decision that `to_weights` made into numbers."""
+    """Return the decision that `to_weights` converted to these numbers."""
     return Decision(**{name: _OPINIONS[each] for name, each in zip(FLAGS, weights, strict=True)})

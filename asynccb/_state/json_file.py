@@ -1,9 +1,9 @@
 """
 The state of a run as a file, `trainer_state.json`.
 
-Promises: what is written is strict JSON, complete or not there at all, and reading it gives the
-same numbers again, NaN and infinity included. A value that JSON has no form for costs a warning,
-not the checkpoint. Files that transformers wrote are read as they are.
+Promises: a file contains strict JSON, and is written completely or not at all. Reading it returns
+the same numbers, NaN and infinity included. A value that JSON cannot store causes a warning, but
+the checkpoint is written. Files that transformers wrote can be read unchanged.
 
 A number that is not finite is written as `{"$float": "NaN"}` (or `"Infinity"`, `"-Infinity"`).
 """
@@ -34,12 +34,12 @@ _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.
 
 
 def save_state(state: Dataclass, path: str | os.PathLike[str]) -> None:
-    """Write the state: a reader sees the old file or the new one, also after a loss of power."""
+    """Write the state; even after a power loss, a reader sees the whole old file or the new one."""
     odd: set[str] = set()
     tree = {f.name: _encode(getattr(state, f.name), f.name, odd) for f in fields(state)}
     if odd:
         logger.warning(
-            "%s: values of %s have no form in JSON and are saved as text",
+            "%s: JSON cannot store the values of %s; they are saved as text",
             path,
             ", ".join(sorted(odd)),
         )
@@ -48,7 +48,7 @@ def save_state(state: Dataclass, path: str | os.PathLike[str]) -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file: a reader sees the old one or the new one, also after a loss of power."""
+    """Write a file; even after a power loss, a reader sees the whole old file or the new one."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -62,7 +62,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def _encode(value: object, key: str, odd: set[str]) -> Any:
-    """Return the value as strict JSON has it; add to `odd` the keys whose values became text."""
+    """Return the value for strict JSON; add the key to `odd` if its value became text."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -91,7 +91,7 @@ def _name_of(value: float) -> str:
 
 
 def _number_in(value: Any) -> bool | int | float | None:
-    """Return the number in a scalar of numpy or a 0-d tensor in CPU memory, or None."""
+    """Return the number in a numpy scalar or a 0-d tensor in CPU memory; None for other values."""
     if getattr(value, "ndim", None) != 0 or not callable(getattr(value, "item", None)):
         return None
     device = getattr(value, "device", "cpu")
@@ -102,7 +102,7 @@ def _number_in(value: Any) -> bool | int | float | None:
 
 
 def load_state(cls: type[State], path: str | os.PathLike[str]) -> State:
-    """Read a state; warn of keys that `cls` has no field for, and leave them out."""
+    """Read a state; leave out keys for which `cls` has no field, with a warning."""
     tree = _read_object(Path(path))
     names = {f.name for f in fields(cls)}
     unknown = sorted(tree.keys() - names)
@@ -120,12 +120,14 @@ def load_state(cls: type[State], path: str | os.PathLike[str]) -> State:
 def _read_object(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
-        # Bare NaN and Infinity, which transformers writes, are read by the parser itself.
+        # The parser itself reads the bare NaN and Infinity that transformers writes.
         tree = json.loads(data.decode(), object_hook=_decode)
     except (ValueError, RecursionError) as error:
         raise StateFileError(f"{path} is not JSON: {error}") from None
     if not isinstance(tree, dict):
-        raise StateFileError(f"{path} holds {tree!r:.100}, not a JSON object: it is no saved state")
+        raise StateFileError(
+            f"{path} contains {tree!r:.100}, not a JSON object: it is not a saved state"
+        )
     return tree
 
 
@@ -136,7 +138,7 @@ def _decode(value: dict[str, Any]) -> Any:
 
 
 def _field_kinds(cls: type[Dataclass]) -> dict[str, tuple[type, ...]]:
-    """Return the kinds of value that each field takes, from its annotation and default."""
+    """Return the types that each field accepts, from its annotation and default."""
     hints = typing.get_type_hints(cls)
     return {f.name: _kinds(hints[f.name], f.default) for f in fields(cls)}
 

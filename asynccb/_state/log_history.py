@@ -1,9 +1,9 @@
 """
-The log history, where the numbers of some entries are still on their way.
+The log history, including entries whose numbers have not arrived from the device.
 
-Promises: whoever reads `state.log_history` finds every entry, in order; one whose numbers have not
-come has stand-ins for them, which turn into the numbers in place. An entry that nobody reads before
-its numbers are there costs no stand-ins.
+Promises: `state.log_history` always contains every entry, in order. If an entry's numbers have not
+arrived, it contains stand-ins, which are replaced in place when the numbers arrive. If nobody reads
+an entry before then, no stand-ins are made.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from asynccb._staging.staged import StagedLog
 
 History: TypeAlias = list[dict[str, Any]]
 LateEntry: TypeAlias = tuple[StagedLog, tuple[str, ...], dict[str, Any] | None, int]
-"""A log on its way, its names in order, its other values, and the step."""
+"""A log whose numbers have not arrived, its names in order, its other values, and the step."""
 
 _LATE = "_late"
 _FIELD = "log_history"
 
 
 class LogHistory:
-    """Make the attribute of a state that holds the history; None makes an empty one."""
+    """The descriptor of a state's attribute `log_history`; assigning None makes an empty list."""
 
     @overload
     def __get__(self, state: None, owner: type) -> None: ...
@@ -44,7 +44,7 @@ class LogHistory:
 
 
 def append_late(state: object, late: LateEntry) -> None:
-    """Append an entry whose numbers are on their way."""
+    """Append an entry whose numbers have not arrived."""
     values = state.__dict__
     entries: deque[LateEntry] | None = values.get(_LATE)
     if entries is None:
@@ -53,7 +53,7 @@ def append_late(state: object, late: LateEntry) -> None:
 
 
 def take_in(state: object) -> None:
-    """Put the entries whose numbers have come where they cost nothing to read."""
+    """Move the entries whose numbers have arrived into the list, where a read costs nothing."""
     values = state.__dict__
     late: deque[LateEntry] | None = values.get(_LATE)
     while late and late[0][0].values is not None:
@@ -61,7 +61,7 @@ def take_in(state: object) -> None:
 
 
 def without_late(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a state's attributes that is complete by itself."""
+    """Return a copy of a state's attributes, except the entries whose numbers have not arrived."""
     return {name: value for name, value in values.items() if name != _LATE}
 
 

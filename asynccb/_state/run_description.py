@@ -1,8 +1,8 @@
 """
-A run as the companion knows it: plain data that stands in for the arguments and the model.
+A run's description in the companion: plain data in place of the arguments and the model.
 
-Promises: built from a `RUN` record alone, so that a journal can be read without the program that
-wrote it; holds no secrets.
+Promises: it is built from a `RUN` record alone, so that a journal can be read without the program
+that wrote it. It contains no secrets.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from asynccb._ground.plain import clean
 
 
 class PlainArguments:
-    """Give the training arguments' values, as `to_dict()` had them, as attributes."""
+    """The values of the training arguments' `to_dict()`, as attributes."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"the training arguments that the companion got have no {name!r}; a hook that "
-            "needs more than plain values runs with placement = 'thread'"
+            f"the training arguments in the companion have no {name!r}; if a hook needs more than "
+            "plain values, set placement = 'thread' on its callback"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,12 +37,12 @@ class PlainArguments:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """Stand in for the model where hooks see plain data."""
+    """The description that hooks in the companion see instead of the model."""
 
     name: str
     """Name of the model's class."""
     config: dict[str, Any] | None
-    """`model.config` as a dict, where it has one."""
+    """`model.config` as a dict, or None."""
     parameters: int
     """Number of parameters."""
     trainable: int
@@ -50,17 +50,17 @@ class ModelDescription:
     peft_config: dict[str, Any] | None = None
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of parameters, as a model of transformers does."""
+        """Return the number of parameters, like the method of a transformers model."""
         return self.trainable if only_trainable else self.parameters
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """Describe one run to a tracker."""
+    """The description of one run for a tracker."""
 
     key: str
-    """32 hexadecimal digits made by the training process: the same after any crash or replay, and
-    in trainings that are resumed from its checkpoints. What is found by it is the tracker's run."""
+    """32 hexadecimal digits made by the training process. They are the same after any crash or
+    replay, and in trainings resumed from the run's checkpoints. A tracker finds its run by them."""
     started: int
     """Unix time of the run's first record, in nanoseconds."""
     args: PlainArguments
@@ -69,9 +69,9 @@ class RunDescription:
     user: str = ""
     script: str = ""
     training: str = ""
-    """Differs between the trainings that go on from one another with the same key."""
+    """Differs between trainings with the same key, each of which resumes an earlier one."""
     pid: int = 0
-    """Id of the training process on its host; 0 where a journal does not say."""
+    """Id of the training process on its host; 0 if the journal does not contain it."""
 
     @classmethod
     def from_record(cls, time: int, extra: Mapping[str, Any]) -> RunDescription:
@@ -91,7 +91,7 @@ class RunDescription:
 
 
 def describe_run(args: Any, model: Any, key: str, started: int) -> dict[str, Any]:
-    """Return the `extra` of a `RUN` record; `_run.RunDescription` reads it."""
+    """Return the `extra` of a `RUN` record; `RunDescription.from_record` reads it."""
     return {
         "key": key,
         "started": started,

@@ -1,4 +1,4 @@
-"""Frozen views of the state, and the differences between two of them."""
+"""Frozen copies of the state, and the fields that changed from one copy to the next."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asynccb._state.trainer_state import SLOW_FIELDS, TrainerState, _read_slow_f
 
 
 class HistoryView(Sequence[dict[str, Any]]):
-    """Show the first `length` entries of a history that only grows, without copying it."""
+    """A view of the first `length` entries of a history that only grows, without a copy."""
 
     __slots__ = ("_entries", "_length")
 
@@ -40,7 +40,7 @@ class HistoryView(Sequence[dict[str, Any]]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, list | HistoryView) and list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]  # equal to a list, which has none
+    __hash__ = None  # type: ignore[assignment]  # a list, to which it may be equal, has no hash
 
     def __repr__(self) -> str:
         return f"<log history of {self._length} entries>"
@@ -48,7 +48,7 @@ class HistoryView(Sequence[dict[str, Any]]):
 
 class StateSnapshot(TrainerState):
     """
-    Show an async hook the state as it was when the event was emitted.
+    The state that an async hook sees: the values as they were when the event was emitted.
 
     Writing to it raises `FrozenError`; `log_history` is a read-only sequence.
     """
@@ -67,13 +67,13 @@ class StateSnapshot(TrainerState):
 
     def _refuse(self, name: str) -> NoReturn:
         raise FrozenError(
-            f"state.{name} cannot be written in an async hook: it holds a snapshot of step "
-            f"{self.global_step}; keep what the callback needs on the callback itself"
+            f"state.{name} cannot be written in an async hook: the state there is a snapshot of "
+            f"step {self.global_step}; set an attribute of the callback instead"
         )
 
 
 def snapshot(state: TrainerState) -> StateSnapshot:
-    """Return the state as it is now, frozen; costs one copy of twenty references."""
+    """Return a frozen copy of the state as it is now; copies twenty references."""
     history = state.log_history
     values = without_late(state.__dict__)
     values["log_history"] = HistoryView(history, len(history))
@@ -83,9 +83,9 @@ def snapshot(state: TrainerState) -> StateSnapshot:
 @dataclass
 class ChangeTracker:
     """
-    Tell which fields changed since the last call, for the cost of two tuple operations if none did.
+    Finds the fields that changed since the last call; costs two tuple operations if none did.
 
-    A container that is changed in place is not noticed; replace it instead.
+    A change inside a container is not noticed; replace the container instead.
     """
 
     _last: tuple[Any, ...] = field(default=())
@@ -102,6 +102,6 @@ class ChangeTracker:
             return None
         self._last = now
         values = zip(SLOW_FIELDS, now, strict=True)
-        # With transformers a field changes at every log; one that was set to an equal value is sent
-        # in vain, which costs less than to compare all.
+        # With transformers a field changes at every log. A field that was set to an equal value is
+        # sent needlessly, which costs less than comparing all fields by value.
         return dict(compress(values, map(is_not, now, last)) if last else values)

@@ -1,9 +1,9 @@
 """
 The state of a run, mutable for the loop and frozen for async hooks.
 
-Promises: a snapshot never changes, costs no copy of the log history, and is a `TrainerState`, so
-that annotations and `isinstance` hold in every hook. What it refers to must not be changed in
-place.
+Promises: a snapshot never changes, does not copy the log history, and is a `TrainerState`, so that
+annotations and `isinstance` checks hold in every hook. The objects that it refers to must not be
+changed in place.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 class ExportableState:
     """
-    Make a callback's own state part of every checkpoint.
+    A base class for callbacks whose own state is part of every checkpoint.
 
     Implement `state()` to return `{"args": constructor arguments, "attributes": attributes set
-    afterwards}`, both of plain JSON values; `from_state` builds the object again.
+    afterwards}`, both of plain JSON values. `from_state` builds the object again.
     """
 
     in_checkpoint: ClassVar[bool] = True
-    """Whether checkpoints store the state; a tracker stores its own in the run's journal."""
+    """Whether checkpoints contain the state; a tracker's state is in the run's journal instead."""
 
     def state(self) -> dict[str, Any]:
         """Return the constructor's arguments and the attributes to set afterwards."""
@@ -40,7 +40,7 @@ class ExportableState:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build an object of this class from what `state()` returned."""
+        """Build an object of this class from the result of `state()`."""
         instance = cls(**state["args"])
         for name, value in state["attributes"].items():
             setattr(instance, name, value)
@@ -48,7 +48,7 @@ class ExportableState:
 
 
 class _Trains(Protocol):
-    """What `init_training_references` reads of a trainer; the search fields may be missing."""
+    """The part of a trainer that `init_training_references` needs; search fields are optional."""
 
     args: TrainingArguments
 
@@ -56,14 +56,14 @@ class _Trains(Protocol):
 @dataclass
 class TrainerState:
     """
-    Describe how far a run has come; saved with every checkpoint.
+    The progress of a run; saved with every checkpoint.
 
-    Fields, defaults and meaning are those of transformers. Intervals (`logging_steps`,
+    Fields, defaults and meaning are the same as in transformers. Intervals (`logging_steps`,
     `eval_steps`, `save_steps`) are absolute numbers of steps here, resolved by `compute_steps`.
-    `epoch` is fractional. `stateful_callbacks` takes a list of `ExportableState` objects or the
-    dict read from a file, and holds a dict: class name to state, or to a list of states where
-    several callbacks share a class. Raises `DefinitionError` for an object in that list that
-    exports no state.
+    `epoch` is fractional. `stateful_callbacks` accepts a list of `ExportableState` objects or the
+    dict read from a file, and becomes a dict from a class's name to its callback's state, or to a
+    list of states if several callbacks share a class. Raises `DefinitionError` if an object in the
+    list exports no state.
     """
 
     epoch: float = 0
@@ -95,11 +95,15 @@ class TrainerState:
             self.stateful_callbacks = export_states(given)  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
-        self.log_history  # noqa: B018 - completes it
+        self.log_history  # noqa: B018 - adds all late entries to the list
         return without_late(self.__dict__)
 
     def compute_steps(self, args: TrainingArguments, max_steps: int) -> None:
-        """Resolve the intervals: one below 1 is a share of `max_steps`; None keeps what was set."""
+        """
+        Set the intervals to absolute numbers of steps.
+
+        An interval below 1 is a share of `max_steps`; None leaves the state's interval unchanged.
+        """
         for name in ("logging_steps", "eval_steps", "save_steps"):
             interval = getattr(args, name)
             if interval is not None:
@@ -108,7 +112,7 @@ class TrainerState:
     def init_training_references(
         self, trainer: _Trains, max_steps: int, num_train_epochs: int, trial: Any = None
     ) -> None:
-        """Set what a training run knows at its start: lengths, rank flags and the search trial."""
+        """Set the fields known at the start of a run: lengths, rank flags and the search trial."""
         hp_name, its_trial = getattr(trainer, "hp_name", None), getattr(trainer, "_trial", None)
         if hp_name is not None and its_trial is not None:
             self.trial_name = hp_name(its_trial)
@@ -122,7 +126,7 @@ class TrainerState:
         self.is_world_process_zero = trainer.args.process_index == 0
 
     def save_to_json(self, json_path: str) -> None:
-        """Write the state as strict JSON, atomically: a reader sees the old file or the new one."""
+        """Write the state as strict JSON, atomically: readers see the old file or the new one."""
         from asynccb._state.json_file import save_state
 
         save_state(self, json_path)
@@ -130,10 +134,10 @@ class TrainerState:
     @classmethod
     def load_from_json(cls, json_path: str) -> Self:
         """
-        Read a state that we or transformers wrote.
+        Read a state that asynccb or transformers wrote.
 
-        An unknown key is named in a warning and left out. Raises `StateFileError` where the file is
-        no JSON object or a field has a value of the wrong kind.
+        An unknown key is named in a warning and left out. Raises `StateFileError` if the file does
+        not contain a JSON object, or if a field has a value of the wrong type.
         """
         from asynccb._state.json_file import load_state
 
@@ -141,12 +145,16 @@ class TrainerState:
 
 
 def export_states(callbacks: Sequence[object]) -> dict[str, Any]:
-    """Collect the callbacks' states by class name; several of one class become a list, in order."""
+    """
+    Return the callbacks' states by class name.
+
+    If several callbacks share a class, its value is a list of their states, in order.
+    """
     states: dict[str, Any] = {}
     for callback in callbacks:
         if not callable(getattr(callback, "state", None)):
             raise DefinitionError(
-                f"stateful_callbacks takes objects that export their state, not {callback!r}: "
+                f"stateful_callbacks accepts objects that export their state, not {callback!r}: "
                 "inherit from asynccb.ExportableState and define state()"
             )
         name = type(callback).__name__
@@ -164,6 +172,6 @@ STATE_FIELDS: Final = tuple(f.name for f in fields(TrainerState))
 SLOW_FIELDS: Final = tuple(
     name for name in STATE_FIELDS if name not in ("epoch", "global_step", "log_history")
 )
-"""Fields that a record carries only when they have changed; the step and epoch are in each."""
+"""Fields that a record contains only after a change; step and epoch are in every record."""
 
 _read_slow_fields = operator.attrgetter(*SLOW_FIELDS)

@@ -140,7 +140,7 @@ class TestOddValues:
     def test_one_warning_names_all_keys(self, path, caplog):
         saved(path, log_history=[{"b": 1j, "a": 2j}, {"a": 3j}])
         [record] = caplog.records
-        assert "values of a, b have" in record.getMessage()
+        assert "values of a, b;" in record.getMessage()
 
     def test_keys_that_are_no_text_are_saved_as_text(self, path, caplog):
         tree = saved(path, log_history=[{"per_class": {0: 0.5, "one": 0.25}}])
