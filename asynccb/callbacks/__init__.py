@@ -1,5 +1,7 @@
 """
-What a callback is, and the four that steer or show a run: no tracker, no network.
+The base class of callbacks, and the four callbacks that steer or show a run.
+
+None of them is a tracker or uses the network.
 
 May import: _ground, arguments, _staging, _state.
 """

@@ -1,7 +1,7 @@
 """
-What a callback is, and which of its hooks run inline and which in a lane.
+The base class of callbacks, and the division of its hooks into inline and async ones.
 
-Promises: a callback that cannot work is refused when it is added, by name, with what to do.
+Promises: adding a callback that cannot work raises an error with the callback's name and a remedy.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMON_KEYWORDS = (
     "train_dataloader",
     "eval_dataloader",
 )
-"""Keywords that every hook is called with."""
+"""Keyword arguments of every hook."""
 
 EXTRA_KEYWORDS: dict[Event, tuple[str, ...]] = {
     Event.LOG: ("logs",),
@@ -51,49 +51,50 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 
 class TrainerCallback:
     """
-    React to the events of a run: override the hooks you need, as `def` or as `async def`.
+    The base class of callbacks: override the hooks that you need, as `def` or as `async def`.
 
     A `def` hook runs inline on the training thread with the live state and control, as in
-    transformers; an error in it ends the training. An `async def` hook runs in the callback's own
-    lane, in the order of emission, on snapshots; an error in it stays there. Hooks take `(self,
-    args, state, control, **kwargs)`, with `model, processing_class, optimizer, lr_scheduler,
-    train_dataloader, eval_dataloader` in `kwargs`, `logs` at `on_log` and `metrics` at
-    `on_evaluate` and `on_predict`. Where several `def` hooks listen to one event they run first,
-    in order; the async hooks get the event as those left it.
+    transformers. An error in it ends the training. An `async def` hook runs in the callback's own
+    lane, in the order of emission, on snapshots. An error in it stays in the lane. The `def` hooks
+    of an event run first, in order; its async hooks see the event as the `def` hooks left it.
 
-    The attributes below may be set on the class or on an instance before it is added.
+    The parameters of a hook are `(self, args, state, control, **kwargs)`. `kwargs` contains
+    `model, processing_class, optimizer, lr_scheduler, train_dataloader, eval_dataloader`, `logs`
+    at `on_log`, and `metrics` at `on_evaluate` and `on_predict`.
+
+    The attributes below may be set on the class, or on an instance before it is added.
     """
 
     placement: Placement = "thread"
-    """Where the async hooks run: `"thread"` sees live objects, `"process"` plain data (model and
-    optimizer are None or described), but costs the training thread nothing."""
+    """Process of the async hooks. With `"thread"` they see live objects. With `"process"` they see
+    plain data (model and optimizer are None or described), but cost the training thread nothing."""
 
     concurrency: int = 1
-    """How many events may be under way at once; above 1 their order of completion is open."""
+    """Number of events in progress at once; above 1 they may complete in any order."""
 
     overflow: Overflow | None = None
-    """What happens when the mailbox is full; None takes the dispatcher's policy."""
+    """The policy for a full mailbox; None means the dispatcher's policy."""
 
     on_error: OnError = "warn"
-    """What an exception in an async hook does: log it once per cause, end this callback, or raise
-    `CallbackError` on the training thread, at the end of the next event, or of this one."""
+    """The effect of an exception in an async hook: a log line once per cause, the end of this
+    callback, or a `CallbackError` on the training thread, at the end of this or the next event."""
 
     timeout: float | None = None
-    """Seconds after which an async hook is cancelled and counted as failed; None waits for ever."""
+    """Seconds after which an async hook is canceled and counted as failed; None sets no limit."""
 
     needs_history: bool = True
-    """Whether hooks in the companion want `state.log_history`, which it then keeps in memory."""
+    """Whether hooks in the companion need `state.log_history`, which it then keeps in memory."""
 
     ranks: Ranks = "all"
-    """On which ranks the async hooks run."""
+    """The ranks on which the async hooks run."""
 
     agreed: bool = False
-    """Whether what the `def` hooks set is agreed on among the ranks, right after the event: what
-    one rank sets, all get. The event must then come on every rank."""
+    """Whether the ranks agree, right after the event, on the flags that the `def` hooks set: a flag
+    set on one rank is set on all. Every rank must then emit the event."""
 
     request: Requesting = Requesting()
-    """Asks the run for flags, from wherever the callback is at work: a stop button that its server
-    has, a thread of its own. Hooks that decide have no need of it."""
+    """Asks the run for flags, from any place where the callback runs: for a stop button of its
+    server, say, or from a thread of its own. Hooks that decide do not need it."""
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -115,12 +116,12 @@ class TrainerCallback:
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run before the first step of an epoch, a resumed one included."""
+        """Run before the first step of an epoch, also of a resumed epoch."""
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run after the last step of an epoch; flags set here are honoured at once."""
+        """Run after the last step of an epoch; flags set here take effect at once."""
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -130,32 +131,32 @@ class TrainerCallback:
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run when the gradients are clipped and the optimizer has not stepped yet."""
+        """Run after gradient clipping, before the optimizer's step."""
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run when the optimizer has stepped and the gradients are still there."""
+        """Run after the optimizer's step, while the gradients still exist."""
 
     def on_substep_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run after each micro-batch but the last one of an update step."""
+        """Run after each micro-batch except the last of an update step."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run after an update step; `global_step` counts it already."""
+        """Run after an update step; `global_step` already includes it."""
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run after an evaluation; `metrics` holds its results."""
+        """Run after an evaluation; `metrics` contains its results."""
 
     def on_predict(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run after a prediction; `metrics` holds its results."""
+        """Run after a prediction; `metrics` contains its results."""
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -165,7 +166,7 @@ class TrainerCallback:
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> HookResult:
-        """Run when something is logged; `logs` holds it."""
+        """Run when the loop logs; `logs` contains the logged values."""
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -179,7 +180,7 @@ class TrainerCallback:
 
 
 class Options(NamedTuple):
-    """Hold how a callback's async hooks are run; the defaults are those of `TrainerCallback`."""
+    """A callback's options; the defaults are the same as in `TrainerCallback`."""
 
     placement: Placement = "thread"
     concurrency: int = 1
@@ -191,21 +192,21 @@ class Options(NamedTuple):
 
 
 def read_options(callback: Any) -> Options:
-    """Return a callback's options; one of transformers has none and gets the defaults."""
+    """Return a callback's options; a callback of transformers has the defaults."""
     defaults = Options()._asdict()
     values: dict[str, Any] = {n: getattr(callback, n, default) for n, default in defaults.items()}
     return Options(**values)
 
 
 class Hooks(NamedTuple):
-    """Hold a callback's overridden hooks, bound, by kind."""
+    """A callback's overridden hooks, bound to it, by kind."""
 
     inline: dict[Event, InlineHook]
     asynchronous: dict[Event, AsyncHook]
 
     @property
     def terms(self) -> dict[Event, Deciding]:
-        """The terms of those that decide."""
+        """The terms of the deciding hooks."""
         return {
             event: terms
             for event, hook in self.asynchronous.items()
@@ -217,15 +218,16 @@ def find_hooks(callback: Any) -> Hooks:
     """
     Check a callback and return the hooks that it overrides.
 
-    Accepts our callbacks and those of transformers; a hook may also be set on the instance. Raises
-    `DefinitionError` for anything else, for a method named `on_*` that is no event, and for a hook
-    that cannot be called as hooks are; `ConfigurationError` for an attribute outside its values.
+    Accepts our callbacks and callbacks of transformers. A hook may also be set on the instance.
+    Raises `DefinitionError` for any other object, for a method `on_*` without an event of that
+    name, and for a hook with the wrong parameters. Raises `ConfigurationError` for an option whose
+    value is not accepted.
     """
     bases = [base for base in type(callback).__mro__ if _is_callback_base(base)]
     if not bases:
         raise DefinitionError(
-            f"{callback!r} is no callback: inherit from asynccb.TrainerCallback (a callback of "
-            "transformers is taken as it is)"
+            f"{callback!r} is not a callback: inherit from asynccb.TrainerCallback (a callback of "
+            "transformers is accepted unchanged)"
         )
     _check_options(callback)
     ours = any(base is TrainerCallback for base in bases)
@@ -246,14 +248,14 @@ def find_hooks(callback: Any) -> Hooks:
 
 
 def _refuse_strangers(callback: TrainerCallback, args: object) -> HookResult:
-    """Raise where a trainer of transformers calls a callback that has hooks it cannot run."""
+    """Raise `DefinitionError` if a transformers Trainer calls a callback with async hooks."""
     theirs = type(args).__module__.startswith("transformers.")
     if not theirs or getattr(callback.request, "is_connected", True):
         return None
     if hooks := find_hooks(callback).asynchronous:
         raise DefinitionError(
             f"{type(callback).__name__} has async hooks ({', '.join(hooks)}), which transformers "
-            "does not run: write callbacks=[asynccb.AsyncCallbacks([...])], with it in that list"
+            "does not run: put the callback into callbacks=[asynccb.AsyncCallbacks([...])]"
         )
     return None
 
@@ -265,7 +267,7 @@ def _is_callback_base(base: type) -> bool:
 
 
 def _overridden(callback: Any, name: str) -> bool:
-    """Tell whether the hook is one of the user's, of a class or the instance, not an empty one."""
+    """Return whether the instance or a class of the user's defines the hook."""
     if name in getattr(callback, "__dict__", ()):
         return True
     return any(name in vars(c) and not _is_callback_base(c) for c in type(callback).__mro__)
@@ -294,8 +296,8 @@ def _check_names(callback: Any) -> None:
     for name in dir(type(callback)):
         if name.startswith("on_") and name not in EVENTS and name not in _CHOICES:
             raise DefinitionError(
-                f"{type(callback).__name__}.{name} would never be called: there is no such event"
-                f"{closest(name)}. Names that begin with on_ are kept for hooks"
+                f"{type(callback).__name__}.{name} would never be called: no event has this name"
+                f"{closest(name)}. Names that begin with on_ are reserved for hooks"
             )
 
 
@@ -303,13 +305,13 @@ def _check_hook(callback: Any, event: Event, hook: Callable[..., Any]) -> None:
     name = f"{type(callback).__name__}.{event}"
     if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
         raise DefinitionError(
-            f"{name} is a generator, of which nothing would run: write it without yield"
+            f"{name} is a generator, so that calling it would run nothing: write it without yield"
         )
     keywords = dict.fromkeys(COMMON_KEYWORDS + EXTRA_KEYWORDS.get(event, ()))
     try:
         inspect.signature(hook).bind(None, None, None, **keywords)
     except (TypeError, ValueError) as error:
         raise DefinitionError(
-            f"{name} cannot be called as hooks are ({error}); write it as "
-            "(self, args, state, control, **kwargs)"
+            f"{name} cannot be called with a hook's arguments ({error}); define it with the "
+            "parameters (self, args, state, control, **kwargs)"
         ) from None

@@ -1,4 +1,4 @@
-"""The mark on an async hook that may decide, and its terms."""
+"""The decorator `@decides`, which lets an async hook write to the control."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MARK: Final = "__asynccb_decides__"
 
 @dataclass(frozen=True)
 class Deciding:
-    """Hold the terms on which a hook decides; `decides` documents them."""
+    """The terms of a deciding hook; `decides` documents them."""
 
     lag: int
     limit: float
@@ -28,22 +28,28 @@ def decides(
     lag: int = 1, *, limit: float = 60.0, on_late: OnLate = "wait"
 ) -> Callable[[Hook], Hook]:
     """
-    Let an `async def` hook write to the control, and apply that at a fixed step.
+    Let an `async def` hook write to the control, and apply its decision at a fixed step.
 
-    The hook gets a control of its own with the flags as they were at its event; what it changes
-    there, or in the control that it returns, is its decision. Setting a flag to True is one even
-    where it is up at the event, setting it to False only there. A decision on an event at
-    `state.global_step` s is applied at the `on_step_end` of step s + `lag`, after the `def` hooks,
-    as if a `def` hook had set the flags there; with `lag=0` already within the event, for which
-    the training then waits. If the decision is not in by then, the training waits for it. From
-    `limit` seconds on it says for whom, and `on_late` says what else happens: `"wait"` goes on
-    waiting, `"skip"` goes on without it (that run cannot be repeated then, except from its trace),
-    `"raise"` raises `LateDecisionError`. A hook that fails or times out decides nothing, and so
-    does a callback that is removed, disabled, or on its way when a run ends. `on_save` comes after
-    its checkpoint; a run that resumes from there goes by what was decided on it, too, and asks
-    again where the decision had not come.
+    The hook receives its own control with the flags as they were at its event. Its decision
+    consists of the flags that it changes there, or in the control that it returns. Setting a flag
+    to True is always part of the decision; setting it to False is only if the flag was True at the
+    event.
 
-    Raises `DefinitionError` for a hook that is no `async def`, and `ConfigurationError` for a value
+    A decision on an event at `state.global_step` s is applied at the `on_step_end` of step
+    s + `lag`, after the `def` hooks, as if a `def` hook had set the flags there. With `lag=0` it is
+    applied within the event, and the training waits for the hook.
+
+    If the decision has not arrived by then, the training waits for it. After `limit` seconds
+    `on_late` selects the reaction: `"wait"` warns and continues to wait; `"skip"` warns and
+    continues without the decision (the run can then be repeated only from its trace); `"raise"`
+    raises `LateDecisionError`. Each of these names the callback. A hook decides nothing if it fails
+    or times out, if its callback is removed or disabled, or if the run ends before the decision
+    arrives.
+
+    `on_save` is emitted after its checkpoint is written. A run that resumes from the checkpoint
+    applies the decisions on it, too, and asks a hook again if its decision had not arrived.
+
+    Raises `DefinitionError` unless the hook is an `async def`, and `ConfigurationError` for a value
     out of range.
     """
     _check(lag, limit, on_late)
@@ -52,8 +58,8 @@ def decides(
     def mark(hook: Hook) -> Hook:
         if not inspect.iscoroutinefunction(hook):
             raise DefinitionError(
-                f"@decides is for `async def` hooks, and {getattr(hook, '__qualname__', hook)} is "
-                "none; a `def` hook decides without it, by writing to the control"
+                f"@decides is for `async def` hooks, but {getattr(hook, '__qualname__', hook)} is "
+                "not `async def`; a `def` hook writes to the control without @decides"
             )
         setattr(hook, _MARK, terms)
         return hook
@@ -62,7 +68,7 @@ def decides(
 
 
 def terms_of(hook: object) -> Deciding | None:
-    """Return the terms of a hook, bound or not, or None for one that may not decide."""
+    """Return the terms of a hook, bound or not, or None if it may not decide."""
     return getattr(hook, _MARK, None)
 
 

@@ -1,4 +1,4 @@
-"""When a run logs, evaluates, saves and stops, as its arguments say."""
+"""The callback that makes a run log, evaluate, save and stop as its arguments demand."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from asynccb.callbacks.base import TrainerCallback
 
 class DefaultFlowCallback(TrainerCallback):
     """
-    Set the control's flags at the steps and epochs that the arguments ask for.
+    Sets the control's flags at the steps and epochs that the arguments ask for.
 
-    Strategies come from the arguments, intervals from the state, where they are whole steps. Runs
-    before all other callbacks, which see its flags and may clear them. Different from transformers:
-    an interval of 0 is never due, an `eval_delay` of None is 0, and a `max_steps` of 0 stands for a
-    run of unknown length, which goes on.
+    It reads strategies from the arguments, and intervals from the state, which has them in whole
+    steps. It runs before all other callbacks, which see its flags and may clear them.
+
+    Differences from transformers: an interval of 0 is never due, an `eval_delay` of None means 0,
+    and a `max_steps` of 0 means a run of unknown length, which is not stopped.
     """
 
     def on_step_end(
@@ -27,7 +28,7 @@ class DefaultFlowCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> TrainerControl:
-        """Ask for what is due at this step, and at the last step for a stop, too."""
+        """Set the flags that are due at this step, and at the last step the stop, too."""
         step = state.global_step
         last = 0 < state.max_steps <= step
         if args.logging_strategy == "steps" and _due(step, state.logging_steps):
@@ -53,7 +54,7 @@ class DefaultFlowCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> TrainerControl:
-        """Ask for what is due at the end of an epoch."""
+        """Set the flags that are due at the end of an epoch."""
         if args.logging_strategy == "epoch":
             control.should_log = True
         if args.eval_strategy == "epoch" and (args.eval_delay or 0) <= state.epoch:

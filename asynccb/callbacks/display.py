@@ -1,4 +1,4 @@
-"""How logs are shown to a person."""
+"""Logs in a form for people, once their numbers have arrived from the device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from asynccb._staging.staged import Staged
 
 def readable(logs: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return a copy for printing: floats with four significant digits, `total_flos` left out.
+    Return a copy for printing: floats with four significant digits, and no `total_flos`.
 
-    All else stays as it is: to turn a tensor into a float would make the loop wait for the GPU.
+    Other values are unchanged: converting a tensor to a float would make the loop wait for the GPU.
     """
     return {name: _readable(value) for name, value in logs.items() if name != "total_flos"}
 
@@ -25,22 +25,26 @@ def _readable(value: Any) -> Any:
 
 
 class Arriving:
-    """Keep logs back, in order, until the numbers in them have come from the device."""
+    """A queue of logs whose numbers may not have arrived from the device."""
 
     def __init__(self) -> None:
         self._logs: deque[Mapping[str, Any]] = deque()
 
     def add(self, logs: Mapping[str, Any]) -> None:
-        """Take logs; they are copied only if a number is missing."""
+        """Append logs; copy them only if a number has not arrived."""
         self._logs.append(logs if _is_here(logs) else dict(logs))
 
     def here(self) -> Iterator[Mapping[str, Any]]:
-        """Yield, once, the logs whose numbers are here; waits for nothing."""
+        """
+        Remove and yield the first logs, up to the first whose numbers have not all arrived.
+
+        Never waits.
+        """
         while self._logs and _is_here(self._logs[0]):
             yield self._logs.popleft()
 
     def all(self) -> Iterator[Mapping[str, Any]]:
-        """Yield all logs that are left; reading their numbers may wait for the device."""
+        """Remove and yield all logs; reading their numbers may wait for the device."""
         while self._logs:
             yield self._logs.popleft()
 

@@ -1,4 +1,4 @@
-"""Stop a run whose metric no longer gets better."""
+"""The callback that stops a run when its metric no longer improves."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ logger = logging.getLogger("asynccb")
 
 class EarlyStoppingCallback(TrainerCallback, ExportableState):
     """
-    Stop after `early_stopping_patience` evaluations in a row without improvement.
+    Stops a run after `early_stopping_patience` evaluations in a row without improvement.
 
-    An improvement is better than `state.best_metric`, as it was before this evaluation, by more
-    than `early_stopping_threshold`; an equal value or NaN is none. The best metric itself moves
-    with every improvement, however small. The stop is asked for at the evaluation, whatever is
-    saved when.
+    An evaluation is an improvement if its metric is better than `state.best_metric`, as it was
+    before this evaluation, by more than `early_stopping_threshold`. An equal value and NaN are not.
+    The best metric itself is updated by every better value, however close. The callback asks for
+    the stop at the evaluation, independently of saves.
 
-    Different from transformers: `on_train_begin` raises `ConfigurationError` where
-    `metric_for_best_model` or an evaluation strategy is missing; the counter begins anew in a run
-    that begins at step 0; a NaN at the first evaluation counts, too; a patience of 0, which would
-    stop at an improvement, is refused; a threshold of None is 0; that the metric is missing from an
-    evaluation (one of several datasets) is said once per run.
+    Differences from transformers:
+
+    * `on_train_begin` raises `ConfigurationError` if `metric_for_best_model` or an evaluation
+      strategy is missing.
+    * The counter is reset in a run that starts at step 0.
+    * A NaN at the first evaluation counts, too.
+    * A patience of 0, which would stop at an improvement, is refused.
+    * A threshold of None means 0.
+    * A warning, once per run, reports an evaluation (of one of several datasets, say) that does not
+      contain the metric.
     """
 
     agreed = True
@@ -61,11 +66,11 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Check that there will be something to go by."""
+        """Check that evaluations and a metric are configured; reset the counter at step 0."""
         if args.metric_for_best_model is None:
             raise ConfigurationError(
-                "EarlyStoppingCallback needs metric_for_best_model, which is None; name the metric "
-                "to go by, for example 'loss'"
+                "EarlyStoppingCallback needs metric_for_best_model, which is None; set it to the "
+                "name of a metric, for example 'loss'"
             )
         if args.eval_strategy == IntervalStrategy.NO:
             raise ConfigurationError(
@@ -74,8 +79,8 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
             )
         if not args.load_best_model_at_end:
             logger.warning(
-                "EarlyStoppingCallback without load_best_model_at_end: the run ends with the last "
-                "model, not with the best one"
+                "EarlyStoppingCallback is used without load_best_model_at_end: the run will end "
+                "with the last model, not with the best one"
             )
         if state.global_step == 0:
             self.early_stopping_patience_counter = 0
@@ -89,7 +94,7 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         metrics: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Count the evaluation, and ask for the stop when patience is over."""
+        """Count the evaluation; ask for the stop if the counter has reached the patience."""
         name = args.metric_for_best_model or "loss"
         name = name if name.startswith("eval_") else f"eval_{name}"
         value = (metrics or {}).get(name)
@@ -107,7 +112,11 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         control: TrainerControl,
         metric_value: float,
     ) -> None:
-        """Set the counter to 0 for an improvement, else add 1; waits for a value on a device."""
+        """
+        Set the counter to 0 if the value is an improvement, else add 1.
+
+        Waits for the device if the value is a tensor there.
+        """
         value, best = float(metric_value), state.best_metric
         if self._improves(value, best, greater_is_better=bool(args.greater_is_better)):
             self.early_stopping_patience_counter = 0
@@ -124,8 +133,8 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
         if not self._warned:
             self._warned = True
             logger.warning(
-                "EarlyStoppingCallback goes by %s, which is not among the metrics of an evaluation "
-                "(%s); such evaluations are not counted",
+                "EarlyStoppingCallback needs the metric %s, which an evaluation does not contain "
+                "(it contains %s); such evaluations are not counted",
                 name,
                 ", ".join(metrics),
             )

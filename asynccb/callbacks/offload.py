@@ -1,9 +1,8 @@
 """
-Synchronous callbacks on a thread of their own: what was written for transformers, off the training
-thread.
+Synchronous callbacks, such as those written for transformers, on threads of their own.
 
-Promises: one thread for each callback, as clients keep state by thread; its hooks run one after
-another, in the order of the events, on snapshots.
+Promises: each callback has one thread, because clients keep state per thread. Its hooks run one
+after another, in the order of the events, on snapshots.
 """
 
 from __future__ import annotations
@@ -28,37 +27,38 @@ _Calls: TypeAlias = "queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | N
 
 def offload(callback: Any, *, decides: bool = False, lag: int = 1) -> TrainerCallback:
     """
-    Return a callback whose hooks run those of a synchronous one, on a thread of its own.
+    Return a callback that runs the hooks of a synchronous callback on a thread of its own.
 
-    `callback` is one of transformers, or of ours with `def` hooks; a class or an instance. Its
-    hooks see the state as it was at the event (frozen, with a log history of its own), the logs and
-    metrics as plain numbers, and the live model, optimizer and arguments, which the training
-    changes meanwhile. What they set in the control, or return, is an error that names `decides`,
-    unless `decides=True`: then it is applied `lag` steps later, as with `@decides(lag=lag)`.
+    `callback` is a callback of transformers, or one of ours with `def` hooks; a class or an
+    instance. Its hooks see the state as it was at the event (frozen, with its own log history), the
+    logs and metrics as plain numbers, and the live model, optimizer and arguments, which the
+    training changes meanwhile. If a hook sets or returns flags, an error suggests `decides=True`.
+    With `decides=True` the flags are applied `lag` steps later, as with `@decides(lag=lag)`.
 
-    `overflow`, `on_error`, `timeout` and `ranks` may be set on what is returned, before it is
-    added. After a `timeout` the thread is left behind with its call, and a new one goes on. The
-    program ends without waiting for the thread; the run's `close` does wait, until its deadline.
+    `overflow`, `on_error`, `timeout` and `ranks` may be set on the returned callback before it is
+    added. After a `timeout` the thread is abandoned with its call, and a new thread runs the next
+    calls. The program ends without waiting for the thread. The run's `close` does wait, until its
+    deadline.
 
-    What no thread can cure: a client that holds Python's global lock (encoding JSON, writing to a
-    queue in Python) still takes time from the training thread; `bench/README.md` has the figures.
-    Where there is a tracker of ours, take that.
+    A thread does not remove all cost: while a client holds Python's global lock (to encode JSON, or
+    to write to a queue in Python), the training thread waits. `bench/README.md` has the figures.
+    Prefer a tracker of asynccb if there is one for your service.
 
-    Raises `DefinitionError` for what is no callback or has async hooks already.
+    Raises `DefinitionError` if `callback` is not a callback, has no hooks, or has async hooks.
     """
     instance = callback() if isinstance(callback, type) else callback
     hooks = find_hooks(instance)
     name = type(instance).__name__
     if hooks.asynchronous:
         raise DefinitionError(
-            f"{name} has async hooks ({', '.join(hooks.asynchronous)}), which run beside the "
-            "training already: add it without offload"
+            f"{name} has async hooks ({', '.join(hooks.asynchronous)}), which already run beside "
+            "the training: add it without offload"
         )
     if not hooks.inline:
         raise DefinitionError(f"{name} has no hooks, so there is nothing to offload")
     if not isinstance(decides, bool):
         raise ConfigurationError(
-            f"decides is {decides!r}; it takes True or False, and lag the steps"
+            f"decides is {decides!r}; it takes True or False (the number of steps is lag)"
         )
     members: dict[str, Any] = {event: _hook(event, decides, lag) for event in hooks.inline}
     if callable(getattr(instance, "state", None)) and hasattr(type(instance), "from_state"):
@@ -69,10 +69,10 @@ def offload(callback: Any, *, decides: bool = False, lag: int = 1) -> TrainerCal
 
 
 class Offloaded(TrainerCallback):
-    """Stand for a callback whose hooks run on a thread; made by `offload`, one class for each."""
+    """A callback that runs another one's hooks on a thread; `offload` makes a subclass for each."""
 
     wrapped: type
-    """Class of the callback."""
+    """Class of the other callback."""
 
     def __init__(self, callback: Any) -> None:
         self.callback = callback
@@ -90,7 +90,8 @@ def _state(self: Offloaded) -> dict[str, Any]:
 def _from_state(cls: type[Offloaded], state: Mapping[str, Any]) -> Offloaded:
     restored: Any = cls.wrapped
     instance = object.__new__(cls)
-    instance.callback = restored.from_state(state)  # and no thread: it stays that of the one here
+    # It needs no thread: the callback that receives this state keeps its own.
+    instance.callback = restored.from_state(state)
     return instance
 
 
@@ -115,20 +116,20 @@ def _hook(event: Event, may_decide: bool, lag: int) -> Callable[..., Any]:
 
 
 def _own(name: str, value: Any) -> Any:
-    """Return logs and metrics as a copy, which hooks of others cannot change."""
+    """Return a copy of logs and metrics, which other callbacks' hooks cannot change."""
     return dict(value) if name not in COMMON_KEYWORDS and isinstance(value, dict) else value
 
 
 def _explained(offloaded: Offloaded, event: Event) -> UndecidedError:
     return UndecidedError(
-        f"{type(offloaded).__name__}.{event} wants to change the control, and was offloaded "
-        "without leave to: write offload(callback, decides=True, lag=1), which applies what it "
-        "wants a step later"
+        f"{type(offloaded).__name__}.{event} changed the control, but was offloaded without "
+        "decides=True: write offload(callback, decides=True, lag=1), which applies the change a "
+        "step later"
     )
 
 
 class _OwnState(StateSnapshot):
-    """Be a snapshot whose log history is a list, made when it is looked at."""
+    """A snapshot whose log history is a list, made at each access."""
 
     @property
     def log_history(self) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -136,14 +137,14 @@ class _OwnState(StateSnapshot):
 
 
 class _Thread:
-    """Call functions one after another, all on one thread, which starts with the first."""
+    """Calls functions one after another on one thread, which the first call starts."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._calls: _Calls | None = None
 
     async def call(self, function: Callable[[], Any]) -> Any:
-        """Return or raise what the function does; cancelled, leave it behind with its thread."""
+        """Return the function's result or raise its error; if canceled, abandon the thread."""
         if self._calls is None:
             self._calls = queue.SimpleQueue()
             thread = threading.Thread(
@@ -168,10 +169,10 @@ def _serve(calls: _Calls) -> None:
         if future.set_running_or_notify_cancel():
             try:
                 future.set_result(function())
-            except StopIteration as error:  # which no future takes, as no coroutine raises it
+            except StopIteration as error:  # a future rejects it: a coroutine cannot raise it
                 stopped = RuntimeError(f"the hook raised {error!r}")
                 stopped.__cause__ = error
                 future.set_exception(stopped)
-            except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised in the coroutine that waits
                 future.set_exception(error)
-        del call, future, function  # nothing is kept alive while it waits
+        del call, future, function  # keep nothing alive while waiting

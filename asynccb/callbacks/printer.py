@@ -1,4 +1,4 @@
-"""Logs as plain lines, for where there is no progress bar."""
+"""The callback that prints logs as plain lines, for runs without a progress bar."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asynccb.callbacks.display import Arriving, readable
 
 class PrinterCallback(TrainerCallback):
     """
-    Print each log, once per machine, with floats to four digits and without `total_flos`.
+    Prints each log, once per machine, with floats to four digits and without `total_flos`.
 
-    Different from transformers, the logs are left as they are for others, and may be None. A log
-    whose numbers are still on the GPU is printed with a later one, at the latest at train end.
+    Unlike in transformers, the logs are not changed for other callbacks, and they may be None. If a
+    log's numbers are still on the GPU, it is printed with a later log, or when the training ends.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class PrinterCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Print the logs on each machine's first process."""
+        """Print the logs, if this is its machine's first process."""
         if logs is not None and state.is_local_process_zero:
             self._arriving.add(logs)
             for each in self._arriving.here():
@@ -44,6 +44,6 @@ class PrinterCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Print what was on its way."""
+        """Print the logs whose numbers had not arrived."""
         for each in self._arriving.all():
             print(readable(each))

@@ -1,4 +1,4 @@
-"""A progress bar of the run and of each evaluation."""
+"""The callback that shows a progress bar of the run and of each evaluation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
 REFRESH = 0.1
-"""Seconds between two drawings of the bar; a step in between costs a look at the clock."""
+"""Seconds between two drawings of the bar; a step in between costs one reading of the clock."""
 
 
 class ProgressCallback(TrainerCallback):
     """
-    Show progress bars and write logs above them, on the first process only.
+    Shows progress bars and writes logs above them, on the first process only.
 
     A text longer than `max_str_len` characters is replaced by a note of its length. A step costs
-    a fraction of a microsecond: the bar is drawn at most ten times a second, and no thread
-    watches it. Different from transformers, a resumed run's bar begins at the resumed step, and
-    hooks without an `on_train_begin` before them do nothing.
+    a fraction of a microsecond: the bar is drawn at most ten times a second, and tqdm's monitor
+    thread is off. Unlike in transformers, a resumed run's bar starts at the resumed step, and hooks
+    do nothing before the first `on_train_begin`.
     """
 
     def __init__(self, max_str_len: int = 100) -> None:
@@ -50,7 +50,7 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Open the bar; one that an interrupted training left is closed."""
+        """Open the bar, after closing the bar of an interrupted training."""
         self._close()
         self.current_step = state.global_step
         if state.is_world_process_zero:
@@ -69,7 +69,7 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Advance by the steps since the bar was last drawn, if it is time to."""
+        """Draw the bar at the current step, if it was last drawn `REFRESH` seconds ago or more."""
         if self.training_bar is not None and (now := monotonic()) >= self._draw_at:
             self._draw_at = now + REFRESH
             self._advance(state.global_step)
@@ -82,7 +82,7 @@ class ProgressCallback(TrainerCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Advance the bar of the evaluation, which exists only where its length is known."""
+        """Advance the bar of the evaluation, which exists only if its length is known."""
         if not state.is_world_process_zero:
             return
         if self.prediction_bar is None:
@@ -122,7 +122,7 @@ class ProgressCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the logs above the bar; outside of a training nothing is written."""
+        """Write the logs above the bar; outside of a training, do nothing."""
         if self.training_bar is not None and logs is not None:
             self._arriving.add(logs)
             for each in self._arriving.here():
@@ -135,7 +135,7 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Show the last step, and the logs that were on their way, and close the bars."""
+        """Write the logs whose numbers had not arrived, show the last step, and close the bars."""
         for each in self._arriving.all():
             self._write(each)
         self._advance(state.global_step)
@@ -170,11 +170,12 @@ class ProgressCallback(TrainerCallback):
 
 @cache
 def _bar_class() -> type[tqdm[Any]]:
-    """Return tqdm for this terminal or notebook, without its watching thread."""
+    """Return the tqdm class for this terminal or notebook, without its monitor thread."""
     from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[type-arg]  # at run time it takes no parameter
-        monitor_interval = 0  # the thread would wake beside the training; miniters=1 needs none
+    class Bar(tqdm):  # type: ignore[type-arg]  # tqdm is not generic at run time
+        # The thread would wake beside the training, and with miniters=1 it is not needed.
+        monitor_interval = 0
 
     return Bar
 

@@ -1,4 +1,4 @@
-"""Asking a run for something from outside its hooks' control."""
+"""Requests to a run for flags, from any thread, without a hook's control."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from asynccb._state.control import FLAGS, Decision
 
 
 class Requesting:
-    """Carry requests to one run; a copy or a pickle of it belongs to none."""
+    """The way to send requests to one run; a copy or an unpickled one belongs to no run."""
 
     def __init__(self, post: Callable[[Decision], None] | None = None) -> None:
-        """Take what posts a request, from any thread or signal; None belongs to no run."""
+        """
+        Store `post`, which sends a request to the run, from any thread or signal.
+
+        With None there is no run to send requests to.
+        """
         self._post = post
 
     def __call__(
@@ -26,11 +30,11 @@ class Requesting:
         should_log: bool = False,
     ) -> None:
         """
-        Ask for flags: from any thread, a signal, a coroutine, at any time.
+        Ask for flags, from any thread, signal or coroutine, at any time.
 
-        They are set at a boundary (`on_step_end`) soon, on all ranks at the same one, and traced;
-        no lock is taken and nothing is waited for. Raises `ConfigurationError` for a request of
-        nothing and for a callback that belongs to no run, `ClosedError` after the run's `close`.
+        The flags are set soon, at an `on_step_end` that is the same on all ranks, and the trace
+        records them. The call takes no lock and never waits. Raises `ConfigurationError` if no flag
+        is True or if the callback belongs to no run, and `ClosedError` after the run's `close`.
         """
         given = (should_training_stop, should_epoch_stop, should_save, should_evaluate, should_log)
         asked = [True if flag else None for flag in given]
@@ -40,20 +44,20 @@ class Requesting:
             )
         if self._post is None:
             raise ConfigurationError(
-                "there is no run to ask: a callback can request something once it was added to a "
-                "dispatcher or a Trainer"
+                "there is no run to ask: add the callback to a dispatcher or a Trainer before it "
+                "requests something"
             )
         self._post(Decision(*asked))
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a run to ask."""
+        """Whether requests reach a run."""
         return self._post is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Requesting, ()
 
     def connect(self, callback: Any) -> None:
-        """Make this a callback's `request`, unless the callback has something else of that name."""
+        """Make this the callback's `request`, unless its attribute `request` is something else."""
         if isinstance(getattr(callback, "request", None), Requesting):
-            object.__setattr__(callback, "request", self)  # also where it is a frozen dataclass
+            object.__setattr__(callback, "request", self)  # works for a frozen dataclass, too

@@ -1,9 +1,9 @@
 """
 The part of a tracker that stays in the training process.
 
-Promises: what it tells goes through the ring and the journal like an event, to its own tracker
-alone, in order with the events around it; telling waits for nothing but a full ring. A rank that
-does not serve the tracker tells nothing.
+Promises: the values that it sends pass through the ring and the journal like an event, in order
+with the events around them, to its own tracker alone. Sending waits only if the ring is full. A
+rank that does not serve the tracker sends nothing.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ from typing import Any
 from asynccb.callbacks.base import TrainerCallback
 
 Tell = Callable[[str, Mapping[str, Any]], None]
-"""Takes a word for what it is, and values as logs have them; a CUDA tensor does not wait."""
+"""Accepts a word for the kind of values, and values as in logs. A CUDA tensor does not make it
+wait."""
 
 
 class TrainingSide(TrainerCallback):
     """
-    Do for a tracker what can only be done where the model is.
+    The part of a tracker that needs the training process, because the model is there.
 
-    Its `def` hooks run beside the tracker's async ones, on the training thread of every rank. A
-    tracker has one as `training_side`; what it tells is given to the tracker's `told`.
+    Its `def` hooks run in addition to the tracker's async hooks, on the training thread of every
+    rank. A tracker has it as `training_side`; the tracker's `told` receives the values that it
+    sends with `tell`.
     """
 
     tell: Tell | None = None
     """None on ranks that do not serve the tracker."""
 
     def open(self) -> None:
-        """Begin: the tracker is served here."""
+        """Start; called on ranks that serve the tracker."""
 
     def drain(self, *, whole: bool) -> None:
-        """Tell what has gathered, all of it or a part; on the training thread, every 200 ms."""
+        """Send all or part of the collected values; called on the training thread every 200 ms."""
 
     def close(self) -> None:
-        """Undo what was done to the process; called once, when the run is over."""
+        """Undo the changes made to the process; called once, when the run is over."""

@@ -128,7 +128,7 @@ class TestRefusal:
         wrong = type("Wrong", (TrainerCallback,), {"on_log": hook})
         with pytest.raises(
             DefinitionError,
-            match=r"Wrong\.on_log .*write it as \(self, args, state, control, \*\*kw",
+            match=r"Wrong\.on_log .*the parameters \(self, args, state, control, \*\*kw",
         ):
             find_hooks(wrong())
 

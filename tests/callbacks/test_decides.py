@@ -56,7 +56,7 @@ def test_a_hook_without_the_mark_has_no_terms() -> None:
 def test_a_def_hook_cannot_be_marked() -> None:
     def on_log(self, args, state, control, **kwargs): ...
 
-    with pytest.raises(DefinitionError, match=r"on_log is none; a `def` hook decides without it"):
+    with pytest.raises(DefinitionError, match=r"on_log is not `async def`"):
         decides()(on_log)  # type: ignore[type-var]
 
 

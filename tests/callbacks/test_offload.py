@@ -262,7 +262,7 @@ def test_what_makes_no_sense_is_refused() -> None:
     for wrong, message in [
         (Logs, "already"),
         (Empty, "nothing to offload"),
-        (object(), "is no callback"),
+        (object(), "is not a callback"),
         (asynccb.TensorBoardCallback, "already"),
     ]:
         with pytest.raises(asynccb.DefinitionError, match=message):

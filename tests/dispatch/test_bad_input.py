@@ -63,7 +63,7 @@ class TestArguments:
 class TestCallbacks:
     def test_where_one_cannot_work_none_is_served(self, tmp_path: Path) -> None:
         before = threading.enumerate()
-        with pytest.raises(DefinitionError, match="is no callback"):
+        with pytest.raises(DefinitionError, match="is not a callback"):
             CallbackDispatcher(
                 [Logs(), TensorBoardCallback(), object()], directory=tmp_path / "runs"
             )
@@ -72,7 +72,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("callback", [3, "Inline", object(), object, dict, print])
     def test_an_object_that_is_no_callback_is_refused(self, callback: Any) -> None:
-        with pytest.raises(DefinitionError, match="is no callback: inherit from"):
+        with pytest.raises(DefinitionError, match="is not a callback: inherit from"):
             CallbackDispatcher([callback])
 
     def test_a_misspelt_hook_is_refused_with_the_name_that_is_meant(self) -> None:
@@ -86,7 +86,9 @@ class TestCallbacks:
         class Narrow(TrainerCallback):
             def on_log(self, args, state, control): ...
 
-        with pytest.raises(DefinitionError, match=r"Narrow\.on_log cannot be called as hooks are"):
+        with pytest.raises(
+            DefinitionError, match=r"Narrow\.on_log cannot be called with a hook's arguments"
+        ):
             CallbackDispatcher([Narrow()])
 
     def test_a_refused_callback_leaves_the_others_as_they_were(self) -> None:
