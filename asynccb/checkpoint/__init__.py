@@ -1,5 +1,5 @@
 """
-A folder that is whole or not there.
+Checkpoints: folders that are complete or do not exist.
 
 May import: _ground, distributed, _state.
 """

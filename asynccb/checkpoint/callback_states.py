@@ -1,8 +1,8 @@
 """
 The states of callbacks in a checkpoint.
 
-Promises: a callback that the checkpoint does not know, or one that it knows and is not there, is
-a warning, never an error; the user's own instances and their order stay.
+Promises: if the checkpoint has no state for a callback, or a state of a missing callback,
+a warning is logged, never an error raised. The user's instances and their order do not change.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from asynccb._state.trainer_state import export_states
 logger = logging.getLogger("asynccb")
 
 DISPATCHER: Final = "CallbackDispatcher"
-"""Stands among the callbacks for the dispatcher, whose state has their form."""
+"""The dispatcher's name among the callbacks; its state has the same form."""
 
 
 def stateful(callbacks: Sequence[Any]) -> list[Any]:
@@ -31,33 +31,33 @@ def stateful(callbacks: Sequence[Any]) -> list[Any]:
 
 
 def capture(callbacks: Sequence[Any], dispatcher: dict[str, Any]) -> dict[str, Any]:
-    """Return the states by class name, as they are now, and that of the dispatcher beside them."""
+    """Return the callbacks' current states by class name, and the dispatcher's state."""
     states = export_states(stateful(callbacks))
     return {**states, DISPATCHER: {"args": {}, "attributes": dispatcher}}
 
 
 def dispatcher_state(states: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what `capture` has put there for the dispatcher, or None."""
+    """Return the dispatcher's state that `capture` stored, or None."""
     stored = states.get(DISPATCHER)
     return None if stored is None else stored["attributes"]
 
 
 def say_left_out(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
-    """Warn of callbacks that start anew though the checkpoint holds their states."""
+    """Warn of callbacks whose states in the checkpoint are not restored."""
     present = {type(callback).__name__ for callback in stateful(callbacks)}
     if left_out := sorted(present & states.keys()):
         logger.warning(
-            "the states that the checkpoint holds of %s are left out: "
-            "restore_callback_states_from_checkpoint=True puts them back",
+            "the checkpoint's states of %s are not restored; set "
+            "restore_callback_states_from_checkpoint=True to restore them",
             ", ".join(left_out),
         )
 
 
 def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
     """
-    Give the callbacks their states back, in place, by class name and, within one class, by order.
+    Restore the callbacks' states in place, by class name and, within one class, by order.
 
-    What the constructor takes comes from the checkpoint too, not from the instance that is there.
+    The constructor's arguments are restored from the checkpoint, too; the instance's are replaced.
     """
     present: dict[str, list[Any]] = {}
     for callback in stateful(callbacks):
@@ -71,9 +71,9 @@ def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
             vars(callback).update(vars(type(callback).from_state(state)))
         if len(instances) != len(listed):
             logger.warning(
-                "the checkpoint holds the state of %d %s, and %d are there now; the others %s",
+                "the checkpoint contains the states of %d %s, but the run has %d; the others %s",
                 *(len(listed), name, len(instances)),
                 "start anew" if len(instances) > len(listed) else "are left out",
             )
     if present:
-        logger.warning("the checkpoint holds no state of %s; they start anew", ", ".join(present))
+        logger.warning("the checkpoint has no state of %s; they start anew", ", ".join(present))

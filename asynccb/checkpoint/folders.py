@@ -1,20 +1,20 @@
 """
-Checkpoints: folders `checkpoint-<step>` that are whole or not there.
+Checkpoints: folders `checkpoint-<step>` that are complete or do not exist.
 
     checkpoint-500/
-        model.safetensors       weights (`save_pretrained` decides where the model has it)
+        model.safetensors       weights; a model with `save_pretrained` chooses its own files
         optimizer.pt scheduler.pt scaler.pt
         rng_state.pth           random generators; rng_state_<rank>.pth among several ranks
-        loop.pt                 place in the data and loss sums; loop_<rank>.pt likewise
-        training_args.json      the arguments, without secrets, to be read by people
+        loop.pt                 position in the data and loss sums; loop_<rank>.pt likewise
+        training_args.json      the arguments, without secrets, for people to read
         decisions.jsonl         the trace so far, if anything was decided
         trainer_state.json      written last
-        on_save.json            what is decided on the checkpoint's `on_save`, added when it is in
+        on_save.json            decisions on the checkpoint's `on_save`, added when they arrive
 
-Promises: a folder gets its name when everything but the last is written, so that a reader, or a run
-killed in the middle of a save, never sees half of one; everything is read with
-`weights_only=True`. Not promised: surviving a power cut, because nothing is forced to the disk,
-which would cost the training thread seconds.
+Promises: a folder is renamed to its final name when every file except `on_save.json` is written. A
+reader, also after a run was killed during a save, therefore never sees part of a checkpoint. Every
+part is read with `weights_only=True`. Not promised: a checkpoint may not survive a power cut,
+because nothing is forced to the disk, which would cost the training thread seconds.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def checkpoint_path(directory: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
+    """Return the path of a step's checkpoint."""
     return directory / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int | None:
-    """Return the step that a checkpoint's name gives, or None for another name."""
+    """Return the step in a checkpoint's name, or None for any other name."""
     match = _NAME.fullmatch(checkpoint.name)
     return int(match[1]) if match else None
 
 
 def list_checkpoints(directory: Path) -> list[Path]:
-    """Return the checkpoints in a directory, oldest step first; none where it does not exist."""
+    """Return a directory's checkpoints, lowest step first; [] if the directory does not exist."""
     if not directory.is_dir():
         return []
     steps = {step: path for path in directory.iterdir() if (step := step_of(path)) is not None}
@@ -69,10 +69,10 @@ def find_checkpoint(
     resume_from: str | os.PathLike[str] | bool | None, directory: Path
 ) -> Path | None:
     """
-    Return the checkpoint that `resume_from_checkpoint` means, as an absolute path.
+    Return the checkpoint that `resume_from_checkpoint` selects, as an absolute path.
 
-    None and False: none. True: the last one in `directory`. A path: that one. Raises
-    `ConfigurationError` where there is no such checkpoint.
+    None and False select none, True selects the last one in `directory`, a path selects that
+    folder. Raises `ConfigurationError` if the selected checkpoint does not exist.
     """
     if resume_from is None or resume_from is False:
         return None
@@ -80,25 +80,25 @@ def find_checkpoint(
         found = last_checkpoint(directory)
         if found is None:
             raise ConfigurationError(
-                f"resume_from_checkpoint=True, but {directory} holds no checkpoint-<step> folder; "
-                "leave it out to start anew"
+                f"resume_from_checkpoint=True, but {directory} has no checkpoint-<step> folder; "
+                "leave the argument out to start anew"
             )
         return found.absolute()
     path = Path(resume_from).expanduser().absolute()
     if not path.is_dir():
         raise ConfigurationError(
-            f"resume_from_checkpoint={str(resume_from)!r} is no directory; "
-            "give a checkpoint-<step> folder"
+            f"resume_from_checkpoint={str(resume_from)!r} is not a directory; "
+            "give the path of a checkpoint-<step> folder"
         )
     return path
 
 
 def with_state(found: Path | None) -> Path | None:
-    """Return a checkpoint to go on from; None, with a warning, where it holds weights alone."""
+    """Return the checkpoint; if it contains only weights, warn and return None."""
     if found is None or (found / STATE_FILE).is_file():
         return found
     logger.warning(
-        "%s holds no %s: only its weights are taken, and training starts at step 0",
+        "%s has no %s: only its weights are loaded, and training starts at step 0",
         *(found, STATE_FILE),
     )
     return None
@@ -107,10 +107,10 @@ def with_state(found: Path | None) -> Path | None:
 @contextlib.contextmanager
 def writing(checkpoint: Path, *, owner: bool) -> Iterator[Path]:
     """
-    Give every rank one hidden folder to write into, and name it `checkpoint` when all have written.
+    Yield a hidden folder for all ranks to write to; rename it to `checkpoint` after all have.
 
-    `owner` is the rank that names the folder. After an error nothing is left. Ranks meet before and
-    after the writing.
+    `owner` is True on the rank that renames the folder. After an error the folder is deleted. Every
+    rank waits for the others before and after it writes.
     """
     folder = checkpoint.with_name(f".{checkpoint.name}.incomplete")
     if owner:
@@ -127,11 +127,11 @@ def writing(checkpoint: Path, *, owner: bool) -> Iterator[Path]:
     if owner:
         _replace(folder, checkpoint)
     distributed.barrier()
-    shutil.rmtree(folder, ignore_errors=True)  # a machine that shares no directory with the owner's
+    shutil.rmtree(folder, ignore_errors=True)  # on machines without the owner's directory
 
 
 def _replace(folder: Path, checkpoint: Path) -> None:
-    """Give a folder its name; a second save of one step takes the place of the first."""
+    """Rename the folder to the checkpoint's name; replace an earlier checkpoint of the step."""
     replaced = checkpoint.with_name(f".{checkpoint.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if checkpoint.exists():
@@ -141,15 +141,15 @@ def _replace(folder: Path, checkpoint: Path) -> None:
 
 
 def save_part(part: Any, folder: Path, name: str) -> None:
-    """Write one part: tensors and plain values only, or it cannot be read again."""
+    """Write one part; `load_part` can read it only if it contains just tensors and plain values."""
     torch.save(part, folder / name)
 
 
 def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> Any:
     """
-    Return one part, or None where it is missing or holds more than tensors and plain values.
+    Return one part, or None if it is missing or contains more than tensors and plain values.
 
-    Raises `ConfigurationError` for a file that is damaged.
+    Raises `ConfigurationError` if the file is damaged.
     """
     path = folder / name
     if not path.is_file():
@@ -158,12 +158,12 @@ def load_part(folder: Path, name: str, device: torch.device | str = "cpu") -> An
         try:
             return torch.load(path, map_location=device, weights_only=True)
         except pickle.UnpicklingError as error:
-            logger.warning("%s is not read, because it may run code: %s", path, error)
+            logger.warning("%s is not loaded, because that might run code: %s", path, error)
             return None
 
 
 def of_rank(name: str) -> str:
-    """Return the name of this rank's own file: `loop.pt`, or `loop_3.pt` among several."""
+    """Return the name of this rank's own file: `loop.pt`, or `loop_3.pt` among several ranks."""
     return name if distributed.world_size() == 1 else named_by_rank(name, distributed.rank())
 
 
@@ -175,10 +175,10 @@ def named_by_rank(name: str, rank: int) -> str:
 
 def rotate(written: Path, limit: int | None, best: str | None) -> None:
     """
-    Delete the oldest checkpoints beside the one just written, beyond `limit`.
+    Delete the oldest checkpoints until `limit` are left.
 
-    That one, from which a run resumes, and the best are always kept, so that a limit of 1 may
-    keep two. `limit` None or 0 keeps all.
+    The one just written, from which a run resumes, and the best one are always kept. A limit of 1
+    may therefore keep two. A limit of None or 0 keeps all.
     """
     if not limit:
         return
@@ -190,14 +190,14 @@ def rotate(written: Path, limit: int | None, best: str | None) -> None:
 
 
 def _written_at(checkpoint: Path) -> tuple[float, int]:
-    """Return what checkpoints are ordered by: an earlier run may have left higher steps."""
+    """Return the sort key: time, then step, because an earlier run may have left higher steps."""
     state = checkpoint / STATE_FILE
     moment = (state if state.is_file() else checkpoint).stat().st_mtime
     return moment, step_of(checkpoint) or 0
 
 
 def keep_only(directory: Path, best: Path) -> None:
-    """Delete all checkpoints but one; none where that one is not among them."""
+    """Delete all checkpoints except `best`; if `best` is not in the directory, delete none."""
     checkpoints = list_checkpoints(directory)
     if best.resolve() in {path.resolve() for path in checkpoints}:
         for path in checkpoints:

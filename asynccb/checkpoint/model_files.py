@@ -1,9 +1,9 @@
 """
-A model's weights, written to disk.
+Writing a model's weights to disk.
 
-Promises: written as safetensors where that package is there, else with `torch.save`; under the
-names that the model itself has for them, without those of what data parallelism and
-`torch.compile` put around it.
+Promises: the file is written with safetensors if that package is installed, else with
+`torch.save`. Weights have the model's own names, without the prefixes of the wrappers of data
+parallelism and `torch.compile`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PICKLED = "pytorch_model.bin"
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the weights; a model with `save_pretrained` writes itself, configuration included."""
+    """Write the weights; if the model has `save_pretrained`, it also writes its configuration."""
     model = bare(model)
     if callable(save_pretrained := getattr(model, "save_pretrained", None)):
         save_pretrained(str(folder), **_under_own_names(save_pretrained))
@@ -35,13 +35,13 @@ def save_weights(model: nn.Module, folder: Path) -> None:
 
 
 def _under_own_names(save_pretrained: Callable[..., Any]) -> dict[str, bool]:
-    """Return what keeps transformers from renaming and splitting weights on their way to disk."""
+    """Return the argument that keeps transformers from renaming and splitting saved weights."""
     name = "save_original_format"
     return {name: False} if name in inspect.signature(save_pretrained).parameters else {}
 
 
 def bare(model: Any) -> nn.Module:
-    """Return the model without what data parallelism and `torch.compile` put around it."""
+    """Return the model without the wrappers of data parallelism and `torch.compile`."""
     found: nn.Module = model
     while (inner := _wrapped(found)) is not None:
         found = inner
@@ -49,7 +49,7 @@ def bare(model: Any) -> nn.Module:
 
 
 def _wrapped(model: nn.Module) -> nn.Module | None:
-    # By class: a model may well have a part of its own that it calls `module`.
+    # Check the class: a model may have a submodule of its own with the name `module`.
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         wrapped: nn.Module = model.module
         return wrapped
@@ -57,5 +57,5 @@ def _wrapped(model: nn.Module) -> nn.Module | None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Tell whether this process has only a part of each parameter (FSDP, tensor parallel)."""
+    """Return whether this process has only a part of each parameter (FSDP, tensor parallel)."""
     return any(hasattr(parameter, "to_local") for parameter in model.parameters())

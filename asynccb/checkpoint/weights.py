@@ -1,7 +1,7 @@
 """
-A model's weights, read from disk; `_model_files.py` writes them.
+Reading a model's weights from disk; `model_files.py` writes them.
 
-Promises: no code from the file is run; weights that are tied stay tied.
+Promises: no code from the file is run. Tied weights stay tied.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ SAFE_INDEX = "model.safetensors.index.json"
 
 def load_weights(model: nn.Module, folder: Path) -> None:
     """
-    Put the weights of a folder into the model, in place, on whatever device it is.
+    Load a folder's weights into the model, in place, on the model's device.
 
-    Raises `ConfigurationError` where the folder holds no weights, damaged ones, or those of another
-    model.
+    Raises `ConfigurationError` if the weights are missing, damaged or of another model.
     """
     state = _read(folder)
     model = bare(model)
@@ -38,7 +37,7 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     absent = _not_tied(model, set(missing)) - _made_anew(model)
     if absent or unexpected:
         raise ConfigurationError(
-            f"the weights in {folder} are those of another model: "
+            f"the weights in {folder} belong to another model: "
             f"missing {sorted(absent)}, unexpected {sorted(unexpected)}"
         )
     model.to(device)
@@ -54,7 +53,7 @@ def _read(folder: Path) -> dict[str, Any]:
         return state
     if (folder / PICKLED).is_file():
         return _read_pickled(folder / PICKLED)
-    raise ConfigurationError(f"{folder} holds no weights: neither {SAFE} nor {PICKLED} is there")
+    raise ConfigurationError(f"{folder} has no weights: neither {SAFE} nor {PICKLED} exists")
 
 
 def _shards(index: Path) -> list[str]:
@@ -79,12 +78,12 @@ def _read_pickled(path: Path) -> dict[str, Any]:
 
 
 def _not_tied(model: nn.Module, missing: set[str]) -> set[str]:
-    """Return the names that share no memory with a loaded one: tied weights are stored once."""
+    """Return the missing names that share no memory with a loaded one; ties are stored once."""
     state = model.state_dict()
     present = {t.data_ptr() for name, t in state.items() if name not in missing and t.numel()}
     return {name for name in missing if state[name].data_ptr() not in present}
 
 
 def _made_anew(model: nn.Module) -> set[str]:
-    """Return the names that a model of transformers leaves out on disk, since it computes them."""
+    """Return the names that a transformers model does not save, because it computes them."""
     return set(getattr(model, "_keys_to_ignore_on_save", None) or ())

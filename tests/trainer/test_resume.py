@@ -374,7 +374,7 @@ def test_callbacks_that_are_not_to_get_their_states_back_are_named(
 ) -> None:
     train(tmp_path, Counter(), max_steps=1)
     train(tmp_path, Counter(), max_steps=2, resume=tmp_path / "checkpoint-1")
-    assert caplog.text.count("the states that the checkpoint holds of Counter are left out") == 1
+    assert caplog.text.count("the checkpoint's states of Counter are not restored") == 1
 
 
 class Counter(TrainerCallback, ExportableState):
@@ -401,9 +401,9 @@ def test_two_callbacks_of_one_class_get_their_states_back_in_order(tmp_path: Pat
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ([Counter], [], "1 Counter, and 0 are there now; the others are left out"),
+        ([Counter], [], "1 Counter, but the run has 0; the others are left out"),
         ([], [Counter], "no state of Counter; they start anew"),
-        ([Counter], [Counter, Counter], "1 Counter, and 2 are there now; the others start anew"),
+        ([Counter], [Counter, Counter], "1 Counter, but the run has 2; the others start anew"),
     ],
 )
 def test_callbacks_that_came_or_went_are_a_warning(
