@@ -1,5 +1,7 @@
 """
-Ranks meet on the CPU, in time, and name who is missing; nothing here knows of decisions.
+Exchange between ranks on the CPU, with a time limit and errors that name the missing ranks.
+
+Nothing here depends on decisions.
 
 May import: _ground.
 """

@@ -1,9 +1,9 @@
 """
-How the ranks of a run come to the same numbers.
+Agreement of a run's ranks on the same numbers.
 
-Promises: one small collective on the CPU for each meeting, over a gloo group of its own: no GPU is
-waited for and NCCL is not used; with one process nothing is exchanged; a rank that ends, stalls or
-comes to another meeting is named on all others within the limit.
+Promises: each meeting is one small collective on the CPU, over a separate gloo group. It waits for
+no GPU and does not use NCCL. With one process nothing is exchanged. If a rank ends, stalls or is at
+another meeting, all other ranks raise an error that names it within the limit.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from asynccb.distributed.noticeboard import LOST, Noticeboard, keeper, name_rank
 
 class Agreement:
     """
-    Meet the other ranks, and come to the same numbers with them.
+    A series of meetings, at each of which all ranks agree on the same numbers.
 
-    The process group may be made after this. A gloo group of its own is made at the first meeting,
-    which all ranks come to. An agreement that has failed stays so: each further meeting raises the
-    same error at once.
+    The process group may be made after this object. The first meeting, in which all ranks must take
+    part, makes a separate gloo group. After a failure, each further meeting raises the same error
+    at once.
     """
 
     def __init__(self, *, limit: float = 1800.0) -> None:
-        """Take the seconds that a meeting may last, by default those of `ddp_timeout`."""
+        """Set the seconds that a meeting may last; the default is the same as of `ddp_timeout`."""
         self.limit = limit
         self.meetings = 0
-        """Times that ranks have met, one collective each."""
+        """Number of meetings so far, one collective each."""
         self._place: MeetingPlace | None = None
         self._board: Noticeboard | None = None
         self._failure = ""
@@ -39,7 +39,7 @@ class Agreement:
     def world(self) -> int:
         """Number of ranks, 1 without a process group."""
         dist: Any = sys.modules.get("torch.distributed")
-        group = getattr(dist, "group", None)  # not there in a build without it
+        group = getattr(dist, "group", None)  # missing if torch was built without it
         if group is None or group.WORLD is None:
             return 1
         world: int = dist.get_world_size()
@@ -47,7 +47,7 @@ class Agreement:
 
     @property
     def rank(self) -> int:
-        """This process's number among them."""
+        """This process's number among the ranks."""
         return 0 if self.world == 1 else int(sys.modules["torch.distributed"].get_rank())
 
     @property
@@ -55,7 +55,7 @@ class Agreement:
         """
         The ranks' noticeboard, opened at the first use.
 
-        With several agreements in a process, every rank must use them first in the same order.
+        If a process has several agreements, all ranks must first use them in the same order.
         """
         if self._board is None:
             import torch.distributed as dist
@@ -69,11 +69,11 @@ class Agreement:
 
     def agree(self, step: int, schedule: int, weights: list[int]) -> list[int]:
         """
-        Return, at each place of the list, the largest number that any rank gives.
+        Return, for each index of the list, the largest number of all ranks.
 
         Every rank must call this with the same `step` and `schedule`, a number of 63 bits that
-        stands for what is due. Raises `AgreementError`, which names the ranks that come with
-        another one or not at all. With one process, returns `weights`.
+        identifies the due decisions. Raises `AgreementError`, which names the ranks that differ in
+        these or do not call. With one process, returns `weights`.
         """
         if self.world == 1:
             return weights
@@ -84,7 +84,7 @@ class Agreement:
         self.meetings += 1
         try:
             return self._meet(self._place, step, schedule, weights)
-        except BaseException as error:  # Ctrl-C, too
+        except BaseException as error:  # including Ctrl-C
             self._failure = (
                 f"the ranks could not agree at step {step}: {str(error) or 'interrupted'}"
             )
@@ -94,7 +94,7 @@ class Agreement:
             raise
 
     def close(self) -> None:
-        """Take the group down; does not wait for other ranks."""
+        """Destroy the group, without waiting for other ranks."""
         if self._place is not None:
             self._place.close()
 
@@ -109,7 +109,11 @@ class Agreement:
 
 
 def _difference(came: list[list[int]]) -> str:
-    """Say which ranks came for something else than most; of equally many, than the lowest rank."""
+    """
+    Return a text that names the ranks whose step or schedule differs from the majority's.
+
+    On a tie, the side of the lowest rank counts as the majority.
+    """
     most, _ = Counter(map(tuple, came)).most_common(1)[0]
     usual = [rank for rank, what in enumerate(came) if tuple(what) == most]
     odd = [rank for rank in range(len(came)) if rank not in usual]

@@ -1,9 +1,9 @@
 """
-Where ranks meet: small collectives on the CPU that end in time and say who is missing.
+Small collectives on the CPU, with a time limit and errors that name the missing ranks.
 
-Promises: a rank that ends or stalls gives the others an `AgreementError` that names it, the same
-text on all of them, within the limit. gloo itself says only that some connection broke or that
-time is up; who it was is found by trying the connections and through the noticeboard.
+Promises: if a rank ends or stalls, the others raise an `AgreementError` that names it, with the
+same text on all of them, within the limit. gloo itself reports only a broken connection or a
+time-out; testing the connections and reading the noticeboard shows which rank it was.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SLICE: Final = 0.5
-"""Seconds between two looks at the board while a rank waits; less where the limit is short."""
+"""Seconds between two readings of the board while a rank waits; less if the limit is short."""
 
 
 class MeetingPlace:
     """
-    Hold a gloo group of all ranks, made at the first meeting, when all ranks have come.
+    A gloo group of all ranks; the first meeting makes it, after all ranks have arrived.
 
-    After an error it is of no more use.
+    It cannot be used after an error.
     """
 
     def __init__(self, board: Noticeboard, limit: float) -> None:
-        """Take the seconds that a meeting may last, a third of which at most is to name ranks."""
+        """Set the seconds that a meeting may last; at most a third of them serves to name ranks."""
         self._board = board
         self._limit = limit
         self._reserve = min(5.0, limit / 3)
@@ -44,7 +44,7 @@ class MeetingPlace:
         self._deadline = 0.0
 
     def largest(self, values: list[int]) -> list[int]:
-        """Return the largest of all ranks' values at each place; one collective."""
+        """Return the largest of all ranks' values for each index; one collective."""
         import torch
         import torch.distributed as dist
 
@@ -65,23 +65,23 @@ class MeetingPlace:
         return [_numbers(each) for each in rows]
 
     def give_up(self, text: str) -> str:
-        """Tell the others why; return what the first rank to give up has written."""
+        """Write the reason for the other ranks; return the reason of the first rank to give up."""
         return self._look(lambda: self._board.first("alarm", text))
 
     def end(self) -> None:
-        """Have what is under way fail: a process with a collective under way does not end."""
+        """Make the current collective fail: a process with an unfinished one does not end."""
         import torch
         import torch.distributed as dist
 
         for rank in self._others() if self._group is not None else []:
             try:
                 receiving: Any = dist.irecv(torch.zeros(1), rank, group=self._group)
-                receiving.wait(timedelta(milliseconds=1))  # too late: gloo closes all connections
+                receiving.wait(timedelta(milliseconds=1))  # on time-out gloo closes all connections
             except RuntimeError:
                 continue
 
     def close(self) -> None:
-        """Take the group down; does not wait for other ranks."""
+        """Destroy the group, without waiting for other ranks."""
         import torch.distributed as dist
 
         if self._group is not None:
@@ -89,7 +89,7 @@ class MeetingPlace:
                 dist.destroy_process_group(self._group)
         self._group = None
 
-    # -- coming and waiting ------------------------------------------------------------------------
+    # -- arriving and waiting ----------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._meetings += 1
@@ -99,7 +99,7 @@ class MeetingPlace:
             self._make_group()
 
     def _gather_all(self) -> None:
-        """Wait for all ranks, through the board."""
+        """Wait on the board until all ranks have arrived."""
         self._ask(self._come)
         self._ask(lambda: self._board.add("came", 1))
         while self._ask(lambda: self._board.add("came", 0)) < self._board.world:
@@ -126,7 +126,7 @@ class MeetingPlace:
             raise AgreementError(self._breakage()) from error
 
     def _has_ended_in_time(self, work: Any) -> bool:
-        """Wait on, looking at the board meanwhile, as long as it answers."""
+        """Continue to wait until the deadline, and read the board meanwhile if it answers."""
         alarm = self._glance(self._come)
         while time.monotonic() < self._deadline:
             if _has_ended(work, self._slice):
@@ -135,22 +135,22 @@ class MeetingPlace:
                 alarm = self._glance(self._alarm)
             if alarm:
                 raise AgreementError(alarm)
-        # Whoever came a moment ago says so only after a slice.
+        # A rank writes its arrival only after a slice, so wait for one that has just arrived.
         return _has_ended(work, 2 * self._slice)
 
     # -- the board ---------------------------------------------------------------------------------
 
     def _ask(self, call: Callable[[], T]) -> T:
         """
-        Call what uses the board, and wait for the answer as long as for the other ranks.
+        Make a call that uses the board, and wait for its answer until the meeting's deadline.
 
-        The store may stand still and go on: that of PyTorch 2.13 was seen to do so for 5 s, until
-        the next message of torchrun's own, where connections come and go at once.
+        The store may stop answering for a while. In PyTorch 2.13 it did so for 5 s, until
+        torchrun's own next message, when some connections opened while others closed.
         """
         return self._call(max(self._reserve / 2, self._deadline - time.monotonic()), call)
 
     def _look(self, call: Callable[[], T]) -> T:
-        """Do the same when time is up, within what the limit leaves for that."""
+        """Like `_ask` after the deadline, within the time that the limit reserves for this."""
         return self._call(self._reserve / 2, call)
 
     @staticmethod
@@ -161,41 +161,41 @@ class MeetingPlace:
             raise AgreementError(f"{keeper()} has ended or does not answer") from error
 
     def _glance(self, call: Callable[[], T]) -> T | None:
-        """Do the same while a rank waits, returning None for no answer."""
+        """Like `_ask` while this rank waits for a collective; returns None without an answer."""
         try:
             return within(self._reserve / 2, call)
         except LOST:
             return None
 
     def _come(self) -> str:
-        """Say that this rank is at the meeting; return the alarm."""
+        """Write to the board that this rank is at the meeting; return the alarm."""
         self._board.write(f"at/{self._board.rank}", str(self._meetings))
         return self._alarm()
 
     def _missing(self) -> list[int]:
-        """Return the ranks that have not said that they are at this meeting."""
+        """Return the ranks that have not written their arrival at this meeting."""
         names = [f"at/{rank}" for rank in range(self._board.world)]
         here = self._board.read_all(names) or map(self._board.read, names)
         return [rank for rank, note in enumerate(here) if int(note or 0) < self._meetings]
 
     def _alarm(self) -> str:
-        """Return why another rank has given up, or an empty text."""
+        """Return another rank's reason for giving up, or an empty text."""
         return self._board.read("alarm") or ""
 
-    # -- who it was --------------------------------------------------------------------------------
+    # -- naming the ranks --------------------------------------------------------------------------
 
     def _absence(self, missing: list[int]) -> str:
         who = name_ranks(missing) if missing else "a connection between ranks"
         return self.give_up(
             f"no answer from {who} for {self._limit - self._reserve:.0f} s: stopped, or busy with "
-            "something else than the others"
+            "other work than the others"
         )
 
     def _breakage(self) -> str:
         """
-        Say who has ended, when a connection has broken.
+        Return a text that names the ranks that have ended, after a connection has broken.
 
-        An alarm comes first: the rank that closed a connection may have raised it before it did.
+        An existing alarm takes precedence: a rank may have raised it before closing its connection.
         """
         if alarm := self._look(self._alarm):
             return alarm
@@ -208,7 +208,7 @@ class MeetingPlace:
         return [rank for rank in range(self._board.world) if rank != self._board.rank]
 
     def _is_closed(self, rank: int) -> bool:
-        """Tell whether a connection is closed, which gloo says at once when about to receive."""
+        """Return whether the connection to a rank is closed; gloo then refuses a receive at once."""
         import torch
         import torch.distributed as dist
 
@@ -220,9 +220,9 @@ class MeetingPlace:
 
 
 def _has_ended(work: Any, seconds: float) -> bool:
-    """Wait so long for a collective to end, well or not."""
+    """Return whether a collective ends, well or not, within this time; wait for it."""
     try:
-        work.wait(timedelta(seconds=max(seconds, 0.001)))  # 0 would be for ever
+        work.wait(timedelta(seconds=max(seconds, 0.001)))  # 0 would wait forever
     except RuntimeError:
         return bool(work.is_completed())
     return True

@@ -1,9 +1,9 @@
 """
-What ranks tell one another outside a collective: short notes in the process group's store.
+Short notes between ranks in the process group's store, without a collective.
 
-Promises: reading never waits for a note to come; notes of two boards never mix; a call under
-`within` comes back in time even where the process that keeps the store is stopped, which a
-connection to it does not notice.
+Promises: reading never waits for a note to be written. Notes of two boards never mix. A call under
+`within` returns in time even if the process that keeps the store is stopped, which a connection to
+it does not notice.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 LOST: Final = (RuntimeError, TimeoutError)
-"""What a call raises when the store is gone or, under `within`, does not answer."""
+"""The errors of a call if the store is gone or, under `within`, does not answer."""
 
 
 class Noticeboard:
     """
-    Read and write notes that every rank sees; each call is one or two round trips of 0.1 ms.
+    Notes that every rank can read and write; each call is one or two round trips of 0.1 ms.
 
-    May be used by several threads. Torch's errors (a RuntimeError each) come through.
+    Several threads may use it. Torch's errors, all of them RuntimeErrors, are not caught.
     """
 
     def __init__(self, rank: int, world: int) -> None:
         """
-        Open a connection of its own to the store of the process group.
+        Open a separate connection to the store of the process group.
 
-        The n-th board that one rank opens is the n-th of every other: all open theirs in one order.
+        The n-th board that one rank opens is also the n-th of every other rank, so all ranks must
+        open their boards in the same order.
         """
         import torch.distributed as dist
 
@@ -39,38 +40,38 @@ class Noticeboard:
         self.rank = rank
         self.world = world
         ours = c10d.PrefixStore("asynccb", c10d._get_default_store())
-        if hasattr(ours, "clone"):  # torch before 2.8 has one connection, for one call at a time
+        if hasattr(ours, "clone"):  # before torch 2.8 there is one connection, one call at a time
             ours = ours.clone()
         number = ours.add(f"boards/{rank}", 1)
         self._store = c10d.PrefixStore(f"board-{number}", ours)
 
     def write(self, name: str, text: str) -> None:
-        """Write a note, over an earlier one of that name."""
+        """Write a note; replace an earlier note of that name."""
         self._store.set(name, text)
 
     def read(self, name: str) -> str | None:
-        """Return the note of that name, or None when there is none."""
+        """Return the note of that name, or None."""
         return self._store.get(name).decode() if self._store.check([name]) else None
 
     def read_all(self, names: list[str]) -> list[str] | None:
-        """Return the notes of those names, or None when any is missing."""
+        """Return the notes of these names, or None if any is missing."""
         if not self._store.check(names):
             return None
         return [note.decode() for note in self._store.multi_get(names)]
 
     def first(self, name: str, text: str) -> str:
-        """Write a note where there is none of that name; return the one that is there then."""
+        """Write a note unless that name has one already; return the name's note afterwards."""
         note: bytes = self._store.compare_set(name, "", text)
         return note.decode()
 
     def add(self, name: str, amount: int) -> int:
-        """Add to a count that begins with 0, and return it."""
+        """Add to a count that starts at 0, and return the sum."""
         count: int = self._store.add(name, amount)
         return count
 
 
 def keeper() -> str:
-    """Return who keeps the store, as a subject for an error's text."""
+    """Return the process that keeps the store, as the subject of an error's text."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return "the torchrun that keeps the store of the process group"
     return "rank 0, which keeps the store of the process group,"
@@ -78,9 +79,10 @@ def keeper() -> str:
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """
-    Return what the call returns, or raise `TimeoutError` after so many seconds.
+    Return the call's result, or raise `TimeoutError` after this many seconds.
 
-    The call then goes on in a daemon thread, which nobody waits for. Ctrl-C cuts it short.
+    After a time-out the call continues in a daemon thread, which nobody waits for. Ctrl-C ends the
+    wait at once.
     """
     answer: Future[T] = Future()
 

@@ -1,8 +1,8 @@
 """
-Where this process stands among those of the run, and what they exchange.
+This process's place among the processes of the run, and exchanges between them.
 
-Promises: without `torchrun` nothing here touches `torch.distributed`, and every exchange returns
-its input; a process group that somebody else set up is used and never taken down.
+Promises: without `torchrun` nothing here sets up `torch.distributed`, and every exchange returns
+its input. A process group that other code set up is used and never destroyed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Return this process's number on its machine, which is also its GPU's."""
+    """Return this process's number on its machine, which is also the number of its GPU."""
     return _from_environ("LOCAL_RANK", 0)
 
 
@@ -53,7 +53,7 @@ def world_size() -> int:
 
 
 def choose_device(use_cpu: bool) -> torch.device:
-    """Return this process's GPU and make it the current one, or the CPU where there is none."""
+    """Return this process's GPU and make it the current one; without a GPU, return the CPU."""
     if use_cpu or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank())
@@ -63,13 +63,13 @@ def choose_device(use_cpu: bool) -> torch.device:
 
 def join(device: torch.device, backend: str | None = None, timeout: float = 1800.0) -> bool:
     """
-    Set the process group up from the environment that `torchrun` made, once for the process.
+    Set up the process group from the environment that `torchrun` made, once per process.
 
-    `backend` None takes NCCL on a GPU and gloo on the CPU; a collective of the group fails after
-    `timeout` seconds. Returns whether the group was made here:
-    False with a single process or an existing group. It stays until the program ends well; a group
-    made anew through the same store of `torchrun` would find the old addresses there and hang
-    (torch 2.13). Raises `ConfigurationError` for a backend that this build of torch lacks.
+    `backend` None means NCCL on a GPU and gloo on the CPU. A collective of the group fails after
+    `timeout` seconds. Returns whether this call made the group: False with a single process or an
+    existing group. The group stays until the program ends without an error. A second group over the
+    same store of `torchrun` would find the old addresses there and hang (torch 2.13). Raises
+    `ConfigurationError` if this build of torch lacks the backend.
     """
     if world_size() == 1 or _joined():
         return False
@@ -77,7 +77,7 @@ def join(device: torch.device, backend: str | None = None, timeout: float = 1800
     if not dist.is_available() or not dist.is_backend_available(name):
         raise ConfigurationError(
             f"this build of torch has no distributed backend {name!r}; "
-            "set ddp_backend to one that it has, such as 'gloo'"
+            "set ddp_backend to an existing one, such as 'gloo'"
         )
     dist.init_process_group(
         name,
@@ -89,13 +89,13 @@ def join(device: torch.device, backend: str | None = None, timeout: float = 1800
 
 
 def _leave() -> None:
-    """Take the group down, but not after an error: others may be waiting in it for this rank."""
+    """Destroy the group, but not after an error: other ranks may be waiting in it for this one."""
     if _joined() and getattr(sys, "last_value", None) is None:
         dist.destroy_process_group()
 
 
 def barrier() -> None:
-    """Wait until every rank has come here; synchronises the GPU under NCCL."""
+    """Wait until every rank has made this call; synchronizes the GPU under NCCL."""
     if not _joined():
         return
     if dist.get_backend() == "nccl":
@@ -105,12 +105,12 @@ def barrier() -> None:
 
 
 def mean(value: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the ranks, on the device; one collective, no host synchronisation."""
+    """Return the mean over the ranks, on the device; one collective, no host synchronization."""
     return total(value) / world_size() if _joined() else value
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum over the ranks, on the device; one collective, no host synchronisation."""
+    """Return the sum over the ranks, on the device; one collective, no host synchronization."""
     if not _joined():
         return value
     result = value.clone()
@@ -119,7 +119,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def gather(value: T) -> list[T]:
-    """Return every rank's value, by rank; pickles them, and synchronises."""
+    """Return every rank's value, by rank; pickles the values and synchronizes."""
     if not _joined():
         return [value]
     values: list[T | None] = [None] * dist.get_world_size()

@@ -1,15 +1,15 @@
 """
-How a request reaches all ranks at one boundary, without a collective.
+Delivery of a request to all ranks at one boundary, without a collective.
 
-Every rank has a thread that looks at the noticeboard five times a second. A request is a note, with
-the next free number. A thread that sees one answers with a hold: the number of the next boundary
-that its training thread comes to, which from then on does not pass it without knowing where the
-request is applied. That is at the largest of all holds, so that no rank has passed it. Since the
-threads answer, a training thread that sits in a collective keeps nobody waiting.
+Every rank has a thread that reads the noticeboard five times a second. A request is a note with the
+next free number. Each thread answers it with a hold: the number of the next boundary of its
+training thread, which then waits at that boundary until the request's boundary is known. The
+request is applied at the largest of all holds, which no rank has passed. The threads answer, not
+the training threads, so that a training thread inside a collective does not delay the others.
 
-Promises: every rank that goes on applies a request at the same boundary, or none does, unless the
-process that keeps the store ends at that moment; a boundary with no request under way costs a lock
-that nobody holds; a forked child has no such thread.
+Promises: either every rank that continues applies a request at the same boundary, or none does,
+unless the process that keeps the store ends at that moment. A boundary without a pending request
+costs an uncontended lock. A forked child has no such thread.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from asynccb.distributed.noticeboard import LOST, Noticeboard, keeper, name_rank
 logger = logging.getLogger("asynccb")
 
 _PAUSE: Final = 0.2
-"""Seconds between two looks at the board."""
+"""Seconds between two readings of the board."""
 _BUSY_PAUSE: Final = 0.02
-"""The same while training may wait for answers."""
+"""Seconds between two readings while a training thread may wait for answers."""
 
 
 @dataclass
 class _Round:
-    """Hold one request that is under way."""
+    """One pending request."""
 
     number: int
     weights: list[int]
@@ -43,12 +43,17 @@ class _Round:
 
 
 class RequestRounds:
-    """Take part in the ranks' requests; boundaries are counted from 1 at the first `take`."""
+    """This rank's part in the ranks' requests; it counts boundaries, starting with 1."""
 
     def __init__(
         self, board: Noticeboard, limit: float, posted: Callable[[], list[int] | None]
     ) -> None:
-        """Begin to look; `posted` returns what this rank asks for since the last call, or None."""
+        """
+        Start to read the board.
+
+        `posted` returns the flags, as weights, that this rank has requested since the last call, or
+        None.
+        """
         self._board = board
         self._limit = limit
         self._posted = posted
@@ -66,7 +71,11 @@ class RequestRounds:
     # -- the training thread -----------------------------------------------------------------------
 
     def pass_by(self) -> bool:
-        """Count a boundary with no request under way; return False at others, not counted yet."""
+        """
+        Count a boundary and return True, if no request is pending.
+
+        Otherwise return False and leave the counting to `take`.
+        """
         with self._lock:
             if self._rounds or self._lost:
                 return False
@@ -74,7 +83,7 @@ class RequestRounds:
             return True
 
     def take(self, step: int) -> list[int] | None:
-        """Count a boundary, and return what is applied at it, or None; `step` is for errors."""
+        """Count a boundary; return the weights to apply at it, or None. `step` is for errors."""
         with self._news:
             self._passed += 1
             if self._lost and self._posted() is not None:
@@ -89,13 +98,13 @@ class RequestRounds:
         return [max(opinions) for opinions in zip(*weights, strict=True)] or None
 
     def close(self) -> int:
-        """Take no part in later rounds; return how many requests are under way."""
+        """Leave the rounds; return the number of pending requests."""
         self._closing.set()
         self._thread.join(1.0)  # it may hang in the connection to a stopped process
         return len(self._rounds)
 
     def _wait(self, step: int) -> None:
-        """Wait where a round holds this boundary; the lock is held, but while waiting."""
+        """Wait while a request holds this boundary; the wait releases the lock meanwhile."""
         deadline = time.monotonic() + self._limit
         while held := [r for r in self._rounds if r.boundary is None and r.hold <= self._passed]:
             if not self._news.wait(deadline - time.monotonic()):
@@ -124,7 +133,7 @@ class RequestRounds:
             self._lose()
 
     def _announce(self) -> None:
-        """Put this rank's request on the board under the first number that is free."""
+        """Write this rank's request to the board under the first free number."""
         self._own = self._posted()
         if self._own is None:
             return
@@ -135,7 +144,7 @@ class RequestRounds:
         self._own = None
 
     def _answer(self) -> None:
-        """Answer the requests that are new on the board."""
+        """Answer the new requests on the board."""
         while text := self._board.read(f"request/{self._seen + 1}"):
             weights = [int(digit) for digit in text.partition(":")[2]]
             with self._news:
@@ -146,9 +155,10 @@ class RequestRounds:
             self._board.add(f"answers/{held.number}", 1)
 
     def _conclude(self) -> None:
-        """Find where the requests under way are applied, if all ranks have answered."""
+        """Determine the boundary of each pending request that all ranks have answered."""
         for held in self._open():
-            left = self._board.add("left", 0)  # before the answers: who has left answers no more
+            # Read this before the answers: a rank that has left answers no more.
+            left = self._board.add("left", 0)
             if self._board.add(f"answers/{held.number}", 0) == self._board.world:
                 self._plan(held)
             elif left and self._is_void(held):
@@ -162,7 +172,7 @@ class RequestRounds:
             self._news.notify()
 
     def _is_void(self, held: _Round) -> bool:
-        """Tell whether a rank has left without an answer; the same is true on every other then."""
+        """Return whether a rank has left without an answer; every other rank finds the same."""
         gone = [rank for rank in range(self._board.world) if self._board.read(f"left/{rank}")]
         silent = self._silent(held)
         return any(rank in silent for rank in gone)
@@ -178,7 +188,7 @@ class RequestRounds:
         self._board.add("left", 1)
 
     def _lose(self) -> None:
-        """Go on without the board, which has gone with the process that kept it."""
+        """Continue without the board, after the process that kept it has ended."""
         self._lost = True
         if self._own is not None:
             _say_dropped(f"{keeper()} has ended")
@@ -186,12 +196,12 @@ class RequestRounds:
             self._drop(held)
 
     def _open(self) -> list[_Round]:
-        """Return the requests of which it is not known yet where they are applied."""
+        """Return the requests whose boundary is not known yet."""
         with self._news:
             return [each for each in self._rounds if each.boundary is None]
 
     def _drop(self, held: _Round) -> None:
-        _say_dropped("not all ranks are there any more to apply it")
+        _say_dropped("some ranks are gone and cannot apply it")
         with self._news:
             self._rounds.remove(held)
             self._news.notify()

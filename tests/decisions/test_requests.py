@@ -146,7 +146,7 @@ def test_a_rank_that_does_not_answer_is_named(ranks: list[Any]) -> None:
 
 
 def test_a_request_that_a_rank_cannot_apply_any_more_is_dropped(ranks: list[Any]) -> None:
-    dropped = "a request is dropped: not all ranks are there any more to apply it"
+    dropped = "a request is dropped: some ranks are gone and cannot apply it"
     for rank in (0, 2):
         assert ranks[rank]["early"]["said"] == [dropped]
         assert ranks[rank]["early"]["applied"] == []
