@@ -208,7 +208,7 @@ class MeetingPlace:
         return [rank for rank in range(self._board.world) if rank != self._board.rank]
 
     def _is_closed(self, rank: int) -> bool:
-        """Return whether the connection to a rank is closed; gloo then refuses a receive at once."""
+        """Return whether the connection to a rank is closed; gloo then refuses to receive."""
         import torch
         import torch.distributed as dist
 

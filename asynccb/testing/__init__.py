@@ -1,16 +1,16 @@
 """
-What users need to test their own callbacks.
+Tools for users to test their own callbacks.
 
-    no_sync             fail at whatever waits for a CUDA device
-    RecordingTracker    a tracker whose server is a file: what was delivered, in its order
+    no_sync             fails if code waits for a CUDA device
+    RecordingTracker    a tracker whose server is a file: the delivered events, in order
     Recorded            one event in that file
-    Clock               time that jumps: an hour's sleep takes none
-    scripted, serving   an HTTP server on loopback, beside a test's own coroutine or in a thread,
-                        that fails as its script says
+    Clock               a clock that jumps: an hour's sleep takes no time
+    scripted, serving   an HTTP server on loopback that answers or fails as its script says, in the
+                        test's own event loop or in a thread
     Script              an async function from `Request` to `Answer`; may raise `CutError`
-    in_turn, silence    scripts: one answer after another; none ever
+    in_turn, silence    scripts: answer in turn; never answer
 
-Torch is loaded with the first of them alone, so that the tracker can live in the companion.
+Only `no_sync` loads torch, so that the tracker can live in the companion.
 
 May import: _ground, trackers.
 """

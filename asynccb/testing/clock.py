@@ -1,8 +1,8 @@
 """
-A clock that jumps: what sleeps for an hour takes no time, and takes it the same way each time.
+A clock that jumps: a sleep of an hour takes no time, and a test runs the same way each time.
 
-Promises: time stands still while anything is to be done, and then is that of the next timer; what
-happens, and in which order, does not depend on how fast the machine is.
+Promises: time stands still while there is anything to do, and then jumps to the next timer. Events
+and their order do not depend on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ P = TypeVarTuple("P")
 
 class Clock:
     """
-    Run async code, such as the hooks of a callback, on time of its own.
+    A clock for async code, such as the hooks of a callback, that jumps instead of waiting.
 
-    In `run`, the loop's time begins at 0 and jumps to the next timer as soon as nothing else is to
-    be done: `anyio.sleep`, time-outs, asynccb's retries and rate limits, and all else that waits on
-    the event loop. What does not is real: `time.sleep` and `time.time`. Sockets and worker threads
-    take their time as well; where those are awaited, `patience` is the real seconds that they may
-    take before the clock jumps.
+    In `run`, the loop's time starts at 0 and jumps to the next timer when there is nothing else to
+    do. This applies to `anyio.sleep`, time-outs, asynccb's retries and rate limits, and every other
+    wait on the event loop. It does not apply to `time.sleep` and `time.time`, which are real.
+    Sockets and worker threads also take real time. If the code awaits them, set `patience` to the
+    real seconds that they may take before the clock jumps.
 
         clock = Clock()
         clock.run(hook_that_sleeps_for_an_hour)
@@ -36,15 +36,20 @@ class Clock:
     def __init__(self, patience: float = 0.0) -> None:
         self._patience = patience
         self.time = 0.0
-        """Seconds that have passed on it."""
+        """Seconds that have passed on this clock."""
 
     def run(self, function: Callable[[Unpack[P]], Awaitable[T]], *arguments: *P) -> T:
-        """Run an async function to its end, on an event loop of its own, and return its result."""
+        """Run an async function to its end, on a new event loop, and return its result."""
         options = {"loop_factory": lambda: _Loop(self)}
         return anyio.run(function, *arguments, backend_options=options)
 
     def wait(self, look: Callable[[float | None], list[Any]], timeout: float | None) -> list[Any]:
-        """Wait for the loop; `look` returns what has really happened within a real time."""
+        """
+        Wait in place of the loop, and return the events that have occurred.
+
+        `look` waits for real events, at most for the real seconds that it is given. If none occurs
+        within `patience`, time jumps by `timeout`.
+        """
         if timeout is None or timeout <= 0:
             return look(timeout)
         happened = look(self._patience)
@@ -63,7 +68,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class _Selector(selectors.BaseSelector):
-    """Ask the system, and let the clock jump where nothing has happened."""
+    """A selector that asks the system, and lets the clock jump if no event has occurred."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
 """
-Finding what waits for a CUDA device.
+A check that code does not wait for a CUDA device.
 
-Promises: what is changed for the time of a test is put back, whatever happens in it.
+Promises: every change made for a test is undone, even if the test fails.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ _WAITS = (
     (torch.cuda.Stream, "synchronize"),
     (torch.cuda.Event, "synchronize"),
 )
-"""Explicit waits, which PyTorch's own check lets pass (2.11)."""
+"""Explicit waits, which PyTorch's own check does not catch (2.11)."""
 
 
 @contextmanager
 def no_sync() -> Iterator[None]:
     """
-    Fail at whatever waits for a CUDA device, on any thread.
+    Raise an error if code waits for a CUDA device, on any thread.
 
-    PyTorch's `set_sync_debug_mode("error")` catches the hidden ones (`item()`, a copy to pageable
-    memory, a tensor's truth) with a RuntimeError; the explicit ones raise AssertionError. Raises
-    `ConfigurationError` where there is no CUDA device, on which nothing could fail.
+    At a hidden wait (`item()`, a copy to pageable memory, the truth value of a tensor), PyTorch's
+    `set_sync_debug_mode("error")` raises a RuntimeError. An explicit wait, such as
+    `torch.cuda.synchronize()`, raises an AssertionError. Raises `ConfigurationError` if the machine
+    has no CUDA device, because the check could then never fail.
     """
     if not torch.cuda.is_available():
-        raise ConfigurationError("there is no CUDA device here, so that no_sync() could not fail")
+        raise ConfigurationError("this machine has no CUDA device: no_sync() could never fail here")
     before = torch.cuda.get_sync_debug_mode()
     with ExitStack() as stack:
         stack.callback(_set_mode, before)
@@ -46,7 +47,7 @@ def no_sync() -> Iterator[None]:
 
 def _set_mode(mode: int | str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the check is a prototype
+        warnings.simplefilter("ignore")  # PyTorch warns that the check is a prototype
         torch.cuda.set_sync_debug_mode(mode)
 
 

@@ -1,8 +1,8 @@
 """
 A tracker whose server is a file.
 
-Promises: a line is there when, and only when, a real tracker's server would have acknowledged the
-event; an event that is delivered again after a crash is there again.
+Promises: the file contains an event's line if, and only if, a real tracker's server would have
+acknowledged the event. An event that is delivered again after a crash has another line.
 """
 
 from __future__ import annotations
@@ -21,60 +21,60 @@ from asynccb.trackers.base import Tracker
 
 @dataclass(frozen=True)
 class Recorded:
-    """Hold one event as it was delivered."""
+    """One delivered event."""
 
     event: str
     step: int
     """The state's `global_step` at the emission."""
     time: int
-    """When it was emitted: Unix time in nanoseconds."""
+    """Unix time of the emission, in nanoseconds."""
     values: dict[str, Any] = field(default_factory=dict)
-    """The keywords that the emission brought, such as `logs` and `metrics`, as JSON keeps them."""
+    """The event's keyword arguments, such as `logs` and `metrics`, as read back from JSON."""
 
 
 class RecordingTracker(Tracker):
     """
-    Append every event to a file, once a flush delivers it.
+    A tracker that appends every event to a file, once a flush delivers it.
 
-    Stands in for a real tracker in a test of a training program or of other callbacks: it lives in
-    the companion, is gathered for, retried, closed and synced as those are. `recorded()` and
-    `status()` may be called at any time and in any process that knows the path; after
-    `run.flush()` they have all that was emitted before.
+    Use it instead of a real tracker to test a training program or other callbacks. Like a real
+    tracker it lives in the companion, collects events between flushes, and is retried, closed and
+    synced. `recorded()` and `status()` may be called at any time and in any process that knows the
+    path. After `run.flush()` they return everything emitted before.
     """
 
     name: ClassVar[str] = "recording"
     interval: ClassVar[float] = 0.01
 
     def __init__(self, path: str | Path) -> None:
-        """Take the file, which need not exist."""
+        """Store the path of the file, which need not exist."""
         self.path = str(path)
         self._lines: list[str] = []
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Return False: it is never asked for by name."""
+        """Return False: `report_to` never selects this tracker."""
         return False
 
     def recorded(self, event: str | None = None) -> list[Recorded]:
-        """Return what was delivered so far, of one event or of all."""
+        """Return the events delivered so far, of one kind or of all."""
         found = [Recorded(**line) for line in self._read() if "event" in line]
         return [one for one in found if event is None or one.event == event]
 
     def status(self) -> RunStatus | None:
-        """Return how the run ended, None as long as that is not delivered."""
+        """Return the status with which the run ended, or None until it is delivered."""
         ends: list[RunStatus] = [line["status"] for line in self._read() if "status" in line]
         return ends[-1] if ends else None
 
     def go_away(self) -> None:
-        """Be as a server that is not there, until `come_back`; effective in every process."""
+        """Act like an unreachable server until `come_back`; takes effect in every process."""
         self._away.touch()
 
     def come_back(self) -> None:
-        """End the outage; what was emitted in the meantime is delivered."""
+        """End the outage; the events emitted meanwhile are then delivered."""
         self._away.unlink(missing_ok=True)
 
     async def flush(self) -> None:
-        """Append what was gathered; raises `TransientError` while away."""
+        """Append the collected events; raise `TransientError` during an outage."""
         if self._away.exists():
             raise TransientError(f"{self.path} has gone away")
         with open(self.path, "a") as file:  # noqa: ASYNC230 - a line or a few, on a local disk
@@ -82,7 +82,7 @@ class RecordingTracker(Tracker):
         self._lines.clear()
 
     async def finish(self, status: RunStatus) -> None:
-        """Append how the run ended."""
+        """Append the status with which the run ended."""
         self._lines.append(json.dumps({"status": status}) + "\n")
         await self.flush()
 
@@ -119,7 +119,7 @@ def _hook(event: Event) -> Any:
         line = {"event": event, "step": state.global_step, "time": self.time, "values": values}
         self._lines.append(json.dumps(line, default=str) + "\n")
 
-    hook.__doc__ = "Note the event."
+    hook.__doc__ = "Record the event."
     return hook
 
 

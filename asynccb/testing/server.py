@@ -1,8 +1,8 @@
 """
-An HTTP server on loopback that answers as a test says, or does not answer at all.
+An HTTP server on loopback that answers as a test's script says, or does not answer at all.
 
-Promises: it speaks to real sockets only, keeps every request that came, and is gone, with all of
-its connections, when its block ends.
+Promises: it uses real sockets only and keeps every request received. When its block ends, the
+server and all of its connections are closed.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import TypeAlias
 
 @dataclass
 class Request:
-    """Hold a request as it came."""
+    """A request as received."""
 
     method: str
     target: str
     """Path with the query."""
     headers: dict[str, str]
-    """By name in lower case."""
+    """Values by name in lower case."""
     body: bytes
 
 
 @dataclass
 class Answer:
-    """Say what is answered."""
+    """The answer to a request, or its beginning if the connection is cut."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -41,9 +41,9 @@ class Answer:
     pause: float = 0.0
     """Seconds before each byte of the body."""
     reason: str = "Scripted"
-    """What stands behind the status."""
+    """The text after the status."""
     cut_after: int | None = None
-    """Bytes of the body after which the connection is cut."""
+    """Bytes of the body to send before the connection is cut; None sends all."""
 
 
 class CutError(Exception):
@@ -54,20 +54,20 @@ Script: TypeAlias = Callable[[Request], Awaitable[Answer]]
 
 
 class ScriptedServer:
-    """Answer each request with what `script` returns; `requests` holds all that came."""
+    """A server that answers each request as `script` says, and keeps all of them in `requests`."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
-        """What answers; may be replaced at any time."""
+        """The function that answers; may be replaced at any time."""
         self.requests: list[Request] = []
         self.url = ""
-        """Its address, without a slash at the end."""
+        """The server's address, without a slash at the end."""
         self.cut_bodies: list[int] = []
-        """For each of the next requests: bytes of its body after which the connection is cut."""
+        """For each of the next requests: bytes of its body to read before the connection is cut."""
         self._connections: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer on one connection until it ends."""
+        """Answer the requests of one connection until it ends."""
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
@@ -128,7 +128,7 @@ async def _write_body(writer: asyncio.StreamWriter, answer: Answer) -> None:
 async def scripted(
     script: Script, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[ScriptedServer]:
-    """Run a server for as long as the block lasts."""
+    """Run a server while the block runs."""
     server = ScriptedServer(script)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
     host, port = listener.sockets[0].getsockname()
@@ -141,7 +141,7 @@ async def scripted(
 
 
 def in_turn(*answers: Answer | type[CutError]) -> Script:
-    """Return a script that gives these answers one after another, and the last one from then on."""
+    """Return a script that gives these answers in turn, and then repeats the last one."""
     left = list(answers)
 
     async def script(request: Request) -> Answer:
@@ -161,7 +161,7 @@ async def silence(request: Request) -> Answer:
 
 @contextmanager
 def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedServer]:
-    """Run a server in a thread of its own, for tests that block theirs."""
+    """Run a server in a separate thread, for tests that block their own thread."""
     started: queue.Queue[ScriptedServer] = queue.Queue()
     stop = asyncio.Event()
     loop = asyncio.new_event_loop()
