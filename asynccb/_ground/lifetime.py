@@ -89,7 +89,7 @@ def _is_waited_for(thread: threading.Thread) -> bool:
 
 
 def status_of(error: BaseException | None) -> RunStatus:
-    """Return the status of a run that ends with this exception, or with None."""
+    """Return the status of a run that ends with this exception; None means without one."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "finished"
     return "killed" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -61,7 +61,7 @@ def take_in(state: object) -> None:
 
 
 def without_late(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a state's attributes, except the entries whose numbers have not arrived."""
+    """Return a copy of a state's attributes without the queue of entries not yet in the list."""
     return {name: value for name, value in values.items() if name != _LATE}
 
 

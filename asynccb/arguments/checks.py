@@ -186,9 +186,9 @@ def _check_best_is_known(args: Any) -> None:
 
 def _check_best_is_saved(args: Any) -> None:
     """
-    Raise `ConfigurationError` unless every evaluation has a checkpoint.
+    Raise `ConfigurationError` unless every save is due together with an evaluation.
 
-    Any evaluated model may turn out to be the best, and only a saved model can be loaded.
+    The best model can be loaded at the end only if the evaluated model was saved.
     """
     if args.eval_strategy != args.save_strategy:
         raise ConfigurationError(

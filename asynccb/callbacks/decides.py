@@ -32,8 +32,8 @@ def decides(
 
     The hook receives its own control with the flags as they were at its event. Its decision
     consists of the flags that it changes there, or in the control that it returns. Setting a flag
-    to True is always part of the decision; setting it to False is only if the flag was True at the
-    event.
+    to True is always part of the decision. Setting a flag to False is part of it only if the flag
+    was True at the event.
 
     A decision on an event at `state.global_step` s is applied at the `on_step_end` of step
     s + `lag`, after the `def` hooks, as if a `def` hook had set the flags there. With `lag=0` it is
@@ -47,7 +47,7 @@ def decides(
     arrives.
 
     `on_save` is emitted after its checkpoint is written. A run that resumes from the checkpoint
-    applies the decisions on it, too, and asks a hook again if its decision had not arrived.
+    also applies the decisions on that event, and asks a hook again if its decision had not arrived.
 
     Raises `DefinitionError` unless the hook is an `async def`, and `ConfigurationError` for a value
     out of range.

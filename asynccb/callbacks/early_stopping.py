@@ -22,9 +22,9 @@ class EarlyStoppingCallback(TrainerCallback, ExportableState):
     Stops a run after `early_stopping_patience` evaluations in a row without improvement.
 
     An evaluation is an improvement if its metric is better than `state.best_metric`, as it was
-    before this evaluation, by more than `early_stopping_threshold`. An equal value and NaN are not.
-    The best metric itself is updated by every better value, however close. The callback asks for
-    the stop at the evaluation, independently of saves.
+    before this evaluation, by more than `early_stopping_threshold`. An equal value or NaN is not an
+    improvement. Every better value updates the best metric itself, however small the gain. The
+    callback asks for the stop at the evaluation, independently of saves.
 
     Differences from transformers:
 

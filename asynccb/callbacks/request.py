@@ -10,7 +10,7 @@ from asynccb._state.control import FLAGS, Decision
 
 
 class Requesting:
-    """The way to send requests to one run; a copy or an unpickled one belongs to no run."""
+    """A sender of requests to one run; a copied or unpickled sender belongs to no run."""
 
     def __init__(self, post: Callable[[Decision], None] | None = None) -> None:
         """

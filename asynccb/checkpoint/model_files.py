@@ -22,7 +22,7 @@ PICKLED = "pytorch_model.bin"
 
 
 def save_weights(model: nn.Module, folder: Path) -> None:
-    """Write the weights; if the model has `save_pretrained`, it also writes its configuration."""
+    """Write the weights; a model with `save_pretrained` also writes its configuration."""
     model = bare(model)
     if callable(save_pretrained := getattr(model, "save_pretrained", None)):
         save_pretrained(str(folder), **_under_own_names(save_pretrained))

@@ -188,7 +188,7 @@ class MeetingPlace:
         who = name_ranks(missing) if missing else "a connection between ranks"
         return self.give_up(
             f"no answer from {who} for {self._limit - self._reserve:.0f} s: stopped, or busy with "
-            "other work than the others"
+            "something else while the others wait"
         )
 
     def _breakage(self) -> str:
