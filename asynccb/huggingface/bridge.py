@@ -191,7 +191,7 @@ class AsyncCallbacks(_Theirs):
     def _connected(self) -> Relay:
         if self._relay is None:
             raise ConfigurationError(
-                "no event has come yet: give AsyncCallbacks to a transformers.Trainer first"
+                "no event has arrived yet: give AsyncCallbacks to a transformers.Trainer first"
             )
         return self._relay
 
