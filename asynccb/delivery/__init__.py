@@ -1,7 +1,7 @@
 """
-One HTTP request, and what its answer means; retried until acknowledged.
+Send HTTP requests, turn their answers into errors, and retry until acknowledged.
 
-The only room that imports httpx.
+No other room imports httpx.
 
 May import: _ground.
 """

@@ -1,8 +1,8 @@
 """
-Files as the body of a request.
+Send files as the body of a request.
 
-Promises: a file is streamed from disk, 1 MiB at a time, with its length announced; the same file
-and fields make the same bytes.
+Promises: a file is streamed from disk, 1 MiB at a time, and its length is announced. The same file
+and fields produce the same bytes.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import aiofiles
 import aiofiles.os
 
 CHUNK: Final = 1 << 20
-"""Bytes of a file that are read at once: each read is a trip to a worker thread, about 0.1 ms."""
+"""Bytes of a file that are read at once. Each read is a trip to a worker thread, about 0.1 ms."""
 
 _CONTENT: Final = "application/octet-stream"
 
 
 @runtime_checkable
 class Body(Protocol):
-    """What a request carries; raises `OSError` where the file cannot be read or gets shorter."""
+    """A request's body; raises `OSError` if the file cannot be read or becomes shorter."""
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Return the length in bytes, the content type, and the bytes, which come once."""
+        """Return the length in bytes, the content type, and an iterator of the bytes."""
 
 
 @dataclass(frozen=True)
 class FileBody:
-    """Send a file, or a part of it; what is appended to it meanwhile is not sent."""
+    """A file, or a part of it; bytes that are appended to the file meanwhile are not sent."""
 
     file: Path
     content_type: str = _CONTENT
     start: int = 0
     """Bytes before the part."""
     length: int | None = None
-    """Bytes of the part; None for all that follow."""
+    """Bytes of the part; None for all the rest of the file."""
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Return the bytes."""
+        """Return the length, the content type and the bytes of the part."""
         size = self.length
         if size is None:
             size = (await aiofiles.os.stat(self.file)).st_size - self.start
@@ -51,34 +51,34 @@ class FileBody:
 
 @dataclass(frozen=True)
 class FormBody:
-    """Send a file in a form (`multipart/form-data`), after the form's fields."""
+    """A file in a form (`multipart/form-data`), after the form's fields."""
 
     file: Path
     name: str
-    """Name of the field that holds the file."""
+    """Name of the field that contains the file."""
     filename: str
     fields: Mapping[str, str] = field(default_factory=dict)
     content_type: str = _CONTENT
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Return the form's bytes."""
+        """Return the length, the content type and the bytes of the form."""
         form = FilesBody(((self.file, self.filename),), self.name, self.fields, self.content_type)
         return await form.open()
 
 
 @dataclass(frozen=True)
 class FilesBody:
-    """Send several files in one form, under one field's name, after the form's fields."""
+    """Several files in one form, under one field's name, after the form's fields."""
 
     files: tuple[tuple[Path, str], ...]
-    """Each with the name that the form gives it."""
+    """Each file with its name in the form."""
     name: str
-    """Name of the field that holds the files."""
+    """Name of the field that contains the files."""
     fields: Mapping[str, str] = field(default_factory=dict)
     content_type: str = _CONTENT
 
     async def open(self) -> tuple[int, str, AsyncIterator[bytes]]:
-        """Return the form's bytes."""
+        """Return the length, the content type and the bytes of the form."""
         boundary = self._boundary()
         fields = b"".join(_field(boundary, name, value) for name, value in self.fields.items())
         heads = [self._head(boundary, filename) for _, filename in self.files]
@@ -105,21 +105,21 @@ class FilesBody:
         ).encode()
 
     def _boundary(self) -> str:
-        """Return what stands between the parts: the same each time, and in no ordinary file."""
+        """Return the separator of the parts: the same each time, and in no ordinary file."""
         names = [filename for _, filename in self.files]
         text = repr((self.name, names, sorted(self.fields.items())))
         return "asynccb-" + hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 async def chunks(file: Path, size: int, start: int = 0) -> AsyncIterator[bytes]:
-    """Read exactly `size` bytes, which the request has announced, from `start` on."""
+    """Yield the bytes from `start` on: exactly `size`, as the request has announced."""
     left = size
     async with aiofiles.open(file, "rb") as stream:
         await stream.seek(start)
         while left:
             chunk = await stream.read(min(CHUNK, left))
             if not chunk:
-                raise OSError(f"{file} has become shorter while it was sent")
+                raise OSError(f"{file} became shorter while it was being sent")
             left -= len(chunk)
             yield chunk
 
@@ -131,5 +131,5 @@ def _field(boundary: str, name: str, value: str) -> bytes:
 
 
 def _quoted(text: str) -> str:
-    """Return a name as it stands between quotes in a form (as browsers write it)."""
+    """Return a name escaped for the quotes in a form, as browsers escape it."""
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,11 +1,11 @@
 """
-A tracker's way to its server, and what the answers mean.
+Send a tracker's requests to its server, and raise errors for the failed ones.
 
-Promises: every wait has a limit, the size of an answer too; certificates are verified, proxies of
-the environment are used; each failure is one of three errors that say what to do next. It does not
-retry: who calls it knows whether the same request may be sent twice. Connections are shared with
-all clients of the same origin (`_origins.py`), credentials with none. Safe to import anywhere:
-httpx is loaded by the first request.
+Promises: every wait has a limit, and so has the size of an answer. Certificates are verified;
+proxies of the environment are used. Each failure is one of three errors, which determine what to do
+next. The client does not retry: only the caller knows whether a request may be sent twice.
+Connections are shared with all clients of the same origin (`origins.py`), credentials with none.
+The module is safe to import anywhere: the first request loads httpx.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from asynccb.delivery.transport import PUBLIC, Transport
 Renew: TypeAlias = Callable[[], Awaitable[Mapping[str, str]]]
 
 _SLOWEST: Final = 10_000.0
-"""Bytes a second: a body may take the total time-out, and this pace on top of it."""
+"""Bytes a second: a body may take the total time-out, plus its time at this pace."""
 _JSON: Final = "application/json"
 
 
 class Client:
     """
-    Send requests to one server and raise what its answers mean.
+    A client for one server, which raises errors for failed requests.
 
-    `base` is the address that every path is appended to, prefix included; a user, query or fragment
-    in it is dropped. A path that is a whole address itself, such as a signed one in a bucket, is
-    asked without our headers. `headers` may hold credentials: they are shown nowhere. `hint` tells
-    the user what to do when the server refuses access. `statuses` says what its answers mean;
-    `rate` gives a token for each request. `renew`, which may not use this client, returns new
-    headers after a 401, and the request is then sent once more. Raises `AccessError` for a header
-    that cannot be sent.
+    `base` is the address to which every path is appended, prefix included; a user, query or
+    fragment in it is dropped. If a path is itself a complete address, such as a signed address in a
+    bucket, the request is sent without our headers. `headers` may contain credentials and are never
+    shown. `hint` tells the user what to do if the server refuses access. `statuses` are the
+    server's own meanings of statuses. Each request takes a token from `rate`. `renew` returns new
+    headers after a 401, and the request is then sent once more; `renew` may not use this client.
+    Raises `AccessError` for a header that cannot be sent.
 
-    Every request raises `TransientError`, `RejectedError` or `AccessError` when it fails. One that
-    was told to wait makes the client's next ones wait, too.
+    A request that fails raises `TransientError`, `RejectedError` or `AccessError`. If the server
+    tells one request to wait, the client's next requests wait, too.
     """
 
     def __init__(
@@ -81,10 +81,11 @@ class Client:
         self, path: str, body: Any, *, compress: bool = False, may_be_empty: bool = False
     ) -> Any:
         """
-        Send a value as JSON and return the decoded answer; None for one that `may_be_empty` and is.
+        Send a value as JSON and return the decoded answer.
 
-        The body may hold anything that msgspec encodes. NaN and infinity would become null: replace
-        them with what the server takes. `compress` sends it as gzip.
+        If the answer `may_be_empty` and is empty, return None. The body may contain anything that
+        msgspec encodes. NaN and infinity would become null: replace them with values that the
+        server accepts. `compress` sends the body as gzip.
         """
         content, headers = msgspec.json.encode(body), {"Content-Type": _JSON}
         if compress:
@@ -94,7 +95,7 @@ class Client:
         return None if may_be_empty and not reply.content else reply.json()
 
     async def put_file(self, path: str, file: Path) -> None:
-        """Stream a file from disk to where it is kept."""
+        """Stream a file from disk, with a PUT."""
         await self.request("PUT", path, content=FileBody(file))
 
     async def request(
@@ -107,9 +108,9 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """
-        Send bytes, a file (`bodies.py`) or nothing and return the answer, which is a success.
+        Send bytes, a file (`bodies.py`) or nothing, and return the answer, which is a success.
 
-        Raises `OSError` too, for a file that cannot be read.
+        Also raises `OSError`, for a file that cannot be read.
         """
         foreign = path.startswith(("http://", "https://"))
         url = path if foreign else f"{self.base}/{path}"
@@ -133,19 +134,19 @@ class Client:
         return reply
 
     async def renew(self) -> None:
-        """Renew the headers before the server asks for it, as credentials about to expire need."""
+        """Renew the headers before the server requires it, for credentials about to expire."""
         if self._renew is not None:
             await self._renewed(self._headers, self._renew)
 
     async def close(self) -> None:
-        """Close the connections that nobody else uses; a later request opens new ones."""
+        """Close the connections that no other client uses; a later request opens new ones."""
         await self._origins.close()
 
     def __repr__(self) -> str:
         return f"<Client {self.base}>"
 
     async def _wait_for_leave(self) -> None:
-        """Wait until the server lets us ask again."""
+        """Wait until the server accepts requests again, and then for a token."""
         held = self._held_until - anyio.current_time()
         if held > 0:
             await anyio.sleep(held)
@@ -153,7 +154,7 @@ class Client:
             await self._rate.take()
 
     async def _renewed(self, used: Mapping[str, str], renew: Renew) -> Mapping[str, str]:
-        """Return new headers instead of those used; requests under way together renew once."""
+        """Return headers newer than `used`; requests under way at the same time renew once."""
         async with self._renewing:
             if self._headers is used:
                 self._headers = self._checked(await renew())
@@ -163,8 +164,8 @@ class Client:
         for name, value in headers.items():
             if not (value.isascii() and value.isprintable()):
                 raise AccessError(
-                    f"the {name} header for {self!r} cannot be sent: its value has a line break "
-                    "or a character that is not ASCII; check the credentials it is made of"
+                    f"the {name} header for {self!r} cannot be sent: its value contains a line "
+                    "break or a character that is not ASCII; check the credentials"
                 )
         return dict(headers)
 

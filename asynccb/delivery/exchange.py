@@ -1,8 +1,9 @@
 """
-One request and its whole answer.
+Send one request and read its complete answer.
 
-Promises: it ends within its time, however slowly the server takes and gives; an answer takes at
-most 16 MiB of memory, compressed or not; the origin's breaker hears how it went.
+Promises: the exchange ends within its time limit, however slowly the server receives and sends. An
+answer occupies at most 16 MiB of memory, compressed or not. The result is reported to the origin's
+breaker.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ if TYPE_CHECKING:
     import httpx
 
 _DOWN: Final = frozenset({502, 503, 504})
-"""Statuses by which a server, or what stands before it, says that it is down for everybody."""
+"""Statuses with which a server, or a gateway before it, reports that it is down for everybody."""
 _LARGEST: Final = 16 << 20
 """Bytes of an answer that are kept."""
 _COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _EITHER_FORMAT: Final = zlib.MAX_WBITS | 32
-"""Has zlib tell gzip from deflate by itself."""
+"""Makes zlib detect gzip and deflate by itself."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Say what is to be sent."""
+    """A request to send."""
 
     method: str
     url: str
@@ -42,9 +43,9 @@ class Request:
     headers: Mapping[str, str]
     content: bytes | Body | None
     total: float
-    """Seconds that it may take, with its answer."""
+    """Seconds that the request and its answer may take."""
     hidden: tuple[str, ...]
-    """Credentials, in every form, so that no message quotes them."""
+    """Credentials, in every form; no message quotes them."""
 
     def __str__(self) -> str:
         return f"{self.method} {public_url(self.url)}"
@@ -54,8 +55,8 @@ async def exchange(origin: Origin, request: Request) -> Reply:
     """
     Send a request and return the answer, whatever its status.
 
-    Raises `TransientError` where there is none, `AccessError` for an address that cannot be asked,
-    and `OSError` for a file that cannot be read.
+    Raises `TransientError` if no answer arrives, `AccessError` for an address to which nothing can
+    be sent, and `OSError` for a file that cannot be read.
     """
     http = await origin.http()
     request = replace(request, hidden=request.hidden + origin.hidden)
@@ -73,12 +74,12 @@ async def exchange(origin: Origin, request: Request) -> Reply:
             ) from None
         except (httpx.RequestError, ssl.SSLError) as error:
             origin.breaker.down()
-            # Not from the error, whose own text may quote what ours hides.
+            # Not chained to the error: its own text may quote credentials that ours hides.
             raise unreachable(error, str(request), request.hidden) from None
         if reply is None:
             origin.breaker.down()
             raise TransientError(
-                f"{request} was not done after {request.total:g} s", cause="total time"
+                f"{request} was not complete after {request.total:g} s", cause="total time"
             )
         if reply.status in _DOWN:
             origin.breaker.down(reply.wait(("Retry-After",)))
@@ -107,7 +108,7 @@ async def _transfer(http: httpx.AsyncClient, request: Request) -> Reply:
 
 
 async def _read(response: httpx.Response) -> tuple[bytes, bool]:
-    """Return an answer's bytes as they came, and whether they are all there are."""
+    """Return an answer's bytes as received, and whether they will do: an error's may be cut off."""
     raw = bytearray()
     async for chunk in response.aiter_raw():
         raw += chunk
@@ -117,9 +118,9 @@ async def _read(response: httpx.Response) -> tuple[bytes, bool]:
 
 
 def _plain(raw: bytes, whole: bool, encoding: str, request: Request) -> bytes:
-    """Return the content of an answer; raise `TransientError` where it is too much."""
+    """Return the content of an answer; raise `TransientError` if it is too large or broken."""
     if whole and encoding.lower() in _COMPRESSED:
-        # We ask for none, and some compress all the same.
+        # We ask for no compression, but some servers compress all the same.
         unpack = zlib.decompressobj(_EITHER_FORMAT)
         try:
             raw = unpack.decompress(raw, _LARGEST)

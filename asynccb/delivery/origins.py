@@ -1,9 +1,9 @@
 """
-Connections and breakers, one of each for an origin, shared by all clients of an event loop.
+Share connections and breakers between all clients of an event loop, one of each per origin.
 
-Promises: no header, cookie or credential of one client reaches another; what nobody uses any more
-is closed. Importing this loads no httpx: opening does, in a worker thread, because that takes
-0.15 s.
+Promises: no header, cookie or credential of one client reaches another. Connections are closed
+once no client uses them. Importing this module does not load httpx: opening a connection does, in
+a worker thread, because that takes 0.15 s.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 10.0
 _IDLE_SECONDS: Final = 4.0
-"""Seconds an idle connection is kept: less than uvicorn's 5, to use none while it closes."""
+"""Seconds for which an idle connection is kept: less than uvicorn's 5, so that no request is sent
+while the server closes the connection."""
 _CONNECTIONS: Final = 16
 
 
 class Origin:
-    """Hold the connections to one scheme, host and port, and whether it is down."""
+    """The connections to one scheme, host and port, and their breaker."""
 
     def __init__(self, name: str, transport: Transport) -> None:
         self.breaker = Breaker()
         self.users = 0
         self.hidden: tuple[str, ...] = ()
-        """Credentials of the proxies, once connected, so that no message quotes them."""
+        """Credentials of the proxies, known once connected; no message quotes them."""
         self._name = name
         self._transport = transport
         self._opening = anyio.Lock()
         self._http: httpx.AsyncClient | None = None
 
     async def http(self) -> httpx.AsyncClient:
-        """Return what sends; raises `AccessError` for certificates or a proxy of no use."""
+        """Return httpx's client; raise `AccessError` if certificates or a proxy cannot be used."""
         async with self._opening:
             if self._http is None:
                 self._http = await anyio.to_thread.run_sync(self._build)
@@ -73,7 +74,7 @@ class Origin:
                 verify=verify,
                 timeout=httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)),
                 limits=httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS),
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # keeps none
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # stores none
             )
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             # The error's own text may quote the proxy's password.
@@ -85,13 +86,13 @@ class Origin:
 
 
 _Key: TypeAlias = tuple[str, Transport]
-# Of the running event loop, and gone with it: lanes, uploads and several trackers share a server
-# without one of them having to hand the others its connections.
+# Belongs to the running event loop and ends with it: lanes, uploads and several trackers share a
+# server without passing connections to one another.
 _origins: Final = RunVar[dict[_Key, Origin]]("asynccb_origins")
 
 
 class Origins:
-    """Keep what one client uses of the loop's origins, until `close`."""
+    """The loop's origins that one client uses, until `close`."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -110,7 +111,7 @@ class Origins:
         return self._used[key]
 
     async def close(self) -> None:
-        """Let go of all, and close those that no other client uses."""
+        """Release all origins, and close each origin that no other client uses."""
         used, self._used = self._used, {}
         for key, origin in used.items():
             origin.users -= 1

@@ -1,8 +1,8 @@
 """
-How many records go into one request to a server that fails over many of them.
+Limit the records in one request to a server that fails over many of them.
 
-Promises: after each failure half as many; the size that has failed is tried again only now and
-then, or at once where the reason for the failure was found.
+Promises: each failure halves the number. The size that failed is tried again only now and then, or
+at once if the reason for the failure was found.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 _GOOD: Final = 8
-"""Requests that pass before one as large as that which failed is tried."""
+"""Requests that must pass before a request as large as the failed one is tried again."""
 
 
 class Portion:
-    """Limit the records of a request."""
+    """The limit on the records of a request."""
 
     def __init__(self) -> None:
         self.limit: int | None = None
@@ -23,11 +23,11 @@ class Portion:
         self._good = 0
 
     def shrink(self, count: int) -> None:
-        """Take note that a request with so many records, more than one, has failed."""
+        """Lower the limit: a request with `count` records, more than one, has failed."""
         self.limit, self._failed, self._good = count // 2, count, 0
 
     def grow(self, usual: int) -> None:
-        """Take note that a request has passed; `usual` records are no limit."""
+        """Raise the limit after a request has passed; at `usual` records the limit is lifted."""
         if self.limit is None:
             return
         self._good += 1
@@ -35,10 +35,10 @@ class Portion:
             return
         self.limit, self._good = 2 * self.limit, 0
         if self._failed is not None and self.limit >= self._failed:
-            self._failed = None  # it is tried now, and shrinks again where it still fails
+            self._failed = None  # tried now; the limit shrinks again if it still fails
         if self.limit >= usual:
             self.limit = None
 
     def forgive(self) -> None:
-        """Take note that the record which failed is known, so that larger requests may pass."""
+        """Forget the size that failed: the record at fault is known, larger requests may pass."""
         self._failed = None

@@ -1,11 +1,11 @@
 """
-Records on their way to a server, in order and in batches.
+Send records to a server, in order and in batches.
 
-Promises: a record is kept until the server has acknowledged it, so that `send` may be called again
-after any failure and sends no more than the rest; a batch that the server refuses, or fails over
-again and again, is halved until the record that it does not take is alone, and the others are
-stored. A record is given up for a failing server only where that takes others all the while: one
-that takes none is waited for.
+Promises: a record is kept until the server has acknowledged it. `send` may therefore be called
+again after any failure, and sends only the rest. If the server refuses a batch, or fails over it
+again and again, the batch is halved until the record at fault is alone; the others are stored. A
+record over which the server fails is given up only if the server keeps accepting others. A server
+that accepts no record is waited for.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ Refuse: TypeAlias = Callable[[R, RejectedError], None]
 Verify: TypeAlias = Callable[[], Awaitable[object]]
 
 PATIENCE: Final = 3
-"""Failures in a row of the server over a batch before it is halved."""
+"""Failures in a row over a batch before the batch is halved."""
 PROOFS: Final = 4
-"""Times that a record fails alone, and another one passes right after, before it is given up."""
+"""Times that a record must fail alone, with another passing right after, to be given up."""
 
 LONE: Final = 12
-"""Times that it fails where others have passed, but none is left to show it again."""
+"""Times that a record must fail if others have passed before, but no other is left to try."""
 
 
 def json_size(record: object) -> int:
-    """Return the bytes that a record takes in a JSON array."""
+    """Return the bytes that a record occupies in a JSON array."""
     return len(msgspec.json.encode(record)) + 1
 
 
 class Queue(Generic[R]):
     """
-    Gather records and send them, at most `count` and `size` bytes at a time.
+    Records that wait, and are sent at most `count` and `size` bytes at a time.
 
-    `measure` returns a record's bytes; None leaves the bytes uncounted, where `count` records can
-    never be too many. A record larger than `size` goes alone. `repeatable` says that the server
-    takes a record that it has already, and nothing comes of it: where no other record waits, the
-    last one that was taken shows whether it takes any.
+    `measure` returns a record's bytes. None leaves the bytes uncounted, for records of which
+    `count` can never be too many. A record larger than `size` is sent alone. `repeatable` means
+    that the server accepts a record that it already has, without effect. Then, if no other record
+    waits, the last accepted record is sent again to find out whether the server accepts any.
     """
 
     def __init__(
@@ -71,24 +71,24 @@ class Queue(Generic[R]):
         return len(self._records)
 
     def extend(self, records: Iterable[R]) -> None:
-        """Add records behind the others."""
+        """Append records."""
         self._records.extend(records)
 
     def forget(self, stored: Callable[[Sequence[R]], Collection[int]]) -> None:
-        """Drop those that the server has already: `stored` returns their places among all."""
+        """Drop the records that the server already has: `stored` returns their indices."""
         places = stored(self._records)
         self._records = [r for place, r in enumerate(self._records) if place not in places]
 
     async def send(self, post: Post[R], refuse: Refuse[R], verify: Verify | None = None) -> None:
         """
-        Send everything: await `post` with each batch, and drop it when that returns.
+        Send everything: await `post` with each batch, and drop the batch when `post` returns.
 
-        A `RejectedError` from it halves the batch; `refuse` gets each record that is refused alone.
-        `verify` is awaited before a batch is halved for the first time, and raises where not the
-        records are at fault, but what they are sent to. A `FaultError` passes the first few times,
-        for the server may recover; then the batch is halved, too, and `refuse` gets the record that
-        fails alone while others pass, which may overtake it. Any other error of `post` passes, and
-        the rest stays.
+        A `RejectedError` from `post` halves the batch; `refuse` receives each record that is
+        refused alone. `verify` is awaited before a batch is halved for the first time, and raises
+        if the records' destination is at fault rather than the records. A `FaultError` is passed on
+        the first few times, because the server may recover. Then the batch is halved, too, and
+        `refuse` receives the record that fails alone while others pass; the others may overtake it.
+        Any other error of `post` is passed on, and the remaining records stay.
         """
         while self._records:
             count = self._batch()
@@ -98,7 +98,7 @@ class Queue(Generic[R]):
                 await self._doubt(count, error, post, refuse)
 
     def _batch(self) -> int:
-        """Return how many records the next request takes."""
+        """Return the number of records for the next request."""
         most = min(self._portion.limit or self._count, self._count, len(self._records))
         if self._measure is None:
             return most
@@ -112,7 +112,7 @@ class Queue(Generic[R]):
     async def _send_first(
         self, count: int, post: Post[R], refuse: Refuse[R], verify: Verify | None
     ) -> None:
-        """Send the first `count` records, by halves where they are refused."""
+        """Send the first `count` records, by halves if they are refused."""
         try:
             await post(self._records[:count])
         except RejectedError as error:
@@ -133,7 +133,7 @@ class Queue(Generic[R]):
     # -- a server that fails -----------------------------------------------------------------------
 
     async def _doubt(self, count: int, error: FaultError, post: Post[R], refuse: Refuse[R]) -> None:
-        """Halve what failed, or give the first record up; raise where that is to be waited with."""
+        """Halve the failed batch, or give up its record; raise `error` if either is too early."""
         self._failures += 1
         searching = self._portion.limit is not None or self._given_up
         if error.retry_after is not None or (self._failures < PATIENCE and not searching):
@@ -150,7 +150,7 @@ class Queue(Generic[R]):
             raise error
 
     async def _takes_another(self, post: Post[R]) -> bool:
-        """Tell whether the server takes a record other than the first."""
+        """Return whether the server accepts a record other than the first."""
         others = len(self._records) - 1
         if others:
             place = 1 + self._failures % others
@@ -168,7 +168,7 @@ class Queue(Generic[R]):
         return True
 
     def _give_up(self, error: FaultError, refuse: Refuse[R]) -> None:
-        why = f"{error} (again and again, while it took other records)"
+        why = f"{error} (again and again, while the server accepted other records)"
         refuse(self._records.pop(0), RejectedError(why, status=error.status, code=error.code))
         self._given_up += 1
         self._failures = self._proofs = 0

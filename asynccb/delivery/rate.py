@@ -1,8 +1,8 @@
 """
-Staying below the rate that a server allows.
+Stay below the rate that a server allows.
 
-Promises: over any time t, at most `burst + per_second * t` are taken; who comes first is served
-first.
+Promises: over any time t, at most `burst + per_second * t` tokens are taken. Callers are served in
+the order of their calls.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from asynccb._ground.exceptions import ConfigurationError
 
 class Bucket:
     """
-    Hold tokens that come back with time; it begins full.
+    A bucket of tokens that refills with time; it begins full.
 
-    `per_second` tokens come back each second, up to `burst`. Raises `ConfigurationError` unless
+    `per_second` tokens are added each second, up to `burst`. Raises `ConfigurationError` unless
     both are above 0.
     """
 
@@ -26,28 +26,28 @@ class Bucket:
         if not (per_second > 0 and burst > 0):
             raise ConfigurationError(
                 f"a rate of {per_second} a second with a burst of {burst} lets nothing through; "
-                "both are above 0"
+                "both must be above 0"
             )
         self._per_second = per_second
         self._burst = burst
         self._tokens = burst
-        self._counted = -math.inf  # of the loop's time
+        self._counted = -math.inf  # in the event loop's time
 
     @property
     def spare(self) -> int:
-        """Whole tokens that can be taken without a wait; on an event loop."""
+        """Whole tokens that can be taken without a wait; needs a running event loop."""
         self._tokens = self._count()
         return max(0, int(self._tokens))
 
     async def take(self, count: float = 1.0) -> None:
-        """Take tokens, and wait for those that are not there; more than `burst` are lent."""
+        """Take tokens, and wait for the missing ones; a `count` above `burst` is lent."""
         self._tokens = self._count() - count
-        # Going below zero is the queue: who comes next waits for the tokens of all before.
+        # A count below zero is the queue: the next caller waits for the tokens of all before it.
         if self._tokens < 0:
             await anyio.sleep(-self._tokens / self._per_second)
 
     def _count(self) -> float:
-        """Return the tokens that are there now, below zero for those that are lent."""
+        """Return the tokens in the bucket now, below zero if some are lent."""
         now = anyio.current_time()
         back, self._counted = (now - self._counted) * self._per_second, now
         return min(self._tokens + back, self._burst)

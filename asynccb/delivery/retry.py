@@ -1,8 +1,8 @@
 """
-Trying again, for as long as it takes.
+Try again, for as long as it takes.
 
-Promises: only `TransientError` is tried again; waits grow with jitter up to a ceiling, so that many
-runs do not come back at once; a server's `Retry-After` is waited for.
+Promises: only a `TransientError` leads to another attempt. Waits grow, with jitter, up to a
+ceiling, so that many runs do not return at once. A wait lasts at least a server's `Retry-After`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ async def until_acknowledged(
     attempt: Callable[[], Awaitable[None]], on_failure: Callable[[TransientError], None]
 ) -> None:
     """
-    Call `attempt` until it returns; wait 0.2 s to 15 s, or what the server asked for, in between.
+    Call `attempt` until it returns; wait 0.2 s to 15 s, or as long as the server asked, in between.
 
-    `on_failure` hears of each failure before the wait. Any error but `TransientError` ends it, as
-    does cancellation.
+    `on_failure` is called with each failure before the wait. Any error other than `TransientError`
+    ends the attempts, and so does cancellation.
     """
 
     def wait_or_give_up(error: Exception) -> bool | float:

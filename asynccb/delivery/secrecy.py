@@ -1,8 +1,8 @@
 """
-Keeping credentials out of what is written and said.
+Keep credentials out of messages and files.
 
-Promises: what a server, a proxy or a library quotes of the credentials that we have sent to it, in
-any form in which they travel, is `***` in every message.
+Promises: if a server, a proxy or a library quotes a credential that we have sent to it, in any form
+in which credentials travel, every message shows `***` instead.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from urllib.parse import quote, unquote
 import msgspec
 
 _LENGTH: Final = 8
-"""Characters from which on a part of a header is taken for a credential."""
+"""Characters that make a part of a header long enough to be treated as a credential."""
 _AUTHORIZATION: Final = ("authorization", "proxy-authorization")
 
 
 def hide(text: str, hidden: Iterable[str]) -> str:
-    """Return the text without what is to be hidden."""
+    """Return the text with `***` in place of each string in `hidden`."""
     for secret in hidden:
         text = text.replace(secret, "***")
     return text
 
 
 def header_secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what is to be hidden of headers that hold credentials."""
+    """Return the strings to hide for headers that contain credentials."""
     found: set[str] = set()
     for name, value in headers.items():
         parts = value.replace(";", " ").split()
@@ -41,7 +41,7 @@ def header_secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def proxy_secrets() -> tuple[str, ...]:
-    """Return what is to be hidden of the proxies that the environment names."""
+    """Return the strings to hide for the proxies that the environment names."""
     found: set[str] = set()
     for address in urllib.request.getproxies().values():
         user, _, host = address.partition("://")[2].rpartition("@")
@@ -50,13 +50,13 @@ def proxy_secrets() -> tuple[str, ...]:
         user, _, password = user.partition(":")
         for form in (f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"):
             found.add(base64.b64encode(form.encode()).decode())
-        # A token may stand in the place of the user.
+        # A token may take the place of the user's name.
         found.update((password, unquote(password)) if password else (user, unquote(user)))
     return _in_all_forms(found)
 
 
 def _password(encoded: str) -> Iterator[str]:
-    """Yield the password of HTTP's basic authorization."""
+    """Yield the password of HTTP's basic authorization, if `encoded` is one."""
     try:
         decoded = base64.b64decode(encoded, validate=True).decode()
     except ValueError:
@@ -66,7 +66,7 @@ def _password(encoded: str) -> Iterator[str]:
 
 
 def _in_all_forms(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return the secrets as URLs, JSON and pages write them, too; the longest first."""
+    """Return the secrets, also as URLs, JSON and HTML write them, with the longest first."""
     forms: set[str] = set()
     for secret in filter(None, secrets):
         escaped = msgspec.json.encode(secret)[1:-1].decode()

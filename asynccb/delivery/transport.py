@@ -1,4 +1,4 @@
-"""How a server is reached: time-outs and certificates."""
+"""Settings of the connection to a server: time-outs and certificates."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Transport:
-    """Say how a server is reached; the defaults suit most servers."""
+    """Time-outs and certificates for one server; the defaults suit most servers."""
 
     timeout: float = 120.0
-    """Seconds for which a read or write may make no progress."""
+    """Seconds that a read or write may last without progress."""
     verify: bool = True
     """Whether the server's certificate is verified."""
     authority: str | None = None
@@ -21,10 +21,10 @@ class Transport:
     certificate: str | None = None
     """File with our own certificate and key."""
     total: float = 300.0
-    """Seconds that a request and its answer may take; a file gets 100 s more for each 1 MB."""
+    """Seconds that a request and its answer may take; a file adds 100 s for each 1 MB."""
 
     def tls(self) -> ssl.SSLContext | bool:
-        """Return what httpx verifies with; raise `OSError` for a file that cannot be used."""
+        """Return httpx's `verify` argument; raise `OSError` for a file that cannot be used."""
         if self.authority is None and self.certificate is None:
             return self.verify
         folder = self.authority is not None and Path(self.authority).is_dir()
@@ -40,4 +40,4 @@ class Transport:
 
 
 PUBLIC: Final = Transport()
-"""Reaches any server with a public certificate."""
+"""For any server with a public certificate."""

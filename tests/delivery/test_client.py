@@ -52,7 +52,7 @@ async def test_a_post_whose_answer_may_be_empty_takes_that_and_no_page_of_a_prox
     async with scripted(in_turn(Answer(body=b""), Answer(body=b"<html>"))) as server:
         client = Client(server.url)
         assert await client.post("things", {}, may_be_empty=True) is None
-        with pytest.raises(TransientError, match="no JSON"):
+        with pytest.raises(TransientError, match="not JSON"):
             await client.post("things", {}, may_be_empty=True)
         await client.close()
 

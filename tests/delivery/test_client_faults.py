@@ -47,7 +47,7 @@ async def test_an_answer_that_comes_a_byte_at_a_time_ends_with_the_total_time() 
         Answer(200, bytes(100_000), pause=0.05), transport=Transport(timeout=5.0, total=0.3)
     )
     assert isinstance(error, TransientError)
-    assert "not done after 0.3" in str(error)
+    assert "not complete after 0.3" in str(error)
 
 
 async def test_an_answer_without_end_is_given_up_when_it_is_too_large() -> None:

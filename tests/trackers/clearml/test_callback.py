@@ -293,7 +293,7 @@ async def test_a_server_that_is_no_api_server_is_named(
     with pytest.raises(AccessError, match="CLEARML_API_HOST"):
         await made.flush()
     clearml.faults = lambda request: Answer(200, b"<html>the pages</html>")
-    with pytest.raises(TransientError, match="no JSON"):
+    with pytest.raises(TransientError, match="not JSON"):
         await made.flush()
     await made.close()
 
