@@ -1,7 +1,7 @@
 """
-How far one tracker has come in the journal, with what it needs to go on from there.
+Store a tracker's position in the journal, with the values that it needs to continue from there.
 
-Promises: on disk there is the cursor before a delivery or the one after it, never half of one.
+Promises: the file contains the cursor from before a delivery or from after it, never half of one.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from asynccb._journal.segments import open_private
 
 
 class Cursor(msgspec.Struct):
-    """Hold a position in the journal and the lane's memory at that position."""
+    """A position in the journal, and the lane's memory at that position."""
 
     position: int = 0
     """Id of the first record that is not acknowledged."""
     run: int | None = None
-    """Id of the record that describes the run, kept in a file of its own."""
+    """Id of the record that describes the run; that record is kept in a file of its own."""
     values: dict[str, Any] = {}
-    """The state's fields, log history aside."""
+    """The state's fields, except the log history."""
     attributes: dict[str, Any] = {}
-    """The tracker's own, such as run ids and offsets."""
+    """The tracker's own values, such as run ids and offsets."""
     finished: bool = False
     """Whether the run's end was delivered."""
     delivered: int = 0
@@ -36,25 +36,25 @@ class Cursor(msgspec.Struct):
     rejected: int = 0
     """Records that can never be delivered, over all companions."""
     lost: int = 0
-    """Records below the position that the journal did not have any more."""
+    """Records below the position that the journal no longer had."""
     logged: tuple[int, int] = (0, 0)
-    """Step of the last log, and how many there were at that step."""
+    """Step of the last log, and the number of logs at that step."""
     sent: tuple[int, int] = (0, 0)
-    """The same of the last one that an interrupted training has sent, up to which none is wanted;
-    zeros where the logs are beyond that."""
+    """The same for the last log that an interrupted training has sent: logs up to it are left out.
+    Zeros once the logs are beyond it."""
 
 
 _decoder = msgspec.msgpack.Decoder(Cursor)
 
 
 def load_cursor(path: Path) -> Cursor:
-    """Return the cursor in a file, a new one where there is no file."""
+    """Return the cursor in a file, or a new cursor if the file does not exist."""
     try:
         return _decoder.decode(path.read_bytes())
     except FileNotFoundError:
         return Cursor()
     except msgspec.DecodeError as error:
-        raise JournalError(f"{path} is no cursor: {error}") from None
+        raise JournalError(f"{path} is not a cursor: {error}") from None
 
 
 async def save_cursor(path: Path, cursor: Cursor) -> None:
@@ -63,16 +63,16 @@ async def save_cursor(path: Path, cursor: Cursor) -> None:
 
 
 async def replace(path: Path, data: bytes) -> None:
-    """Do as `replace_now`, on a thread."""
+    """Call `replace_now` on a thread."""
     await to_thread.run_sync(replace_now, path, data)
 
 
 def replace_now(path: Path, data: bytes) -> None:
     """
-    Write a file anew and rename it into place: a reader sees the old one or all of it.
+    Write a new file and rename it over the old one: a reader sees either file, always complete.
 
-    It is synced first, so that a power cut cannot leave an empty one under the name. Raises OSError
-    where the disk refuses; the old one is there then, and nothing beside it.
+    The new file is synced first, so that a power cut cannot leave an empty file under the name.
+    Raises OSError if the disk refuses; then the old file is still there, and nothing beside it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")

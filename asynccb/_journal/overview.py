@@ -1,5 +1,5 @@
 """
-Looking at runs' folders from outside: what there is, and how far each tracker has come.
+Describe runs' folders from outside: which runs exist, and how far each tracker has come.
 
 Promises: changes nothing, needs no callback's class, and is safe beside a live run.
 """
@@ -20,36 +20,36 @@ from asynccb._ring.record import END, decode
 
 @dataclass(frozen=True)
 class Standing:
-    """Say how far one callback has come."""
+    """One callback's progress in the journal."""
 
     name: str
     behind: int
-    """Records that were not delivered; 0 where `asynccb sync` cannot deliver them either."""
+    """Records that were not delivered; 0 if `asynccb sync` cannot deliver them either."""
     lost: int
     """Records that the journal had dropped before they could be delivered."""
 
 
 @dataclass(frozen=True)
 class Overview:
-    """Describe a run's folder as it is now."""
+    """A run's folder at the moment of the look."""
 
     path: Path
     ended: str
-    """How the run ended, as in `RunStatus`; `live` while a process serves it, or will."""
+    """How the run ended, as in `RunStatus`; `live` while a process serves the run, or will."""
     size: int
-    """Bytes of its files."""
+    """Bytes of the folder's files."""
     lanes: list[Standing]
     trouble: str | None = None
-    """Why it cannot be read; a live one may be about to write what is missing."""
+    """Why the run cannot be read; a live run may be about to write the missing files."""
 
     @property
     def is_live(self) -> bool:
-        """Whether a process serves it, or will: its training lives."""
+        """Whether a process serves the run, or will because the training lives."""
         return self.ended == "live"
 
     @property
     def hindrance(self) -> str | None:
-        """What keeps a run that is not live from being delivered."""
+        """Why a run that is not live cannot be delivered; None if it can be."""
         return None if self.is_live else self.trouble
 
     @property
@@ -59,7 +59,7 @@ class Overview:
 
 
 def look_at_all(paths: list[Path]) -> list[Overview]:
-    """Describe the runs that are still there."""
+    """Describe the runs that still exist."""
     overviews = []
     for path in paths:
         with contextlib.suppress(GoneError):
@@ -69,10 +69,10 @@ def look_at_all(paths: list[Path]) -> list[Overview]:
 
 def find_runs(directory: Path) -> tuple[list[Path], list[OSError]]:
     """
-    Return a run's folder, or those of all runs somewhere below a folder, sorted.
+    Return the folders of all runs at or anywhere below a folder, sorted.
 
-    Links are followed, and each run is named once. Returned beside are the errors of folders that
-    could not be looked into.
+    Links are followed, and each run is listed once. The second value contains the errors of folders
+    that could not be listed.
     """
     runs: list[Path] = []
     errors: list[OSError] = []
@@ -83,14 +83,14 @@ def find_runs(directory: Path) -> tuple[list[Path], list[OSError]]:
         elif "lock" in files and "journal" in folders:
             runs.append(Path(place))
             folders.clear()
-        else:  # a run is named by its own name rather than by a link to it
+        else:  # real folders before links, so that a run is listed under its own name
             folders.sort(key=lambda name: os.path.islink(os.path.join(place, name)))
-    # What has gone meanwhile was delivered.
+    # A folder that has disappeared meanwhile was delivered.
     return sorted(runs), [error for error in errors if not isinstance(error, FileNotFoundError)]
 
 
 def _is_new(place: str, seen: set[tuple[int, int]]) -> bool:
-    """Tell whether a folder is there and was not seen before, by another way."""
+    """Return whether a folder exists and was not seen before under another path."""
     try:
         status = os.stat(place)
     except OSError:
@@ -103,7 +103,7 @@ def _is_new(place: str, seen: set[tuple[int, int]]) -> bool:
 
 
 def look_at(path: Path) -> Overview:
-    """Describe one run; raises `GoneError` where it is removed meanwhile."""
+    """Describe one run; raise `GoneError` if it is removed meanwhile."""
     live, size = False, 0
     try:
         live = is_live(path)
@@ -131,7 +131,7 @@ def _describe(path: Path, live: bool, size: int) -> Overview:
 def _standing(lane: StoredLane, cursor: Cursor, end: int) -> Standing:
     behind = 0
     if not cursor.finished and lane.state is not None:
-        behind = max(1, end - max(cursor.position, lane.first))  # 1: at least how the run ended
+        behind = max(1, end - max(cursor.position, lane.first))  # 1: at least the run's end
     return Standing(lane.name, behind, cursor.lost)
 
 
@@ -152,5 +152,5 @@ def _size_of(path: Path) -> int:
 def _size(file: str) -> int:
     try:
         return os.lstat(file).st_size
-    except FileNotFoundError:  # a live run's
+    except FileNotFoundError:  # a live run removed it
         return 0

@@ -1,8 +1,8 @@
 """
-Reading a journal, beside its writer or later.
+Read a journal, beside its writer or later.
 
-Promises: each record once, in order, from any position, also what the disk has not got yet; what is
-missing or damaged is skipped and counted, and hides nothing that comes behind it.
+Promises: each record is returned once, in order, from any position, even if the disk does not have
+it yet. Missing or damaged records are skipped and counted, and hide no record behind them.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ _CHUNK: Final = 1 << 20
 
 
 class JournalReader:
-    """Read records in order, from any id on."""
+    """A reader that returns records in order, from any id on."""
 
     def __init__(self, folder: Path, position: int, tail: Tail | None = None) -> None:
-        """Take the journal's folder, the id of the first record to read, and what is in memory."""
+        """Take the journal's folder, the id of the first record, and the end held in memory."""
         self._folder = folder
         self._tail = tail
         self.position = position
-        """Id of the record that comes next."""
+        """Id of the next record."""
         self.lost = 0
-        """Records that were to be read and are not there any more, or damaged."""
+        """Records that were to be read, but are missing or damaged."""
         self._file: AsyncBufferedIOBase | None = None
-        self._first = -1  # id that the segment which was opened last begins with
+        self._first = -1  # id with which the last opened segment begins
         self._buffer = bytearray()
 
     async def read(self, end: int, most: int) -> list[tuple[int, bytes]]:
         """
-        Return up to `most` records below the id `end`, each with its id; none at the end.
+        Return up to `most` records below the id `end`, each with its id; at the end, return none.
 
-        `end` is an id up to which the writer has come. `position` is behind the last one, past all
-        that is lost. Raises OSError, to be called again, and `JournalError` for a file that is no
-        segment of this format.
+        The writer must have come as far as `end`. Afterwards `position` is behind the last returned
+        record and past all lost ones. Raises OSError, after which it may be called again, and
+        `JournalError` for a file that is not a segment of this format.
         """
         records: list[tuple[int, bytes]] = []
         held = None if self._tail is None else self._tail.held
@@ -65,7 +65,7 @@ class JournalReader:
             try:
                 if not await self._fill(end):
                     self._skip_to(end)
-                    self._first = -1  # more may come in the segment that has ended here
+                    self._first = -1  # the segment that ended here may still grow
             except OSError:
                 if not records:
                     raise
@@ -73,7 +73,7 @@ class JournalReader:
         return records
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         file, self._file = self._file, None
         self._buffer.clear()
         if file is not None:
@@ -81,7 +81,7 @@ class JournalReader:
                 await file.close()
 
     def _read_held(self, held: Held, end: int, most: int) -> list[tuple[int, bytes]]:
-        """Return records that the disk has not got."""
+        """Return records from memory, which the disk does not have."""
         records: list[tuple[int, bytes]] = []
         for record, payload in held.records(self.position):
             if record >= end or len(records) >= most:
@@ -110,7 +110,7 @@ class JournalReader:
         del self._buffer[:used]
 
     async def _fill(self, end: int) -> bool:
-        """Read on, behind damage or in the next segment; tell whether anything is there."""
+        """Read on, behind damage or in the next segment; return False if nothing is left."""
         if self._file is not None:
             if data := await self._file.read(_CHUNK):
                 self._buffer += data
@@ -136,7 +136,7 @@ class JournalReader:
         return True
 
     def _segment_to_open(self) -> tuple[int, Path] | None:
-        """Return the segment that holds the position, or the one after what was read."""
+        """Return the segment that contains the position, or else the next unread segment."""
         later = [(first, path) for first, path in segments(self._folder) if first > self._first]
         holding = [segment for segment in later if segment[0] <= self.position]
         return holding[-1] if holding else next(iter(later), None)

@@ -1,8 +1,9 @@
 """
-Records that can never be delivered, set aside in a file of the run's folder.
+Set aside records that can never be delivered, in a file of the run's folder.
 
-Promises: one JSON object a line, readable by their owner alone; at most 16 MiB; a disk that does
-not take them costs these lines, never the run. After a crash a line may be there twice.
+Promises: the file contains one JSON object a line, is readable by its owner alone, and has at most
+16 MiB. If the disk refuses the lines, only they are lost, never the run. After a crash a line may
+appear twice.
 """
 
 from __future__ import annotations
@@ -23,27 +24,27 @@ _LARGEST: Final = 16 << 20
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Hold a record that can never be delivered, and why."""
+    """A record that can never be delivered, and the reason."""
 
     tracker: str
     what: str
     why: str
-    """What the server answered, or what is wrong with it."""
+    """The server's answer, or the fault in the record."""
     time: int
-    """When it was emitted: Unix time in nanoseconds."""
+    """Unix time of the emission, in nanoseconds."""
     record: Any
     """The record as it would have been sent."""
 
 
 class RejectedFile:
-    """Append refusals to one file, which is made when there is one to append."""
+    """A file of refusals, created with the first refusal."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._over = False
 
     async def append(self, refusals: Iterable[Refusal]) -> None:
-        """Write them down, those that there is room for; never raises `OSError`."""
+        """Append the refusals if the file has room for them; never raise `OSError`."""
         lines = b"".join(msgspec.json.encode(refusal) + b"\n" for refusal in refusals)
         if not lines or self._over:
             return

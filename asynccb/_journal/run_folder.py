@@ -1,19 +1,20 @@
 """
-The folder of one run: journal, cursors, and what `asynccb sync` needs to serve them.
+The folder of one run: journal, cursors, and everything `asynccb sync` needs to serve them.
 
     run.json             format, run key, and each tracker's class and settings; no secrets
-    journal/*.segment    the records (`delivery/journal.py`)
-    cursors/*.cursor     how far each tracker has come (`delivery/cursor.py`)
+    journal/*.segment    the records (`writer.py`)
+    cursors/*.cursor     how far each tracker has come (`cursor.py`)
     runs/*.record        descriptions of the run that cursors refer to
-    uploads/             files that wait to be uploaded (`delivery/uploads.py`)
-    companion.log        what the companion logged; locked as long as it or its training lives
+    uploads/             files that wait to be uploaded (`uploads.py`)
+    companion.log        the companion's log; locked as long as the companion or its training lives
     lock                 held by the one process that delivers
 
-Others add to it what outlives the delivery: `decisions.jsonl`, `rejected/`; and where a checkpoint
-refers to the run, `resumable`, with which the cursors stay, and `continued` (`_tracker_runs.py`).
+Other modules add files that outlive the delivery: `decisions.jsonl` and `rejected/`. If a
+checkpoint refers to the run, they also add `resumable`, which keeps the cursors, and `continued`
+(`tracker_runs.py`).
 
-Promises: one process at a time; a journal without an end gets one, `crashed`, when it is next
-served.
+Promises: one process at a time serves the folder. If a journal has no end, the end `crashed` is
+appended when the journal is next served.
 """
 
 from __future__ import annotations
@@ -45,48 +46,48 @@ logger = logging.getLogger("asynccb")
 FORMAT: Final = 1
 
 _LOOKED_AT: Final = 1.0
-"""Seconds for which a lock is waited for: `asynccb ls` holds it for a moment."""
+"""Seconds to wait for a lock, because `asynccb ls` holds it for a moment."""
 _OWN: Final = ("run.json", "uploads", "cursors", "runs", "journal", "companion.log", "lock")
-"""What a run's folder is made of, in the order in which it is removed."""
+"""The run's own files in its folder, in the order of their removal."""
 
 
 class StoredLane(msgspec.Struct, frozen=True):
-    """Describe a callback for a later `asynccb sync`."""
+    """A callback's description for a later `asynccb sync`."""
 
     name: str
     path: str
     """`module:qualified name` of its class."""
     state: dict[str, Any] | None
-    """What its `state()` returned; None for one that cannot be made again without the program."""
+    """The value of its `state()`; None if only the program itself can make the callback again."""
     first: int
 
 
 class _Versioned(msgspec.Struct, frozen=True):
-    """Hold what `run.json` says in every format."""
+    """The fields that `run.json` contains in every format."""
 
     format: int
 
 
 class Description(_Versioned, frozen=True):
-    """Hold what `run.json` says."""
+    """The content of `run.json`."""
 
     key: str
     lanes: list[StoredLane]
 
 
 class GoneError(AsyncCCBError):
-    """Signal that a run's folder has been removed, which is done when all is delivered."""
+    """Signal that a run's folder has been removed, as happens once everything is delivered."""
 
     def __init__(self, path: Path) -> None:
         """Take the folder."""
-        super().__init__(f"{path} holds no run any more: it has been removed")
+        super().__init__(f"{path} no longer holds a run: it has been removed")
 
 
 class RunFolder:
-    """Own a run's folder, from `open` to `close`."""
+    """A run's folder, held from `open` to `close`."""
 
     def __init__(self, path: Path, settings: JournalSettings | None = None) -> None:
-        """Take the folder and how its journal is kept; nothing is read or written yet."""
+        """Take the folder and its journal's settings; nothing is read or written yet."""
         settings = settings or JournalSettings()
         self.path = path
         self.journal = JournalWriter(
@@ -99,11 +100,11 @@ class RunFolder:
 
     async def lock(self, *, left_behind: bool = False) -> None:
         """
-        Keep other processes away until `close`; `BusyError` where one is at it.
+        Keep other processes away until `close`; raise `BusyError` if another serves the run.
 
-        That is for the companion, which makes the folder a run's. Whoever else wants a run that is
-        `left_behind` gets it once its training has ended, too. Raises `GoneError` where the run is
-        removed meanwhile.
+        The companion calls this without `left_behind`, which creates the lock's file. All other
+        processes set `left_behind`: then `BusyError` is also raised until the training has ended.
+        Raises `GoneError` if the run is removed meanwhile.
         """
         path = self.path / "lock"
         try:
@@ -135,9 +136,9 @@ class RunFolder:
         """Take the lock, as `lock` does, and find the journal's end."""
         await self.lock(left_behind=left_behind)
         try:
-            # A power cut may have taken records that were delivered; their ids are used up.
+            # A power cut may have erased records that were delivered; their ids stay used.
             positions = [cursor.position for cursor in self.cursors().values()]
-            if left_behind:  # nor has a ring what is missing before a lane's first record
+            if left_behind:  # no ring has the records missing before a lane's first one either
                 positions += self._first_ids()
             await self.journal.open(max(positions, default=0))
         except BaseException:
@@ -145,14 +146,14 @@ class RunFolder:
             raise
 
     def _first_ids(self) -> list[int]:
-        """Return the ids from which on callbacks listen, where `run.json` can be read."""
+        """Return the ids from which on callbacks listen; none if `run.json` cannot be read."""
         try:
             return [lane.first for lane in self.description().lanes]
         except JournalError:
             return []
 
     async def close(self) -> None:
-        """Let go of the journal and the lock."""
+        """Close the journal and release the lock."""
         try:
             await self.journal.close()
         finally:
@@ -169,31 +170,31 @@ class RunFolder:
         await replace(self.path / "run.json", msgspec.json.format(data))
 
     def description(self) -> Description:
-        """Read `run.json`; raise `JournalError` where there is none of this format."""
+        """Read `run.json`; raise `JournalError` if it is missing or has another format."""
         path = self.path / "run.json"
         try:
             data = path.read_bytes()
             found = msgspec.json.decode(data, type=_Versioned).format
-            if found != FORMAT:  # whatever else it holds
+            if found != FORMAT:  # whatever else the file contains
                 raise JournalError(f"{path} has format {found}; this version reads {FORMAT}")
             return msgspec.json.decode(data, type=Description)
         except FileNotFoundError:
-            raise JournalError(f"{self.path} holds no run: there is no run.json") from None
+            raise JournalError(f"{self.path} holds no run: run.json is missing") from None
         except msgspec.DecodeError as error:
             raise JournalError(f"{path} cannot be read: {error}") from None
 
     def cursors(self) -> dict[str, Cursor]:
-        """Read the cursors that there are, by the names of their lanes; leave damaged ones out."""
+        """Read the existing cursors, by the names of their lanes; leave damaged ones out."""
         found = {}
         for path in (self.path / "cursors").glob("*.cursor"):
             try:
                 found[path.stem] = load_cursor(path)
             except (JournalError, OSError) as error:
-                logger.error("%s", error)  # those of the other lanes are good all the same
+                logger.error("%s", error)  # the other lanes' cursors are still good
         return found
 
     async def record_crash_unless_ended(self) -> None:
-        """Write the end that the training process did not live to write."""
+        """Append the end that the training process did not live to write."""
         last = await to_thread.run_sync(last_record, self.path / "journal")
         if last is not None and decode(last[1]).kind == END:
             return
@@ -201,7 +202,7 @@ class RunFolder:
         await self.journal.append(frame(crash_record(), number), number, number)
 
     async def has_end_before(self, position: int) -> bool:
-        """Tell whether the record before a position is an end; True where it cannot be read."""
+        """Return whether the record before a position is an end; True if it cannot be read."""
         reader = JournalReader(self.path / "journal", position - 1)
         try:
             records = await reader.read(position, 1)
@@ -213,18 +214,18 @@ class RunFolder:
 
     def remove(self) -> list[str]:
         """
-        Delete what is the run's own; return the names of what others have put there, which stays.
+        Delete the run's own files; return the names of all other files there, which stay.
 
-        The folder goes too where nothing stays. `run.json` goes first: without it nothing can be
-        taken for a run that is still to be delivered. The cursors stay where a checkpoint refers to
-        them.
+        If nothing stays, the folder is removed, too. `run.json` is removed first: without it the
+        folder cannot be mistaken for a run that is still to be delivered. The cursors stay if a
+        checkpoint refers to them.
         """
         resumable = (self.path / RESUMABLE).exists()
         for name in _OWN:
             if name == "cursors" and resumable:
                 continue
             path = self.path / name
-            if path.is_dir() and not path.is_symlink():  # a link goes, what is behind it stays
+            if path.is_dir() and not path.is_symlink():  # a link is removed, its target stays
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
@@ -235,25 +236,25 @@ class RunFolder:
 
 
 def crash_record() -> bytes:
-    """Return the end of a run whose training process did not live to write one."""
-    # Kind, time, step, epoch, flags, logs, changes, metrics, extra: see `_record.Record`.
+    """Return the end of a run whose training process did not live to write it."""
+    # Kind, time, step, epoch, flags, logs, changes, metrics, extra: see `_ring/record.py`.
     return msgspec.msgpack.encode(
         (END, time.time_ns(), 0, 0.0, 0, None, None, None, {"status": "crashed"})
     )
 
 
 def is_live(path: Path) -> bool:
-    """Tell whether a process is serving the run in a folder now, or will: its training lives."""
+    """Return whether a process serves the run in a folder, or will because the training lives."""
     return is_locked(path / "lock") or _is_held(path)
 
 
 def is_starting(path: Path) -> bool:
-    """Tell whether a companion has been started that has not yet made the folder a run's."""
+    """Return whether a companion has been started and has not yet written `run.json`."""
     return not (path / "run.json").exists() and _is_held(path)
 
 
 def _is_held(path: Path) -> bool:
-    """Tell whether the training lives that writes to a folder, or a companion of it."""
+    """Return whether the training that writes to a folder lives, or its companion does."""
     try:
         return is_locked(path / "companion.log")
     except FileNotFoundError:

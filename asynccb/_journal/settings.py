@@ -1,11 +1,11 @@
 """
-How a journal is kept, read from environment variables in the training process.
+Read the journal's settings from environment variables, in the training process.
 
     ASYNCCB_OFFLINE=1           journal only: no tracker's server is contacted until `asynccb sync`
     ASYNCCB_JOURNAL_FSYNC       `never`, `always`, or seconds between two syncs (1)
     ASYNCCB_JOURNAL_LIMIT       bytes that the journal of a run may take, as in `500M` (10G)
-    ASYNCCB_UPLOAD_LIMIT        bytes of files that may wait to be uploaded, by tracker (100G)
-    ASYNCCB_JOURNAL_KEEP=1      keep the folder of a run of which everything is delivered
+    ASYNCCB_UPLOAD_LIMIT        bytes of files that may wait to be uploaded, per tracker (100G)
+    ASYNCCB_JOURNAL_KEEP=1      keep a run's folder after everything is delivered
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _WORDS: Final = {"never": math.inf, "always": 0.0}
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _LEAST: Final = 4 * SEGMENT_SIZE
 _MOST: Final = 1 << 63
-"""Bytes from which on a number is none that the companion can be told."""
+"""Bytes from which on a number is too large to be sent to the companion."""
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]?)(I?B)?")
 
 
 class JournalSettings(msgspec.Struct, frozen=True):
-    """Hold what the variables say."""
+    """The values of the variables."""
 
     fsync: float = 1.0
     """Seconds between two syncs of the journal; 0 for every append, infinity for never."""
     limit: int = 10 << 30
-    """Bytes, kept to within a segment and a batch."""
+    """Bytes, which the journal exceeds by at most a segment and a batch."""
     offline: bool = False
     keep: bool = False
     upload_limit: int = UPLOAD_LIMIT
-    """Bytes of files that may wait for each tracker."""
+    """Bytes of files that may wait to be uploaded, for each tracker."""
 
 
 def read_settings(environ: Mapping[str, str]) -> JournalSettings:
@@ -70,7 +70,7 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         return seconds
     raise ConfigurationError(
         f"the environment variable {name} is {environ[name]!r}; it takes 'never', 'always', or "
-        "seconds from 0.01 on"
+        "seconds, at least 0.01"
     )
 
 
@@ -84,5 +84,5 @@ def _bytes(environ: Mapping[str, str], name: str, default: int, least: int = _LE
         return size
     raise ConfigurationError(
         f"the environment variable {name} is {environ[name]!r}; it takes a number of bytes, with "
-        f"K, M, G or T for powers of 1024, from {least >> 20}M on and below 2^63"
+        f"K, M, G or T for powers of 1024, at least {least >> 20}M and below 2^63"
     )

@@ -1,9 +1,10 @@
 """
-The end of a journal that the disk does not take, in memory.
+Hold the end of a journal in memory while the disk refuses it.
 
-Promises: readers find there what the disk has not got, so that trackers are served through a full
-disk; bounded in bytes: beyond that what every reader has passed goes first, then the oldest events;
-what begins, ends or describes a run stays. One thread writes, any may read.
+Promises: readers find here the records that the disk does not have, so that trackers are served
+while the disk is full. The bytes are bounded. Beyond the bound, records that every reader has
+passed are dropped first, then the oldest events. Records that begin, end or describe a run stay.
+One thread writes, any thread may read.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from asynccb._journal.thinning import thin
 LIMIT: Final = 32 << 20
 """Bytes of frames that are held."""
 _CHUNK: Final = 256 << 10
-"""Bytes from which on another chunk is begun."""
+"""Bytes of a chunk from which on another chunk is begun."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Hold whole frames with ids from `first` on and below `end`; some may be missing."""
+    """Whole frames with ids from `first` on and below `end`; some ids may be missing."""
 
     first: int
     end: int
@@ -33,14 +34,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Held:
-    """Hold the end of a journal as it was at one moment."""
+    """The end of a journal at one moment."""
 
     begin: int
     """Id up to which the disk has the journal."""
     chunks: tuple[Chunk, ...]
 
     def records(self, position: int) -> Iterator[tuple[int, bytes]]:
-        """Yield (id, payload) of the records from an id on."""
+        """Yield (id, payload) of the records from the id `position` on."""
         for chunk in self.chunks:
             if chunk.end > position:
                 for record, start, _ in split_frames(chunk.frames):
@@ -49,22 +50,22 @@ class Held:
 
 
 class Tail:
-    """Hold what comes behind the journal on disk."""
+    """The records that come behind the journal on disk."""
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
         self.held: Held | None = None
-        """What there is now; replaced, never changed."""
+        """The current end of the journal; replaced, never changed."""
 
     @property
     def end(self) -> int:
-        """Id behind the last record; 0 where nothing is held."""
+        """Id behind the last record; 0 if nothing is held."""
         held = self.held
         return 0 if held is None else held.chunks[-1].end
 
     @property
     def chunks(self) -> tuple[Chunk, ...]:
-        """What is held, oldest first."""
+        """The chunks that are held, oldest first."""
         return () if self.held is None else self.held.chunks
 
     @property
@@ -77,7 +78,7 @@ class Tail:
         return found
 
     def hold(self, begin: int, frames: bytes, first: int, end: int) -> None:
-        """Add frames behind the others; `begin` is the id up to which the disk has the journal."""
+        """Append frames; `begin` is the id up to which the disk has the journal."""
         chunks = self.chunks
         if chunks and not chunks[-1].thinned and len(chunks[-1].frames) < _CHUNK:
             merged = Chunk(chunks[-1].first, end, chunks[-1].frames + frames)
@@ -87,15 +88,15 @@ class Tail:
         self.held = Held(begin, chunks)
 
     def let_go(self, begin: int) -> None:
-        """Forget the first chunk, which the disk has now."""
+        """Drop the first chunk, which the disk now has."""
         chunks = self.chunks[1:]
         self.held = Held(begin, chunks) if chunks else None
 
     def make_room(self, passed: int) -> int:
         """
-        Drop what is too much, and return how many records that somebody may miss.
+        Drop records beyond the limit; return how many dropped records a reader may miss.
 
-        Nobody misses those below the id `passed`.
+        No reader misses records below the id `passed`.
         """
         size = sum(len(chunk.frames) for chunk in self.chunks)
         if self.held is None or size <= self._limit:
@@ -104,7 +105,7 @@ class Tail:
         chunks = list(self.chunks)
         for may_be_missed in (False, True):
             for place, chunk in enumerate(chunks):
-                if size <= self._limit * 3 // 4:  # room for a while: this is not done every time
+                if size <= self._limit * 3 // 4:  # room for a while, so that not every call drops
                     break
                 if chunk.thinned or (chunk.end > passed and not may_be_missed):
                     continue

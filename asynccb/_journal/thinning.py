@@ -1,9 +1,9 @@
 """
-Making a journal smaller where there is no room for all of it.
+Make a journal smaller if its records exceed the room.
 
-Promises: records that begin, end or describe a run, and those whose hooks decide, are kept as they
-are; a run of others becomes one small record that holds what they changed of the state, so that
-later ones mean what they meant.
+Promises: records that begin, end or describe a run, and records whose hooks decide, are kept
+unchanged. A sequence of other records becomes one small record with their changes to the state, so
+that later records keep their meaning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def thin(frames: bytes, previous: int = -1) -> tuple[bytes, int]:
-    """Return the frames, with ids above `previous`, that are kept, and how many are not."""
+    """Return the frames with ids above `previous` that are kept, and the number dropped."""
     parts: list[bytes] = []
     dropped = _Dropped()
     count = 0
@@ -36,20 +36,20 @@ def thin(frames: bytes, previous: int = -1) -> tuple[bytes, int]:
 
 
 class _Dropped:
-    """Gather neighbours that are dropped."""
+    """Neighboring records that are dropped together."""
 
     def __init__(self) -> None:
         self._last: tuple[int, Record] | None = None
         self._changes: dict[str, Any] = {}
 
     def add(self, number: int, record: Record | None) -> None:
-        """Drop one more; a damaged one leaves nothing."""
+        """Drop one more record; a damaged record leaves nothing."""
         if record is not None:
             self._last = number, record
             self._changes.update(record.changes or {})
 
     def take(self) -> bytes:
-        """Return the frame that stands for those dropped since the last call, if there are any."""
+        """Return the frame for the records dropped since the last call, or nothing."""
         if self._last is None:
             return b""
         number, last = self._last

@@ -1,12 +1,12 @@
 """
-Which runs, at the trackers' servers, a training writes to: its own, or those of the one it resumes.
+Choose the runs on trackers' servers that a training writes to: its own, or the resumed ones.
 
-A checkpoint has the key under which trackers find their run, and for each tracker its cursor: the
-attributes that it goes on from, run ids among them, and the last log that was acknowledged. The
-folder of the run that saved it knows more, namely what came after; `_companion/_resumption.py`
-looks there.
+A checkpoint contains the key under which trackers find their run. For each tracker it contains the
+attributes from which the tracker continues, run ids included, and the last acknowledged log. The
+folder of the run that saved the checkpoint also shows what came after it;
+`_companion/resumption.py` looks there.
 
-Promises: plain values, no secrets; where nothing was tracked, nothing is written.
+Promises: plain values, no secrets. If nothing was tracked, nothing is written.
 """
 
 from __future__ import annotations
@@ -26,58 +26,59 @@ from asynccb._state.run_description import describe_run
 logger = logging.getLogger("asynccb")
 
 CONTINUED: Final = "continued"
-"""File in a run's folder that names the folder of the run that went on from there."""
+"""File in a run's folder with the path of the folder of the run that continued it."""
 TRACKERS: Final = "trackers"
 """Key of the runs in the state that a checkpoint stores for the dispatcher."""
 RESUMABLE: Final = "resumable"
-"""File in a run's folder that has its cursors kept when the rest is removed; says who trains."""
+"""File in a run's folder with the training's process. While the file exists, the cursors stay when
+the rest of the folder is removed."""
 
 
 class SavedLane(msgspec.Struct, frozen=True):
-    """Hold how far a tracker had come."""
+    """A tracker's progress at a checkpoint."""
 
     attributes: dict[str, Any]
     logged: tuple[int, int]
-    """Step of the last log, and how many there were at that step."""
+    """Step of the last log, and the number of logs at that step."""
 
 
 class SavedRuns(msgspec.Struct, frozen=True):
-    """Hold what a checkpoint says of the trackers' runs."""
+    """A checkpoint's entry for the trackers' runs."""
 
     key: str
     started: int
-    """Unix nanoseconds."""
+    """Unix time in nanoseconds."""
     folder: str
-    """Folder of the training that saved it; absolute."""
+    """Absolute path of the folder of the training that saved the checkpoint."""
     step: int
     logs: int
-    """How many logs there were at that step before the checkpoint."""
+    """Number of logs at that step before the checkpoint."""
     lanes: dict[str, SavedLane]
 
 
 def read_saved_runs(state: Mapping[str, Any]) -> SavedRuns | None:
-    """Return what a checkpoint's `state` says of the runs; raises `ConfigurationError`."""
+    """Return the runs in a checkpoint's `state`; raise `ConfigurationError` if it is invalid."""
     try:
         return msgspec.convert(state.get(TRACKERS), SavedRuns | None)
     except msgspec.ValidationError as error:
         raise ConfigurationError(
-            f"this is no state of a dispatcher ({error} in {TRACKERS!r}); give what state_dict() "
-            "returned"
+            f"this is no state of a dispatcher ({error} in {TRACKERS!r}); pass the value that "
+            "state_dict() returned"
         ) from None
 
 
 class TrackerRuns:
-    """Know the key of one dispatcher's tracker runs, and what they go on from."""
+    """The key of one dispatcher's tracker runs, and the runs that they resume."""
 
     def __init__(self, folder: Path, key: str, started: int) -> None:
-        """Take the folder of this training, which may not exist, and what a run of its own has."""
+        """Take this training's folder, which may not exist, and key and start of its own run."""
         self._folder = folder
         self._key = key
         self._started = started
         self._resumed: SavedRuns | None = None
 
     def describe(self, args: Any, model: Any, *, begins: bool = False) -> dict[str, Any]:
-        """Return what a record says of the run; when training `begins`, what it goes on from."""
+        """Return a record's description of the run; if training `begins`, with the resumed run."""
         described = describe_run(args, model, self._key, self._started)
         if begins and self._resumed is not None:
             described["resumed"] = msgspec.to_builtins(self._resumed)
@@ -85,7 +86,7 @@ class TrackerRuns:
         return described
 
     def save(self, step: int, history: Sequence[Mapping[str, Any]]) -> SavedRuns | None:
-        """Return what a checkpoint of a step needs; None where no tracker has a journal here."""
+        """Return the entry for a checkpoint at `step`; None if no tracker has a journal here."""
         if not self._folder.is_dir():
             return None
         lanes = {}
@@ -106,7 +107,7 @@ class TrackerRuns:
         return SavedRuns(self._key, self._started, str(self._folder), step, logs, lanes)
 
     def load(self, saved: SavedRuns) -> None:
-        """Go on with the runs of a checkpoint, from where the next training begins."""
+        """Continue the runs of a checkpoint when the next training begins."""
         self._key, self._started = saved.key, saved.started
         self._resumed = saved
         if not self._folder.is_dir():  # no tracker has a journal here
@@ -126,7 +127,7 @@ class TrackerRuns:
 
 
 def is_training(folder: Path) -> bool:
-    """Tell whether the process lives that trained in a folder, on this machine."""
+    """Return whether the process that trained in a folder lives, on this machine."""
     try:
         told = (folder / RESUMABLE).read_text()
     except OSError:
@@ -135,7 +136,7 @@ def is_training(folder: Path) -> bool:
 
 
 def _identity(pid: int) -> str:
-    """Return a process's id with the moment of its start; its id alone where it has ended."""
+    """Return a process's id with the time of its start; the id alone if the process has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -144,7 +145,7 @@ def _identity(pid: int) -> str:
 
 
 def chain(folder: Path, own: Path) -> list[Path]:
-    """Return a training's folder and those of all that went on from it, in turn, before our own."""
+    """Return a training's folder and the folders that continued it, in turn, before our own."""
     found: list[Path] = []
     while folder != own and folder.is_dir() and folder not in found:
         found.append(folder)

@@ -1,13 +1,13 @@
 """
-Files that wait to be uploaded, kept so that nobody can pull them away.
+Keep files that wait to be uploaded, so that removing the originals does no harm.
 
     uploads/<lane>/<record id>/folder.json     name and step
     uploads/<lane>/<record id>/files/...       hard links, or copies from another file system
     uploads/<lane>/next                        id of the first record that was not looked at
 
-Promises: a folder is kept whole or not at all; a file goes when it is stored, so that after a crash
-only the rest is sent; what a record wants kept is kept once. A link shares its bytes with the
-original: a file that is written over in place, rather than replaced, is uploaded as it is by then.
+Promises: a folder is kept whole or not at all. A file is removed once it is stored, so that after a
+crash only the rest is sent. A record's files are kept once. A link shares its bytes with the
+original: if a file is overwritten in place, rather than replaced, the new bytes are uploaded.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from asynccb._ground.exceptions import DeliveryError
 from asynccb._journal.cursor import replace
 
 MOST: Final = 16
-"""Folders that may wait at once: each keeps its space on the disk, though the training has removed
+"""Folders that may wait at once. Each occupies disk space, although the training may have removed
 the checkpoint long ago."""
 _NEW: Final = ".new"
 LIMIT: Final = 100 << 30
-"""Bytes of files that may wait, unless it is said otherwise."""
+"""Bytes of files that may wait, by default."""
 
 
 class CrowdedError(DeliveryError):
-    """Signal that too much waits for one more folder to be kept."""
+    """Signal that too many files wait to keep another folder."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Name a folder, or a single file, that is to be uploaded, and what to call it there."""
+    """A folder, or a single file, to upload, and its name on the server."""
 
     path: Path
     name: str
@@ -50,7 +50,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class KeptFile:
-    """Name a file that is kept, and its path below the folder, with slashes."""
+    """A kept file, and its path below the folder, with slashes."""
 
     path: Path
     name: str
@@ -62,14 +62,14 @@ class _About(msgspec.Struct, frozen=True):
 
 
 class Kept:
-    """Hold a folder's files until they are stored."""
+    """A folder's files, kept until they are stored."""
 
     def __init__(self, place: Path, name: str, step: int, files: list[KeptFile]) -> None:
         self.place = place
         self.name = name
-        """What `Folder.name` said."""
+        """The value of `Folder.name`."""
         self.step = step
-        """The global step at which it was saved."""
+        """The global step at which the folder was saved."""
         self._files = files
 
     def pending(self) -> list[KeptFile]:
@@ -77,16 +77,16 @@ class Kept:
         return list(self._files)
 
     async def stored(self, file: KeptFile) -> None:
-        """Let a file go: it is stored, or can never be."""
+        """Remove a file: it is stored, or never can be."""
         self._files.remove(file)
         await aiofiles.os.unlink(file.path)
 
 
 class Spool:
-    """Keep folders for one tracker, in the order of the records that they belong to."""
+    """The folders kept for one tracker, in the order of their records."""
 
     def __init__(self, path: Path, limit: int = LIMIT) -> None:
-        """Take the directory, made when there is something to keep, and the bytes it may hold."""
+        """Take the directory, created with the first folder, and the bytes it may contain."""
         self._path = path
         self._limit = limit
         self._waiting: list[int] = []
@@ -99,35 +99,36 @@ class Spool:
         return not self._waiting
 
     async def open(self) -> None:
-        """Find what an earlier process has kept."""
+        """Find the folders that an earlier process has kept."""
         self._waiting, self.next = await anyio.to_thread.run_sync(self._find)
 
     async def keep(self, number: int, step: int, folder: Folder) -> None:
         """
-        Keep the files of a folder for the record of that id.
+        Keep the files of a folder for the record with the id `number`.
 
-        Raises `FileNotFoundError` where it is gone, `OSError` where the disk is full, and
-        `CrowdedError`.
+        Raises `FileNotFoundError` if the folder is gone, `OSError` if the disk is full, and
+        `CrowdedError` if too much waits already.
         """
         if len(self._waiting) >= MOST:
-            raise CrowdedError(f"{MOST} folders wait to be uploaded already")
-        # Where it is copied it may take minutes: a deadline leaves it behind, to be begun again.
+            raise CrowdedError(f"{MOST} folders already wait to be uploaded")
+        # A copy may take minutes: a deadline abandons it, and it is begun again later.
         await anyio.to_thread.run_sync(self._link, number, step, folder, abandon_on_cancel=True)
         self._waiting.append(number)
 
     def _check_room(self, folder: Folder) -> None:
-        """Raise `CrowdedError` where a folder is too much; links count as if they were copies."""
+        """Raise `CrowdedError` if a folder exceeds the limit; links count as copies would."""
         waiting, more = _size(self._path), _size(folder.path)
         if waiting + more > self._limit:
             raise CrowdedError(
-                f"it has {more >> 20} MiB, beside {waiting >> 20} MiB that wait to be uploaded: "
-                f"more than {self._limit >> 20} MiB; set ASYNCCB_UPLOAD_LIMIT to what the disk has"
+                f"it has {more >> 20} MiB, and {waiting >> 20} MiB already wait to be uploaded: "
+                f"more than {self._limit >> 20} MiB; raise ASYNCCB_UPLOAD_LIMIT if the disk has "
+                "room"
             )
 
     async def seen(self, number: int) -> None:
-        """Note that no record below this id need be looked at again."""
+        """Store that no record below the id `number` needs to be looked at again."""
         self.next = number
-        with contextlib.suppress(OSError):  # a full disk: it is looked at, and sent, once more
+        with contextlib.suppress(OSError):  # a full disk: a record is looked at, and sent, again
             await replace(self._path / "next", str(number).encode())
 
     async def first(self) -> Kept:
@@ -135,7 +136,7 @@ class Spool:
         return await anyio.to_thread.run_sync(self._load, self._waiting[0])
 
     async def remove_first(self) -> None:
-        """Let the oldest folder go."""
+        """Remove the oldest folder."""
         await anyio.to_thread.run_sync(shutil.rmtree, self._path / f"{self._waiting[0]:012}")
         del self._waiting[0]
 
@@ -180,7 +181,7 @@ class Spool:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of the files in a folder; those that go meanwhile are none."""
+    """Return the bytes of a file, or of a folder's files; files removed meanwhile count as 0."""
     size = 0
     for file in (path, *path.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
@@ -189,7 +190,7 @@ def _size(path: Path) -> int:
 
 
 def _link_all(source: Path, target: Path) -> None:
-    """Link, or copy, a folder's files, or a single file; runs with their journals are left out."""
+    """Link, or copy, a folder's files or a single file; leave out runs with their journals."""
     files = [source] if source.is_file() else [f for f in source.rglob("*") if f.is_file()]
     runs = {about.parent for about in source.rglob("run.json") if _is_run(about.parent)}
     files = [file for file in files if runs.isdisjoint(file.parents)]
@@ -197,18 +198,18 @@ def _link_all(source: Path, target: Path) -> None:
     for file in files:
         link = target / file.relative_to(root)
         link.parent.mkdir(parents=True, exist_ok=True)
-        original = file.resolve()  # or a link to a link would be kept
+        original = file.resolve()  # otherwise a link to a link would be kept
         try:
             os.link(original, link)
         except FileNotFoundError:
             raise
         except OSError:  # another file system, or one without links
             shutil.copyfile(original, link)
-    # Afterwards, because a list of a directory that goes meanwhile is short without a word.
+    # Checked afterwards: if a directory is removed meanwhile, its list is short without an error.
     if not source.exists():
         raise FileNotFoundError(source)
 
 
 def _is_run(folder: Path) -> bool:
-    """Tell whether a folder is a run's, as `README.md` describes it."""
+    """Return whether a folder is a run's, as `delivery/README.md` describes it."""
     return (folder / "journal").is_dir() and (folder / "lock").exists()

@@ -1,9 +1,10 @@
 """
-The durable log of a run: segments of framed records on disk, and the one who writes them.
+Write the durable log of a run: segments of framed records on disk.
 
-Promises: what `append` returned from survives the death of every process, and a power cut once it
-is synced; ids only grow; a tail torn by a crash is cut when the journal is next opened; beyond its
-limit the oldest records that may be dropped make room. Folder and files are private to their owner.
+Promises: once `append` has returned, its records survive the death of every process, and once
+synced, also a power cut. Ids only grow. If a crash tears the tail, the torn bytes are cut when the
+journal is next opened. Beyond its limit, the oldest records that may be dropped make room. Folder
+and files are private to their owner.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ logger = logging.getLogger("asynccb")
 
 SEGMENT_SIZE: Final = 16 << 20
 _NEAR: Final = 0.8
-"""Share of the limit from which on it is said to be near."""
+"""Share of the limit from which on a warning is logged."""
 
 
 class JournalWriter:
-    """Append frames to the newest segment; there is one writer at a time."""
+    """A writer that appends frames to the newest segment; a journal has one writer at a time."""
 
     def __init__(
         self,
@@ -57,8 +58,9 @@ class JournalWriter:
         """
         Take the folder, which need not exist, and the bytes at which a new segment is begun.
 
-        `limit` is in bytes, kept to within a segment and a batch. `fsync` is 0 for after every
-        append, infinity for never, and otherwise the seconds between the syncs of `keep_synced`.
+        `limit` is in bytes, and exceeded by at most a segment and a batch. If `fsync` is 0, every
+        append is synced; if infinity, none. Otherwise it is the seconds between the syncs of
+        `keep_synced`.
         """
         self._folder = folder
         self._segment_size = segment_size
@@ -67,10 +69,10 @@ class JournalWriter:
         self._file: AsyncFileIO | None = None
         self._size = 0
         self._unsynced = False
-        self._thinned = 0  # id below which no segment can get smaller
+        self._thinned = 0  # id below which no segment can become smaller
         self._said: set[str] = set()
         self.next = 0
-        """Id of the record that comes next, which is the number of records so far."""
+        """Id of the next record, which is the number of records so far."""
 
     async def open(self, least: int = 0) -> None:
         """Find the end of the journal, cutting a torn tail; no id below `least` is used again."""
@@ -81,7 +83,7 @@ class JournalWriter:
         if existing:
             self.next, path = existing[-1]
             if path.stat().st_size < SEGMENT_HEADER.size:
-                path.unlink()  # torn while it was begun; the next append begins it anew
+                path.unlink()  # torn while it was being created; the next append creates it anew
             else:
                 await to_thread.run_sync(self._cut_tail, path)
                 self._file = await aiofiles.open(path, "ab", buffering=0, opener=open_private)
@@ -90,10 +92,10 @@ class JournalWriter:
 
     async def append(self, frames: bytes, first: int, last: int) -> None:
         """
-        Append whole frames with ids from `first` to `last`; those that are there already are left
-        out. Ids may be missing: readers count them as lost.
+        Append whole frames with ids from `first` to `last`, except for frames already appended.
 
-        Raises OSError where the disk refuses; nothing has been appended then.
+        Ids may be missing: readers count them as lost. Raises OSError if the disk refuses; then
+        nothing has been appended.
         """
         if last < self.next:
             return
@@ -116,7 +118,7 @@ class JournalWriter:
 
     async def _sync(self, file: AsyncFileIO) -> None:
         if self._unsynced and self._fsync < math.inf:
-            descriptor = os.dup(file.fileno())  # the segment may end while the disk is at it
+            descriptor = os.dup(file.fileno())  # the segment may end during the sync
             self._unsynced = False
             await to_thread.run_sync(_sync_and_close, descriptor, abandon_on_cancel=True)
 
@@ -127,15 +129,15 @@ class JournalWriter:
             self._say_once("the journal in %s cannot be synced to the disk: %s", error)
 
     async def close(self) -> None:
-        """Let go of the journal, synced unless that is switched off."""
+        """Close the journal; sync it first unless syncs are switched off."""
         if self._file is not None:
             file, self._file = self._file, None
             await self._try_to_sync(file)
             await file.close()
 
     async def remove_below(self, record: int) -> None:
-        """Delete the segments all of whose records have ids below `record`, as far as that goes."""
-        with contextlib.suppress(OSError):  # without a descriptor, say; the next call does it
+        """Delete the segments whose records all have ids below `record`, as far as possible."""
+        with contextlib.suppress(OSError):  # such as no descriptor left; the next call retries
             for (_, path), (following, _) in itertools.pairwise(segments(self._folder)):
                 if following <= record:
                     path.unlink(missing_ok=True)
@@ -163,7 +165,7 @@ class JournalWriter:
             await self._write(self._file, header)
             self._size = len(header)
             await self._sync(self._file)
-            if self._fsync < math.inf:  # the segment's name is to outlive a power cut, too
+            if self._fsync < math.inf:  # the segment's name must survive a power cut, too
                 await to_thread.run_sync(_sync_and_close, os.open(self._folder, os.O_RDONLY))
         except OSError:
             await self._file.close()
@@ -172,7 +174,7 @@ class JournalWriter:
             raise
 
     async def _make_room(self) -> None:
-        """Keep the journal, with one more segment, below its limit."""
+        """Keep the journal, including one more segment, below its limit."""
         if self._limit == math.inf:
             return
         sizes = {path: path.stat().st_size for _, path in segments(self._folder)}
@@ -180,7 +182,7 @@ class JournalWriter:
         if excess > -(1 - _NEAR) * self._limit:
             self._say_once(
                 "the journal in %s is at %.0f %% of its %.0f MiB (ASYNCCB_JOURNAL_LIMIT), because "
-                "a tracker is behind; beyond that the oldest events make room for new ones",
+                "a tracker is behind; beyond the limit the oldest events are dropped",
                 100 * _NEAR,
                 self._limit / (1 << 20),
             )
@@ -190,8 +192,8 @@ class JournalWriter:
             if first >= self._thinned:
                 self._say_once(
                     "the journal in %s is full (%.0f %% of its %.0f MiB, ASYNCCB_JOURNAL_LIMIT): "
-                    "the oldest events that a tracker has not got are dropped; each tracker counts "
-                    "what it misses",
+                    "the oldest events that a tracker has not received are dropped; each tracker "
+                    "counts the events that it misses",
                     100,
                     self._limit / (1 << 20),
                 )
@@ -218,13 +220,13 @@ class JournalWriter:
 
 
 def _write_header(path: Path, first: int) -> None:
-    """Write the header that a power cut has taken; what it has left behind that counts."""
+    """Write the header that a power cut has erased; intact frames behind it still count."""
     with path.open("r+b") as file:
         file.write(segment_header(first))
 
 
 def _thin_segment(path: Path, first: int) -> int:
-    """Rewrite a segment with what may not be dropped; return its size in bytes."""
+    """Rewrite a segment without the records that may be dropped; return its size in bytes."""
     data = path.read_bytes()
     frames = data[SEGMENT_HEADER.size :]
     thinned = data[: SEGMENT_HEADER.size] + thin(frames, first - 1)[0]

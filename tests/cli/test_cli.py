@@ -437,7 +437,7 @@ class TestClean:
         [
             ("run.json", b'{"format": 9}', "has format 9; this version reads 1"),
             ("run.json", b"{", "cannot be read"),
-            ("journal/00000000000000000000.segment", b"\x01" * 99, "is no segment of a journal"),
+            ("journal/00000000000000000000.segment", b"\x01" * 99, "is not a segment of a journal"),
         ],
         ids=["newer", "damaged", "damaged segment"],
     )

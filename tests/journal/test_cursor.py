@@ -102,5 +102,5 @@ async def test_a_replaced_file_keeps_nothing_of_a_longer_one(tmp_path: Path) -> 
 def test_a_file_that_is_no_cursor_is_refused_by_name(path: Path, data: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(data)
-    with pytest.raises(JournalError, match=r"tracker\.cursor is no cursor"):
+    with pytest.raises(JournalError, match=r"tracker\.cursor is not a cursor"):
         load_cursor(path)

@@ -82,7 +82,7 @@ def test_a_bit_that_flips_costs_one_record_at_most_and_never_yields_a_wrong_one(
         path.write_bytes(data)
 
         if place < SEGMENT_HEADER:
-            with pytest.raises(JournalError, match=r"is no segment|has format|is damaged"):
+            with pytest.raises(JournalError, match=r"is not a segment|has format|is damaged"):
                 await read_with_lost(folder, len(before))
             return
         found, lost = await read_with_lost(folder, len(before))

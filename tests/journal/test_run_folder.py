@@ -137,7 +137,7 @@ class TestEnd:
         assert set(folder.cursors()) == {"Good"}
         assert folder.journal.next == 5
         await folder.close()
-        assert "Bad.cursor is no cursor" in caplog.text
+        assert "Bad.cursor is not a cursor" in caplog.text
 
 
 class TestWhatIsLeftOfARun:

@@ -152,7 +152,7 @@ async def test_only_so_many_bytes_may_wait_and_what_is_stored_makes_room(
     one = Spool(tmp_path / "uploads" / "mlflow", 3 << 20)
     await one.open()
     await one.keep(1, 1, checkpoint)
-    with pytest.raises(CrowdedError, match=r"2 MiB, beside 2 MiB .* more than 3 MiB; .*_LIMIT"):
+    with pytest.raises(CrowdedError, match=r"2 MiB, and 2 MiB .* more than 3 MiB; .*_LIMIT"):
         await one.keep(2, 2, checkpoint)
     assert len(list((tmp_path / "uploads" / "mlflow").iterdir())) == 1
     kept = await one.first()

@@ -357,9 +357,9 @@ class TestReading:
     @pytest.mark.parametrize(
         ("start", "complaint"),
         [
-            (b"something else entirely", "is no segment of a journal"),
+            (b"something else entirely", "is not a segment of a journal"),
             (b"asynccb\x02" + bytes(8), "has format 2; this version of asynccb reads format 1"),
-            (b"asynccb\x01\x01" + bytes(7), "has another number than its name"),
+            (b"asynccb\x01\x01" + bytes(7), "differs from its name"),
         ],
     )
     async def test_a_file_that_is_no_segment_is_refused_by_reader_and_writer(
