@@ -212,7 +212,7 @@ class TestList:
         assert (status, "has format 9; this version reads 1" in out) == (2, True)
         (run / "run.json").unlink()
         status, out = output.of("ls", directory)
-        assert (status, "there is no run.json" in out) == (2, True)
+        assert (status, "run.json is missing" in out) == (2, True)
 
     def test_the_command_that_delivers_is_said_as_a_shell_takes_it(
         self, tmp_path: Path, output: Output

@@ -152,7 +152,7 @@ def test_a_checkpoint_beyond_the_limit_is_rejected_with_what_to_do_and_the_run_g
         save(run, tmp_path, 2)
     assert files(path) == uploaded(2)
     assert run.statistics().callbacks["Uploading"].rejected == 1
-    assert "more than 1 MiB; set ASYNCCB_UPLOAD_LIMIT" in caplog.text
+    assert "more than 1 MiB; raise ASYNCCB_UPLOAD_LIMIT" in caplog.text
 
 
 def test_an_upload_that_fails_by_a_bug_ends_the_tracker_and_nothing_else(

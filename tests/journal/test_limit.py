@@ -120,7 +120,7 @@ class TestLimit:
         await self.fill(tmp_path / "beyond", 3000)
         near, reached = [message.getMessage() for message in caplog.records]
         assert "is at 80 % of its" in near
-        assert "are dropped; each tracker counts what it misses" in reached
+        assert "are dropped; each tracker counts the events that it misses" in reached
 
     async def test_a_reader_that_is_behind_goes_on_with_what_is_left(self, tmp_path: Path) -> None:
         writer = await self.fill(tmp_path, 3000)

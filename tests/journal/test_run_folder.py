@@ -294,7 +294,7 @@ class TestLimit:
             size = sum(path.stat().st_size for _, path in segments(folder / "journal"))
             assert size <= (64 + 16 + 8) << 20
             run.close(1.0)
-        assert "are dropped; each tracker counts what it misses" in caplog.text
+        assert "are dropped; each tracker counts the events that it misses" in caplog.text
         assert seen(tmp_path / "here") == list(range(1, total + 1))
 
         (tmp_path / "away.up").touch()
