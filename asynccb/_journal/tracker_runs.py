@@ -3,7 +3,7 @@ Choose the runs on trackers' servers that a training writes to: its own, or the 
 
 A checkpoint contains the key under which trackers find their run. For each tracker it contains the
 attributes from which the tracker continues, run ids included, and the last acknowledged log. The
-folder of the run that saved the checkpoint also shows what came after it;
+folder of the run that saved the checkpoint also covers the time after it;
 `_companion/resumption.py` looks there.
 
 Promises: plain values, no secrets. If nothing was tracked, nothing is written.

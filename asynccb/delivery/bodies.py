@@ -55,7 +55,7 @@ class FormBody:
 
     file: Path
     name: str
-    """Name of the field that contains the file."""
+    """The name of the file's field."""
     filename: str
     fields: Mapping[str, str] = field(default_factory=dict)
     content_type: str = _CONTENT
@@ -73,7 +73,7 @@ class FilesBody:
     files: tuple[tuple[Path, str], ...]
     """Each file with its name in the form."""
     name: str
-    """Name of the field that contains the files."""
+    """The name of the files' field."""
     fields: Mapping[str, str] = field(default_factory=dict)
     content_type: str = _CONTENT
 
