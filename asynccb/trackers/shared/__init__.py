@@ -1,5 +1,5 @@
 """
-What several trackers share.
+Code that several trackers share.
 
 May import: nothing of trackers.
 """

@@ -1,8 +1,8 @@
 """
-Addresses of servers: taken apart, as they are kept, and as they are shown.
+Parse server addresses, and reduce them to the forms that are stored and displayed.
 
-Promises: pure; raises nothing for what is no address; what is kept or shown holds no user, password
-or query, where credentials travel.
+Promises: pure; an invalid address raises nothing; the stored and displayed forms contain no user,
+password or query, the parts that may carry credentials.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _REST: Final = re.compile(r"[?#;].*", re.DOTALL)
 
 
 def split(address: str) -> SplitResult | None:
-    """Return the parts of an address; None where it cannot be taken apart."""
+    """Return the parts of an address; None if it cannot be parsed."""
     try:
         parts = urlsplit(address)
         _ = parts.port
@@ -35,15 +35,15 @@ def server_parts(address: str) -> SplitResult | None:
 
 
 def kept(address: str) -> str:
-    """Return an address as it is kept and compared: also without a slash at the end."""
+    """Return the form of an address that is stored and compared; it also has no trailing slash."""
     return "" if split(address) is None else public_url(address).rstrip("/")
 
 
 def shown(address: str) -> str:
     """
-    Return an address as a message may show it, whatever it is an address of.
+    Return the form of an address, of any scheme, that a message may display.
 
-    Nothing is left of one whose parts are not certain: a password may be in any of them.
+    If the parts of the address are ambiguous, return "": any of them may contain a password.
     """
     parts = split(address)
     if parts is None or "@" in address.replace(parts.netloc, "", 1):
@@ -52,5 +52,5 @@ def shown(address: str) -> str:
 
 
 def quoted(address: str) -> str:
-    """Return what stands in a message behind a word such as `address`: nothing, or a quotation."""
+    """Return the quoted address for a message, after a word such as `address`; it may be empty."""
     return f" {text!r}" if (text := shown(address)) else ""

@@ -1,9 +1,9 @@
 """
-What the training process prints, taken line by line.
+Capture the output of the training process line by line.
 
-Promises: what is written goes to where it went before, first and unchanged; taking it costs an
-append. Lines that nobody fetches are dropped, the oldest first, beyond a limit. A forked child
-prints and is not heard.
+Promises: output first goes unchanged to its original stream; capturing it costs one append. If
+nobody fetches the lines, the oldest are dropped beyond a limit. The output of a forked child is
+not captured.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any, Final, NamedTuple
 from asynccb.callbacks.training_side import TrainingSide
 
 _KEPT: Final = 20_000
-"""Pieces of text that may wait."""
+"""Maximum number of pieces of text that wait to be fetched."""
 _LONGEST: Final = 16_384
-"""Characters of a line."""
+"""Maximum number of characters of a line."""
 
 
 class Line(NamedTuple):
-    """Hold one line."""
+    """One line of output."""
 
     is_error: bool
-    """Whether it went to standard error."""
+    """Whether the line went to standard error."""
     time: int
-    """Unix nanoseconds at which it ended."""
+    """Unix nanoseconds at which the line ended."""
     text: str
 
 
 class _Heard:
-    """Stand in for a stream: write to it, and note what is written."""
+    """A replacement for a stream, which writes to that stream and records the text."""
 
     def __init__(self, stream: Any, is_error: bool, console: Console) -> None:
         self._stream = stream
@@ -54,7 +54,7 @@ class _Heard:
 
 
 class Console:
-    """Listen to `sys.stdout` and `sys.stderr` from `open` to `close`."""
+    """A recorder of `sys.stdout` and `sys.stderr` from `open` to `close`."""
 
     def __init__(self) -> None:
         self._pieces: deque[tuple[bool, int, str]] = deque(maxlen=_KEPT)
@@ -63,7 +63,7 @@ class Console:
         self._pid = 0
 
     def open(self) -> None:
-        """Begin to listen."""
+        """Start to record."""
         self._pid = os.getpid()
         for name, is_error in (("stdout", False), ("stderr", True)):
             stream = getattr(sys, name)
@@ -72,7 +72,7 @@ class Console:
                 setattr(sys, name, self._own[name])
 
     def close(self) -> None:
-        """Put the streams back, where nobody else has put others there meanwhile."""
+        """Restore the streams, unless other code has replaced them meanwhile."""
         for name, own in self._own.items():
             if getattr(sys, name) is own:
                 setattr(sys, name, own._stream)
@@ -80,7 +80,7 @@ class Console:
         self._pid = 0
 
     def note(self, is_error: bool, text: object) -> None:
-        """Take what was written; from any thread."""
+        """Record text that was written; callable from any thread."""
         if isinstance(text, str) and os.getpid() == self._pid:
             self._pieces.append((is_error, time.time_ns(), text))
 
@@ -88,8 +88,8 @@ class Console:
         """
         Return the lines that have ended since the last call.
 
-        What follows a carriage return stands in place of what was before, as on a terminal, so that
-        of a progress bar the last state is left.
+        Text after a carriage return replaces the text before it, as on a terminal. Only the last
+        state of a progress bar remains.
         """
         found: list[Line] = []
         while self._pieces:
@@ -101,30 +101,34 @@ class Console:
 
 
 class ConsoleSide(TrainingSide):
-    """Tell `"console"`, with `lines` of whether each is an error, its time in ns, and its text."""
+    """
+    The training side that sends captured lines to its tracker as `"console"`.
+
+    Each item of `lines` contains whether the line is an error, its time in ns, and its text.
+    """
 
     def __init__(self, wanted: bool) -> None:
-        """Take whether the lines are wanted; where not, nothing is heard."""
+        """Capture lines only if they are `wanted`."""
         self._console = Console() if wanted else None
 
     def open(self) -> None:
-        """Begin to listen to the console, if that is wanted."""
+        """Start to record the console, if its lines are wanted."""
         if self._console is not None:
             self._console.open()
 
     def drain(self, *, whole: bool) -> None:
-        """Tell the lines so far."""
+        """Send the lines that have ended so far."""
         if self._console is not None and (lines := self._console.lines()) and self.tell is not None:
             self.tell("console", {"lines": [list(line) for line in lines]})
 
     def close(self) -> None:
-        """Leave the console alone."""
+        """Stop recording the console."""
         if self._console is not None:
             self._console.close()
 
 
 def _last_state(line: str) -> str:
-    """Return what a terminal shows; a carriage return at the end may be part of the line's end."""
+    """Return the text that a terminal shows; keep a final carriage return, which may end a line."""
     text = line.removesuffix("\r").rpartition("\r")[2]
     return f"{text}\r" if line.endswith("\r") else text
 

@@ -1,4 +1,4 @@
-"""Which folder of a training is its model, for trackers that store models, and writing the last."""
+"""Find the folder with a training's model, for trackers that store models, and write the last."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 FINAL_MODEL: Final = "final_model"
-"""What a training's last model is called."""
+"""Name of a training's last model."""
 
 
 class _Reject(Protocol):
@@ -28,10 +28,10 @@ def model_folder(
     event: Event, args: PlainArguments, state: StateSnapshot, reject: _Reject
 ) -> Folder | None:
     """
-    Return the checkpoint of a save; at the end of training, the best or the last one.
+    Return the folder of a save's checkpoint; at the end of training, of the best or the last one.
 
-    The best one is taken where `load_best_model_at_end` is set. Nothing but the arguments and the
-    state says where a model is; without `output_dir`, `reject` is called.
+    If `load_best_model_at_end` is set, return the best checkpoint. The folder is derived from the
+    arguments and the state alone; if there is no `output_dir`, call `reject`.
     """
     output = getattr(args, "output_dir", None)
     checkpoint = f"checkpoint-{state.global_step}"
@@ -48,17 +48,17 @@ def model_folder(
 
 def write_final_model(folder: Path, given: Mapping[str, Any], instead: str) -> None:
     """
-    Write the model as it is in the end, and its tokenizer, in the training process.
+    Write the final model and its tokenizer, in the training process.
 
-    `given` is what a hook gets; where a rank has only a part of the model, `instead` says what can
-    be logged. A model that cannot be written is logged, and no more than that.
+    `given` are the arguments of a hook. If a rank holds only a part of the model, the warning ends
+    with `instead`, which tells the user what can be logged. If writing fails, only log a warning.
     """
     from asynccb.checkpoint.model_files import bare, is_sharded, save_weights
 
     model = bare(given["model"])
     if is_sharded(model):
         logger.warning(
-            "the final model is not logged: each rank has a part of it only; %s", instead
+            "the final model is not logged: each rank holds only a part of it; %s", instead
         )
         return
     try:
@@ -67,4 +67,4 @@ def write_final_model(folder: Path, given: Mapping[str, Any], instead: str) -> N
         if (tokenizer := given.get("processing_class")) is not None:
             tokenizer.save_pretrained(str(folder))
     except Exception as error:  # noqa: BLE001 - a model's own `save_pretrained` may be anything
-        logger.warning("the final model is not logged whole: %s", error)
+        logger.warning("the final model could not be logged completely: %s", error)

@@ -1,7 +1,7 @@
 """
-What GPUs of NVIDIA use, from the driver's own library (NVML), without a package.
+Read the usage of NVIDIA GPUs from the driver's own library (NVML), without a package.
 
-Promises: where the library or a GPU is missing there is nothing to read, and no error; no CUDA call
+Promises: if the library or a GPU is missing, readings are empty and nothing is raised. No CUDA call
 is made, so the training's device is not touched. A reading of one GPU takes about a millisecond.
 """
 
@@ -28,12 +28,12 @@ class _Utilization(ctypes.Structure):
 
 @dataclass(frozen=True)
 class GPU:
-    """Hold one reading; None for what the GPU does not tell."""
+    """One reading; a value that the GPU does not report is None."""
 
     index: int
-    """Place among those that the training sees."""
+    """Index among the GPUs that the training sees."""
     utilization: float | None
-    """Percent of the time in which a kernel ran."""
+    """Percent of the time during which a kernel ran."""
     used: int | None
     """Bytes of memory in use, by all processes."""
     total: int | None
@@ -45,7 +45,7 @@ class GPU:
 
 
 class NVML:
-    """Read the GPUs of this machine; make one with `open_nvml`."""
+    """A reader of this machine's GPUs; create it with `open_nvml`."""
 
     def __init__(self, library: ctypes.CDLL, visible: str | None) -> None:
         self._library = library
@@ -97,7 +97,7 @@ class NVML:
 
 
 def open_nvml(environ: Mapping[str, str]) -> NVML | None:
-    """Return what reads the GPUs that the environment lets a training see; None without any."""
+    """Return a reader of the GPUs that the environment makes visible; None if there are none."""
     try:
         library = ctypes.CDLL(_LIBRARY)
         if library.nvmlInit_v2() != _OK:
@@ -111,7 +111,7 @@ def open_nvml(environ: Mapping[str, str]) -> NVML | None:
 def _chosen(
     devices: list[tuple[str, ctypes.c_void_p]], visible: str | None
 ) -> list[tuple[str, ctypes.c_void_p]]:
-    """Return the devices that `CUDA_VISIBLE_DEVICES` names, in its order, up to the first bad."""
+    """Return the devices in `CUDA_VISIBLE_DEVICES`, in its order, up to the first invalid name."""
     if visible is None:
         return devices
     chosen: list[tuple[str, ctypes.c_void_p]] = []

@@ -1,8 +1,8 @@
 """
 Write to a file at an offset.
 
-Promises: what `write_at` has written is whole when it returns, and calling it again with the same
-arguments, after any failure in between, leaves the same file.
+Promises: when `write_at` returns, all of the data is written. After any failure, a second call with
+the same arguments leaves the same file.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PERMANENT: Final = frozenset(
         errno.EROFS,
     }
 )
-"""Errors that waiting does not mend; a full disk or a network file system that is away may pass."""
+"""Errors that persist; a full disk or an unreachable network file system may recover."""
 
 
 class ShortFileError(Exception):
-    """Signal a file that ends before the offset: something else has cut or removed it."""
+    """The file ends before the offset: something else has truncated or removed it."""
 
 
 async def write_at(path: Path, offset: int, data: bytes, *, hint: str) -> None:
-    """Do as `write_now`, on a thread; its errors as `classified` has them."""
+    """Run `write_now` on a thread, and raise its `OSError` as `classified` returns it."""
     try:
         await to_thread.run_sync(write_now, path, offset, data)
     except OSError as error:
@@ -48,11 +48,11 @@ async def write_at(path: Path, offset: int, data: bytes, *, hint: str) -> None:
 
 def write_now(path: Path, offset: int, data: bytes) -> None:
     """
-    Make the file hold `data` from `offset` on, and nothing behind it.
+    Write `data` at `offset` and cut the file off after it.
 
-    Bytes that an earlier try left there are overwritten, not cut off first: they are the same ones,
-    and a reader that has already seen them is not disturbed. The file and its directory are made
-    where the offset is 0. Raises `ShortFileError` where the file ends before the offset, and
+    Bytes that an earlier attempt left there are overwritten, not cut off first: they are the same
+    bytes, so a reader that has already seen them is not disturbed. If the offset is 0, the file and
+    its directory are created. Raises `ShortFileError` if the file ends before the offset, and
     `OSError`.
     """
     if offset == 0:
@@ -76,10 +76,10 @@ def _open_or_create(path: str, flags: int) -> int:
 
 def classified(path: Path, error: OSError, hint: str) -> DeliveryError:
     """
-    Return what it means that a file cannot be written.
+    Return the delivery error for a failed write.
 
-    `TransientError` where trying again may help (no space left, an input or output error), and
-    where it will not, `AccessError`, which says in the words of `hint` what to do.
+    It is a `TransientError` if a retry may help (no space left, an input or output error), and
+    otherwise an `AccessError`, whose message ends with `hint`, the advice to the user.
     """
     if error.errno in PERMANENT:
         return AccessError(f"cannot write {path}: {error.strerror}; {hint}")

@@ -1,7 +1,7 @@
 """
-Packages of vendors that some trackers need, and an extra of ours installs.
+Check for vendors' packages, which some trackers need and our extras install.
 
-Promises: looking for one imports nothing.
+Promises: looking for a package does not import it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def is_installed(package: str) -> bool:
 
 
 def require(package: str, extra: str, tracker: str) -> None:
-    """Raise `ConfigurationError`, naming the extra, where a tracker's package is missing."""
+    """Raise `ConfigurationError`, with the extra's name, if a tracker's package is missing."""
     if not is_installed(package):
         raise ConfigurationError(
             f"{tracker} requires {package} to be installed: run `pip install 'asynccb[{extra}]'`"
@@ -26,7 +26,7 @@ def require(package: str, extra: str, tracker: str) -> None:
 
 
 def folder_of(package: str) -> Path | None:
-    """Return where a package lies; None where it cannot be told."""
+    """Return the folder of a package; None if it is unknown."""
     spec = find_spec(package)
     places = spec.submodule_search_locations if spec is not None else None
     return Path(places[0]) if places else None

@@ -1,8 +1,8 @@
 """
-What the machine and the training process are using: CPU, memory, GPUs.
+Sample the CPU, memory and GPU usage of the training process and its machine.
 
-Promises: it looks from another process, at `/proc` and at NVML, and asks the training nothing; what
-cannot be read is left out. Names are those of W&B's system metrics.
+Promises: samples are read from another process, through `/proc` and NVML, without asking the
+training; values that cannot be read are left out. Names are the same as in W&B's system metrics.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def is_live(run: RunDescription) -> bool:
-    """Tell whether this is the companion of the training, and that goes on."""
+    """Tell whether this process is the companion of a training that is still running."""
     return run.pid == os.getppid() and run.host == socket.gethostname()
 
 
 class SystemSampler:
-    """Take samples of a process and its machine; for one thread at a time."""
+    """A sampler of a process and its machine; not safe for two threads at once."""
 
     def __init__(self, pid: int) -> None:
-        """Take the process that trains."""
+        """Sample the process with this id, the training's."""
         self._process = Path(f"/proc/{pid}")
         self._last: tuple[float, float] | None = None
         self._gpus = _Gpus()
 
     def sample(self) -> dict[str, float]:
         """
-        Return what can be read now; takes a millisecond or two, more where NVML is slow.
+        Return the current readings; takes a millisecond or two, more if NVML is slow.
 
-        Shares are in percent: `cpu` of all processors, since the sample before, `memory_percent` of
-        the machine's memory that is taken, `proc.memory.percent` of that which the process takes.
+        Shares are in percent: `cpu` is the process's share of all processors since the previous
+        sample, `memory_percent` the used share of the machine's memory, and `proc.memory.percent`
+        the share of the machine's memory that the process uses.
         """
         values: dict[str, float] = {}
         for read in (self._cpu, self._memory, self._gpus.sample):
@@ -53,7 +54,7 @@ class SystemSampler:
 
     def _cpu(self) -> dict[str, float]:
         now = time.monotonic()
-        # Behind the name, which is in parentheses and may hold anything.
+        # The fields follow the process name, which is in parentheses and may contain anything.
         fields = (self._process / "stat").read_text().rpartition(")")[2].split()
         used = (int(fields[11]) + int(fields[12])) / _TICKS
         values = {"proc.cpu.threads": float(fields[17])}
@@ -77,14 +78,14 @@ class SystemSampler:
 
 
 class _Gpus:
-    """Read the GPUs of NVIDIA that the training sees."""
+    """The NVIDIA GPUs that the training sees."""
 
     def __init__(self) -> None:
         self._nvml: NVML | None = None
         self._looked = False
 
     def sample(self) -> dict[str, float]:
-        """Return what each says, under its place among those that the training sees."""
+        """Return each GPU's readings, under its index among the GPUs that the training sees."""
         if not self._looked:
             self._looked, self._nvml = True, open_nvml(os.environ)
         values: dict[str, float] = {}

@@ -1,7 +1,7 @@
 """
-Tokens that a service gives for some time, whatever the service.
+Keep and renew the tokens that a service issues for a limited time.
 
-Promises: a token is kept in memory alone, and renewed before it expires; no message quotes one.
+Promises: a token is kept in memory only, and renewed before it expires; no message quotes a token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 
 class Token(msgspec.Struct, frozen=True):
-    """Hold a token and when it ends, in Unix seconds; 0 where it does not say."""
+    """A token and its expiry time in Unix seconds, which is 0 if the token does not state it."""
 
     value: str
     ends: float = 0.0
@@ -26,7 +26,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 Source: TypeAlias = Callable[[Token | None], Awaitable[Token]]
-"""Returns a new token; takes the one that is ending, or that the server has refused."""
+"""Returns a new token, given the token that is about to expire or that the server has refused."""
 
 
 class _Claims(msgspec.Struct):
@@ -35,9 +35,9 @@ class _Claims(msgspec.Struct):
 
 class Keeper:
     """
-    Keep the token of one tracker.
+    The keeper of one tracker's token.
 
-    `margin` is how many seconds before its end a token is renewed.
+    A token is renewed `margin` seconds before it expires.
     """
 
     def __init__(self, source: Source, margin: float) -> None:
@@ -47,12 +47,12 @@ class Keeper:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the token is to be renewed before the next request."""
+        """Whether the token must be renewed before the next request."""
         token = self._token
         return token is not None and bool(token.ends) and time.time() > token.ends - self._margin
 
     async def headers(self) -> dict[str, str]:
-        """Return the header with the token, got when there is none yet."""
+        """Return the header with the token, which the first call requests."""
         if self._token is None:
             self._token = await self._source(None)
         return {"Authorization": f"Bearer {self._token.value}"}
@@ -67,7 +67,7 @@ class Keeper:
 
 
 def end_of(token: str) -> float:
-    """Return when a JSON web token ends (its `exp`), or 0."""
+    """Return the expiry time of a JSON web token (its `exp`), or 0."""
     claims = token.split(".")[1] if token.count(".") == 2 else ""
     try:
         decoded = base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))

@@ -1,8 +1,9 @@
 """
-Settings that are no UTF-8, as a variable or a folder of Linux may be, and no journal can be.
+Convert settings to UTF-8, which a journal requires and Linux does not guarantee.
 
-Promises: names are there with what is odd in them spelled out; a path, which would then be another
-one, is refused, and the variable that it is from is named.
+Variables and folder names of Linux may contain any bytes. Promises: in a name, invalid bytes are
+spelled out as escapes. A path with escapes would be a different path, so it is refused, with the
+name of the variable that it comes from.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ S = TypeVar("S", bound="DataclassInstance")
 
 
 def in_utf8(settings: S, environ: Mapping[str, str]) -> S:
-    """Return settings that can be written down; raises `ConfigurationError` for a path."""
+    """Return settings that can be stored; raise `ConfigurationError` for a path that cannot."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, str):
@@ -38,18 +39,18 @@ def in_utf8(settings: S, environ: Mapping[str, str]) -> S:
 
 
 def path_in_utf8(name: str, path: str, environ: Mapping[str, str]) -> str:
-    """Return a path that can be written down; raises `ConfigurationError` for another one."""
+    """Return the path; raise `ConfigurationError` if it is not valid UTF-8."""
     if _spelled(path) == path:
         return path
     told = (variable for variable, value in environ.items() if _is_from(path, value))
     raise ConfigurationError(
-        f"{next(told, name)} gives the path {_spelled(path)!r}, which is no UTF-8 and cannot be "
-        "written down: rename the folder, or name another one"
+        f"{next(told, name)} gives the path {_spelled(path)!r}, which is not valid UTF-8 and "
+        "cannot be stored: rename the folder, or choose another one"
     )
 
 
 def _is_from(path: str, value: str) -> bool:
-    """Tell whether a variable is what makes a path odd; a tilde in it was replaced."""
+    """Tell whether a path's invalid bytes come from a variable; a tilde in it was expanded."""
     return _spelled(value) != value and value.strip().lstrip("~") in path
 
 
