@@ -1,8 +1,8 @@
 """
-How a ClearML server is reached: credentials, and tokens for them.
+Connect to a ClearML server: look up credentials, and log in to receive tokens.
 
-Promises: credentials are looked up when the connection is made, and kept in memory alone; a token
-is renewed when it is about to end, and when the server refuses it.
+Promises: credentials are looked up when the connection is made, and kept in memory only; a token
+is renewed when it is about to expire, and when the server refuses it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from asynccb.trackers.clearml.settings import (
 from asynccb.trackers.shared.token import Keeper, Source, Token, end_of
 
 _MARGIN: Final = 360.0
-"""Seconds before a token's end at which `clearml` renews it."""
+"""Seconds before a token expires, at which `clearml` renews it."""
 _HINT: Final = (
-    "see that CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or api.credentials of "
+    "check that CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY, or api.credentials in "
     "clearml.conf, are credentials of this server"
 )
 
@@ -51,18 +51,18 @@ class _Login(msgspec.Struct):
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether there are credentials, or it is offline, or a task is open in this process."""
+    """Tell whether there are credentials, offline mode is set, or this process has an open task."""
     path = conf_path(environ)
     try:
         if switch(environ, "CLEARML_OFFLINE_MODE") or external_task(environ) is not None:
             return True
         return _authorization(path, environ) is not None
     except (AccessError, ConfigurationError):
-        return True  # whoever has a file that is broken wants to hear of it
+        return True  # the tracker then reports the broken file
 
 
 def open_keeper(settings: ClearMLSettings, environ: Mapping[str, str]) -> Keeper:
-    """Return what keeps the token; raises `AccessError` where there are no credentials."""
+    """Return the keeper of the token; raise `AccessError` if there are no credentials."""
     path = Path(settings.conf)
     found = _authorization(path, environ)
     if found is None:
@@ -71,7 +71,7 @@ def open_keeper(settings: ClearMLSettings, environ: Mapping[str, str]) -> Keeper
 
 
 def open_api(settings: ClearMLSettings, keeper: Keeper) -> Client:
-    """Return a client of the API server, which has no token before `renew`."""
+    """Return a client of the API server, which has a token only after the first `renew`."""
     return Client(
         settings.api,
         transport=_transport(settings),
@@ -87,7 +87,7 @@ async def open_files(settings: ClearMLSettings, keeper: Keeper) -> Client:
         settings.files,
         headers=await keeper.headers(),
         transport=_transport(settings),
-        hint="see that api.files_server in clearml.conf, or CLEARML_FILES_HOST, is the file server",
+        hint="check that api.files_server in clearml.conf, or CLEARML_FILES_HOST, is right",
         renew=keeper.renewed,
     )
 
@@ -101,7 +101,7 @@ def _statuses(settings: ClearMLSettings) -> Statuses:
 
 
 def _authorization(path: Path, environ: Mapping[str, str]) -> str | None:
-    """Return what a login sends: the variables' credentials, else those of the file."""
+    """Return the header for a login, with credentials from the environment, else from the file."""
     if token := variable("AUTH_TOKEN", environ):
         return f"Bearer {token}"
     access = variable("API_ACCESS_KEY", environ)
@@ -116,7 +116,7 @@ def _authorization(path: Path, environ: Mapping[str, str]) -> str | None:
 
 
 def _source(settings: ClearMLSettings, authorization: str, first: str) -> Source:
-    """Return the source of tokens; one that was given is the first, and asks for the next."""
+    """Return the source of tokens; if `first` is set, it is the first and requests the next."""
 
     async def source(old: Token | None) -> Token:
         if old is None and first:
@@ -133,11 +133,11 @@ def _source(settings: ClearMLSettings, authorization: str, first: str) -> Source
             answer: Any = await client.post("auth.login", {})
             granted = msgspec.convert(answer, _Login).data
         except RejectedError as error:
-            raise AccessError(f"ClearML gives no token: {error}; {_HINT}") from error
+            raise AccessError(f"ClearML refuses to issue a token: {error}; {_HINT}") from error
         except msgspec.ValidationError:
             raise AccessError(
-                f"{settings.api} gives no token, and is no ClearML API server: see that "
-                "CLEARML_API_HOST, or api.api_server in clearml.conf, is that of the API"
+                f"{settings.api} issues no token and is not a ClearML API server: check that "
+                "CLEARML_API_HOST, or api.api_server in clearml.conf, is the API server"
             ) from None
         finally:
             await client.close()

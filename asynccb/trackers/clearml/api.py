@@ -1,8 +1,8 @@
 """
 ClearML's API, version 2.23: projects, tasks, events and models, over one `Client`.
 
-Facts are those of `clearml` 2.1 and of server 2.0. Promises: every call may be made again after a
-`TransientError` and leaves what one call leaves. Knows nothing of callbacks.
+Facts are from `clearml` 2.1 and server 2.0. Promises: every call may be repeated after a
+`TransientError`, with the same result as one call. This module knows nothing of callbacks.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ T = TypeVar("T")
 
 _VERSION: Final = "v2.23"
 _LINES: Final = {"Content-Type": "application/json-lines"}
-"""Exactly this: with a character set behind it, the server reads one JSON value."""
+"""Must be exactly this: with a character set appended, the server reads one JSON value."""
 _TASK_FIELDS: Final = ["id", "name", "project", "status", "status_message"]
 _MODEL_FIELDS: Final = ["id", "name", "uri"]
 _UNRESPONSIVE: Final = "forced stop (non-responsive)"
-"""What the server writes when it stops a task of which it has heard nothing for two hours."""
+"""Status message of a task that the server has stopped after two hours without a ping."""
 
 
 class TaskInfo(msgspec.Struct, frozen=True):
-    """Hold what the server says of a task."""
+    """A task as the server describes it."""
 
     id: str
     name: str = ""
@@ -37,26 +37,26 @@ class TaskInfo(msgspec.Struct, frozen=True):
     status: str = ""
     status_message: str | None = None
     hyperparams: dict[str, dict[str, Any]] | None = None
-    """By section and name; only where they were asked for."""
+    """Hyper-parameters by section and name; None unless they were requested."""
 
     @property
     def is_begun(self) -> bool:
-        """Whether it runs."""
+        """Whether the task is running."""
         return self.status == "in_progress"
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether the server itself has stopped it, for lack of a sign of life."""
+        """Whether the server itself has stopped the task, because pings stopped arriving."""
         return self.status == "stopped" and self._message == _UNRESPONSIVE
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has ended it, or reset it."""
+        """Whether the task runs, or was only stopped by the server itself."""
         return self.is_begun or self.is_abandoned
 
     @property
     def wants_stop(self) -> bool:
-        """Whether its training is to stop: somebody has ended it, or the server's pages ask."""
+        """Whether the training must stop: somebody has ended the task, or asked for its end."""
         return not self.is_open or (self.is_begun and "stopping" in self._message)
 
     @property
@@ -65,7 +65,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
-    """Hold what the server says of a model."""
+    """A model as the server describes it."""
 
     id: str
     name: str = ""
@@ -94,7 +94,7 @@ class _Envelope(msgspec.Struct):
 
 
 def error_of(content: bytes) -> tuple[str, str] | None:
-    """Return code and message of an error, or None where it is none of a ClearML server."""
+    """Return an error's code and message; None if the answer is not from a ClearML server."""
     try:
         meta = msgspec.json.decode(content, type=_Envelope).meta
     except NO_JSON:
@@ -104,7 +104,7 @@ def error_of(content: bytes) -> tuple[str, str] | None:
 
 
 class Ending(NamedTuple):
-    """Say how a task is ended: the action, and why."""
+    """The action that ends a task, and the reason."""
 
     action: str
     reason: str
@@ -112,9 +112,9 @@ class Ending(NamedTuple):
 
 class ClearMLServer:
     """
-    Talk to one API server.
+    A client of one API server.
 
-    What nothing can go on without is an `AccessError` where it is refused.
+    If the server refuses a call that the tracker cannot do without, it raises `AccessError`.
     """
 
     def __init__(self, client: Client) -> None:
@@ -127,26 +127,26 @@ class ClearMLServer:
     # -- the task ----------------------------------------------------------------------------------
 
     async def project(self, name: str) -> str:
-        """Return the id of the project of that name, which is made where there is none."""
+        """Return the id of the project with that name; create the project if necessary."""
         found = await self._project(name)
         if found is not None:
             return found
         try:
             data = await self.call("projects.create", {"name": name, "description": ""})
             return _shaped(data, _Id).id
-        except RejectedError as error:  # somebody may have made it meanwhile
+        except RejectedError as error:  # somebody may have created it meanwhile
             found = await self._project(name)
             if found is None:
-                raise AccessError(f"the ClearML project cannot be made: {error}") from error
+                raise AccessError(f"the ClearML project cannot be created: {error}") from error
             return found
 
     async def task(self, task: str, *, hyperparams: bool = False) -> TaskInfo | None:
-        """Return a task, or None where there is no such task."""
+        """Return a task, or None if it does not exist."""
         found = await self._tasks({"id": [task]}, ["hyperparams"] if hyperparams else [])
         return found[0] if found else None
 
     async def find_task(self, project: str, name: str, comment: str) -> TaskInfo | None:
-        """Return the task of a project that has the name, and a text in its comment."""
+        """Return the project's task with that name whose comment contains `comment`."""
         condition = {
             "project": [project],
             "name": f"^{re.escape(name)}$",
@@ -156,11 +156,11 @@ class ClearMLServer:
         return found[0] if found else None
 
     async def create_task(self, fields: Mapping[str, Any]) -> str:
-        """Make a task and return its id."""
+        """Create a task and return its id."""
         return _shaped(await self._demand("tasks.create", fields), _Id).id
 
     async def start_task(self, task: str) -> None:
-        """Have a task run, whatever it did before."""
+        """Mark a task as running, whatever its status was."""
         await self._demand("tasks.started", {"task": task, "force": True})
 
     async def end_task(self, task: str, ending: Ending) -> None:
@@ -169,13 +169,13 @@ class ClearMLServer:
         await self._demand(ending.action, body)
 
     async def ping(self, task: str) -> None:
-        """Tell that a task lives."""
+        """Report that a task is alive."""
         await self.call("tasks.ping", {"task": task})
 
     # -- events ------------------------------------------------------------------------------------
 
     async def add_events(self, lines: Sequence[bytes]) -> None:
-        """Store events, each a line of JSON; raises `RejectedError` unless all are taken."""
+        """Store events, each a line of JSON; raise `RejectedError` unless all are accepted."""
         reply = await self._client.request(
             "POST", f"{_VERSION}/events.add_batch", content=b"\n".join(lines), headers=_LINES
         )
@@ -196,7 +196,7 @@ class ClearMLServer:
         return _shaped(data.get("models", []), list[ModelInfo])
 
     async def create_model(self, fields: Mapping[str, Any]) -> str:
-        """Make a model and return its id."""
+        """Create a model and return its id."""
         return _shaped(await self.call("models.create", fields), _Id).id
 
     async def _project(self, name: str) -> str | None:
@@ -228,11 +228,11 @@ def _data(answer: Any, action: str) -> dict[str, Any]:
 
 
 def _shaped(answer: Any, shape: type[T]) -> T:
-    """Return an answer as a structure; raise `AccessError` where no ClearML server gives it."""
+    """Convert an answer to `shape`; raise `AccessError` if it is not from a ClearML server."""
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
         raise AccessError(
-            f"this is no answer of a ClearML API server ({error}): see that CLEARML_API_HOST, or "
-            "api.api_server in clearml.conf, is that of the API, and not of the pages"
+            f"the answer is not from a ClearML API server ({error}): check that CLEARML_API_HOST, "
+            "or api.api_server in clearml.conf, is the API server and not the web server"
         ) from error

@@ -1,9 +1,9 @@
 """
-ClearML's configuration file: the part of HOCON that such files are written in.
+Parse ClearML's configuration file, which is written in a part of HOCON.
 
-Promises: what it says is what the reader of `clearml` 2.1 makes of it; a mistake is named by its
-line alone, since a line may hold a key. Variables are looked up where a value is asked for, so
-that one that is missing harms no other. Includes are refused.
+Promises: values are the same as with the parser of `clearml` 2.1. An error message contains only
+the number of a line, since the line may contain a key. Variables are looked up when a value is
+requested, so a missing variable affects only the values that use it. Includes are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLAIN: Final = re.compile(r"""(?!//)[^\s"{}\[\],#$]+[ \t]*""")
 
 
 class _Reference:
-    """Stand for a value that is somewhere else: in the file or in the environment."""
+    """A reference to a value elsewhere in the file or in the environment."""
 
     def __init__(self, path: str, optional: bool) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class _Reference:
 
 
 class _Text(list[str | _Reference]):
-    """Hold a value as the pieces that stand beside each other."""
+    """A text value as a list of adjacent pieces."""
 
 
 _Tree: TypeAlias = dict[str, Any]
@@ -42,7 +42,7 @@ _Tree: TypeAlias = dict[str, Any]
 
 
 class Configuration:
-    """Hold what a configuration file says."""
+    """The contents of a configuration file."""
 
     def __init__(self, tree: _Tree, environ: Mapping[str, str], name: str) -> None:
         self._tree = tree
@@ -53,18 +53,18 @@ class Configuration:
         """
         Return the text at a path such as `api.credentials.access_key`.
 
-        None where there is none, or an empty one. Raises `ConfigurationError` for what is no text,
-        and for a variable that is needed and missing.
+        Return None if the text is missing or empty. Raises `ConfigurationError` if the value is not
+        a text, and if a required variable is missing.
         """
         found = self._find(path)
         if found is None:
             return None
         if not isinstance(found, _Text):
-            raise ConfigurationError(f"{path} in {self._name} is no single value")
+            raise ConfigurationError(f"{path} in {self._name} must be a single value")
         return self._joined(found, path, ()).strip() or None
 
     def texts(self, path: str) -> list[str]:
-        """Return the texts of the list at a path; none where there is no list."""
+        """Return the texts of the list at a path; an empty list if the value is not a list."""
         found = self._find(path)
         if not isinstance(found, list) or isinstance(found, _Text):
             return []
@@ -87,18 +87,18 @@ class Configuration:
         value = self._environ.get(reference.path)
         if value is None and not reference.optional:
             raise ConfigurationError(
-                f"{path} in {self._name} is that of ${{{reference.path}}}, which is not set"
+                f"{path} in {self._name} refers to ${{{reference.path}}}, which is not set"
             )
         return value or ""
 
 
 def read_configuration(text: str, environ: Mapping[str, str], name: str) -> Configuration:
-    """Return what a file says, whose name is for messages; raises `ConfigurationError`."""
+    """Parse a file's text; `name` is for messages. Raises `ConfigurationError`."""
     return Configuration(_Reader(text, name).whole(), environ, name)
 
 
 class _Reader:
-    """Read from the front to the back."""
+    """A parser that reads the text once, from start to end."""
 
     def __init__(self, text: str, name: str) -> None:
         self._text = text
@@ -110,7 +110,7 @@ class _Reader:
         tree = self._tree("}") if self._takes("{") else self._tree("")
         self._skip(_SPACE)
         if self._at < len(self._text):
-            raise self._error("there is something behind the end")
+            raise self._error("unexpected text after the end")
         return tree
 
     def _tree(self, end: str) -> _Tree:
@@ -136,7 +136,7 @@ class _Reader:
         return found
 
     def _is_over(self, end: str) -> bool:
-        """Skip to the next entry; tell whether there is none."""
+        """Skip to the next entry; return whether the end is reached instead."""
         self._skip(_SPACE)
         while self._takes(","):
             self._skip(_SPACE)
@@ -150,9 +150,9 @@ class _Reader:
         path: list[str] = []
         found = _KEY.match(self._text, self._at)
         if found is None:
-            raise self._error("there is no key where one must be")
+            raise self._error("a key is missing")
         if found["plain"] == "include":
-            raise self._error("it includes another file, which is not read")
+            raise self._error("includes of other files are not supported")
         while found is not None:
             self._at = found.end()
             if found["quoted"] is not None:
@@ -171,7 +171,7 @@ class _Reader:
         while (piece := self._piece()) is not None:
             text.append(piece)
         if not text:
-            raise self._error("there is no value where one must be")
+            raise self._error("a value is missing")
         return text
 
     def _piece(self) -> str | _Reference | None:
@@ -191,7 +191,7 @@ class _Reader:
         try:
             return str(json.loads(text))
         except ValueError:
-            raise self._error("a text has an escape that there is not") from None
+            raise self._error("a text contains an invalid escape") from None
 
     def _peek(self, text: str) -> bool:
         return self._text.startswith(text, self._at)
@@ -217,7 +217,7 @@ class _Reader:
 
 
 def _put(tree: _Tree, path: list[str], value: Any, *, adds: bool = False) -> None:
-    """Put a value at a path; trees at one path are one, of anything else the last counts."""
+    """Put a value at a path; merge it if both are trees, else replace the earlier value."""
     *above, name = path
     for part in above:
         below = tree.get(part)

@@ -1,8 +1,8 @@
 """
-Files of a ClearML task on the file server: checkpoints as models, other files as artifacts.
+Store a ClearML task's files on the file server: checkpoints as models, others as artifacts.
 
-Names are those of transformers 5.23. Promises: files are streamed; storing one again, after
-whatever has failed in between, ends in the same one; of models no more stay than the training keeps
+Names are the same as in transformers 5.23. Promises: files are streamed. Storing a file again after
+any failure has the same result as storing it once. No more models are kept than the training keeps
 checkpoints.
 """
 
@@ -31,24 +31,24 @@ _CHECKPOINT: Final = re.compile(r"checkpoint-(\d+)")
 _ODD: Final = re.compile(r'[\x00-\x1f\x7f"\\?#%*:|<>]+')
 _CONTENT: Final = "application/octet-stream"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
-"""The time of every file in a package, so that the same files make the same bytes."""
+"""Time stamp of every file in a package, so that the same files make the same bytes."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Name the task that files belong to."""
+    """The task that files belong to."""
 
     task: str
     name: str
     project: str
-    """Id."""
+    """Id of the project."""
     folder: str
-    """Name of the project, or whatever its files are kept under."""
+    """Folder of the files on the server: the project's name, or its id for a given task."""
     suffix: str
-    """What tells the files of several trainings of one task apart, too."""
+    """Suffix that distinguishes several trainings of one task, also in file names."""
 
     def place(self, *names: str) -> str:
-        """Return where a file is kept on the server."""
+        """Return the path of a file on the server."""
         task = f"{self.name}.{self.task}".replace("/", "_")
         parts = [*self.folder.split("/"), task, *names]
         return "/" + "/".join(_ODD.sub("_", part) for part in parts if part not in ("", ".", ".."))
@@ -58,7 +58,7 @@ class TaskFiles:
     """Store the files of one task."""
 
     def __init__(self, server: ClearMLServer, storage: Client) -> None:
-        """Take the API, and a client of the file server."""
+        """Register files through `server`, and send them through `storage`."""
         self._server = server
         self._storage = storage
 
@@ -68,10 +68,9 @@ class TaskFiles:
 
     async def store_model(self, owner: Owner, kept: Kept, limit: int | None) -> None:
         """
-        Store a checkpoint as one file, and register it; at most `limit` of them stay.
+        Store a checkpoint as one file, register it, and keep at most `limit` checkpoints.
 
-        Raises `RejectedError` where the server will not have it, `OSError` where it cannot be
-        packed.
+        Raises `RejectedError` if the server refuses the file, `OSError` if it cannot be packed.
         """
         name = kept.name + owner.suffix
         package = kept.place / f"{name}.zip"
@@ -106,7 +105,7 @@ class TaskFiles:
             await self._remove_oldest(owner, limit)
 
     async def store_artifact(self, owner: Owner, file: KeptFile) -> None:
-        """Store a file under its path; raises what `store_model` raises."""
+        """Store a file under its path; raise the same errors as `store_model`."""
         digest, size = await anyio.to_thread.run_sync(_summed, file.path)
         changed = (await anyio.to_thread.run_sync(file.path.stat)).st_mtime
         key = file.name + owner.suffix
@@ -136,7 +135,7 @@ class TaskFiles:
         return f"{self._storage.base}{quote(place)}"
 
     async def _remove_oldest(self, owner: Owner, limit: int) -> None:
-        """Remove what is more than the limit, of this training's, the files before the models."""
+        """Remove this training's models beyond the limit, each model's file before the model."""
         found: list[tuple[int, str, str]] = []
         for model in await self._server.models(owner.task):
             step = _CHECKPOINT.fullmatch(model.name.removesuffix(owner.suffix))
@@ -157,7 +156,7 @@ class TaskFiles:
 
 
 def _pack(files: Sequence[KeptFile], package: Path) -> None:
-    """Write the files into one, as they are: weights do not get smaller."""
+    """Write the files into one archive, without compression, which does not shrink weights."""
     with zipfile.ZipFile(package, "w", zipfile.ZIP_STORED) as packed:
         for file in files:
             entry = zipfile.ZipInfo(file.name, _EPOCH)

@@ -1,8 +1,8 @@
 """
-Making a ClearML task, or finding the one that is to be continued.
+Create a ClearML task, or find the task to continue.
 
-Promises: asking twice makes one task; one that somebody has stopped is not started again behind
-their back.
+Promises: opening twice creates one task. A task that somebody has stopped is not restarted by the
+training that it was started for.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _NOT_BEGUN: Final = ("created", "queued")
 
 
 class Known(NamedTuple):
-    """Hold what an earlier process knew of the task."""
+    """The task as an earlier process has stored it."""
 
     task: str
     suffix: str
     training: str
-    """The training that it was started for."""
+    """The training that the task was started for."""
 
 
 async def open_task(
     server: ClearMLServer, settings: ClearMLSettings, run: RunDescription, known: Known | None
 ) -> Owner:
     """
-    Return the task, which runs from then on.
+    Return the task, after starting it if necessary.
 
-    Raises `AccessError` for one that is gone, or published, which takes nothing any more.
+    Raises `AccessError` if the task is gone, or published and therefore read-only.
     """
     task, suffix = await _find(server, settings, run, known)
     continues = known is not None and known.training == run.training
@@ -54,11 +54,13 @@ async def open_task(
 
 
 def check_open(task: TaskInfo | None, task_id: str) -> TaskInfo:
-    """Return a task; raise `AccessError` where it takes nothing any more."""
+    """Return a task; raise `AccessError` if it is gone or published."""
     if task is None:
-        raise AccessError(f"there is no ClearML task {task_id}: it was removed, or is another's")
+        raise AccessError(
+            f"no ClearML task {task_id} was found: it was removed, or you lack access"
+        )
     if task.status in ("published", "publishing"):
-        raise AccessError(f"the ClearML task {task_id} is published, and takes nothing any more")
+        raise AccessError(f"the ClearML task {task_id} is published and accepts no more data")
     return task
 
 
@@ -69,7 +71,7 @@ class _Reject(Protocol):
 async def describe_task(
     server: ClearMLServer, owner: Owner, run: RunDescription, reject: _Reject
 ) -> None:
-    """Send hyper-parameters and configuration; `reject` is told where the server has no room."""
+    """Send hyper-parameters and configuration; call `reject` for a part that the server refuses."""
     parameters = hyperparams_of(run, owner.suffix)
     configuration = configuration_of(run, owner.suffix)
     hyperparams = {"hyperparams": parameters, "replace_hyperparams": "section"}
@@ -90,7 +92,7 @@ async def _find(
         return await _existing(server, known.task), known.suffix
     if settings.task_id is not None:
         task = await _existing(server, settings.task_id)
-        # A task that is given is continued; one that is just there may have several trainings.
+        # A given task is continued; an external task may contain several trainings.
         return task, suffix_of(task.hyperparams or {}, run) if settings.external else ""
     project = await server.project(settings.project)
     found = await server.find_task(project, settings.task, mark_of(run))

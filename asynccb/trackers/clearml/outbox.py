@@ -1,8 +1,8 @@
 """
-What a ClearML task has still to be told, in batches of events.
+Queue events for a ClearML task and send them in batches.
 
-Promises: the same records make the same events; an event that the server does not take is set
-aside, and harms no other.
+Promises: the same records make the same events. An event that the server refuses is set aside and
+does not affect other events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger("asynccb")
 
 _COUNT: Final = 10_000
 _SIZE: Final = 8 << 20
-"""Events and bytes of a request, which may have 15 MiB."""
+"""Limits for a request, in events and bytes; the server accepts 15 MiB."""
 
 
 class _Reject(Protocol):
@@ -38,10 +38,10 @@ class _Reject(Protocol):
 
 
 class Outbox:
-    """Gather events, and send them to one task."""
+    """The events to send to one task."""
 
     def __init__(self, reject: _Reject) -> None:
-        """Take what is called with what has no place on the server."""
+        """Call `reject` for every value that the server cannot store."""
         self._reject = reject
         self._events = Queue[TaskEvent](
             _COUNT, size=_SIZE, measure=attrgetter("size"), repeatable=True
@@ -55,7 +55,7 @@ class Outbox:
         return bool(self._events or self._singles)
 
     def add_logs(self, logs: Mapping[str, Any], step: int, when: int) -> None:
-        """Queue a log of that time, in Unix nanoseconds."""
+        """Queue a log; `when` is in Unix nanoseconds."""
         made = events_of(logs, step, when)
         for name, why in made.rejected.items():
             self._reject(f"the metric {name!r}", why)
@@ -66,19 +66,19 @@ class Outbox:
         self._singles |= made.singles
 
     def add_lines(self, lines: Iterable[tuple[bool, int, str]]) -> None:
-        """Queue lines of the console, each with whether it is of an error, and its time in ns."""
+        """Queue console lines; each has whether it is an error, its time in ns, and its text."""
         self._events.extend(texts_of(lines))
 
     async def sample(self, run: RunDescription) -> None:
-        """Queue what the training and its machine use now."""
+        """Queue the current resource usage of the training and its machine."""
         if self._sampler is None:
             self._sampler = SystemSampler(run.pid)
-        # NVML may take its time, and other lanes have this loop too.
+        # NVML may be slow, and other lanes share this event loop.
         values = await anyio.to_thread.run_sync(self._sampler.sample)
         self._events.extend(machine_scalars(values, run.started, time.time_ns()))
 
     async def send(self, server: ClearMLServer, owner: Owner, worker: str) -> None:
-        """Send everything; values of the whole run come last, and each only once."""
+        """Send everything; values of the whole run are sent last, each of them once."""
 
         async def post(events: Sequence[TaskEvent]) -> None:
             await server.add_events([e.line(owner.task, worker, owner.suffix) for e in events])
@@ -91,14 +91,14 @@ class Outbox:
         await self._events.send(post, self._refuse, verify)
 
     def _note(self, event: Scalar) -> None:
-        """Say, once, that a value takes the place of an earlier one."""
+        """Warn, once, that a value replaces an earlier one."""
         assert event.iteration is not None
         series = event.title, event.series
         if event.iteration <= self._steps.get(series, -1) and not self._replaces:
             self._replaces = True
             logger.warning(
-                "ClearML keeps one value of %s/%s for step %d, the last one that is logged; so it "
-                "does with others whose steps repeat or go back (said once)",
+                "ClearML keeps only the last logged value of %s/%s for step %d; the same applies "
+                "to other series whose steps repeat or go back (logged once)",
                 *(*series, event.iteration),
             )
         self._steps[series] = event.iteration

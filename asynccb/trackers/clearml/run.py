@@ -1,8 +1,8 @@
 """
-A run as a ClearML task describes it: its fields, hyper-parameters and configuration.
+Describe a run as a ClearML task: its fields, hyper-parameters and configuration.
 
-Sections, names and types are those of transformers 5.23 with `clearml` 2.1. Promises: the same run
-makes the same description, and it holds no secret.
+Sections, names and types are the same as in transformers 5.23 with `clearml` 2.1. Promises: the
+same run makes the same description, and the description contains no secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asynccb.trackers.clearml.settings import ClearMLSettings
 SECTION: Final = "Transformers"
 _MODEL: Final = "Model Configuration"
 _MARK: Final = "_asynccb_run_"
-"""Hyper-parameter that says whose a section is: the run's key, and its process."""
+"""Hyper-parameter that identifies the owner of a section: the run's key, and its process."""
 _OVERRIDES: Final = ("_ignore_hparams_ui_overrides_", "_ignore_model_config_ui_overrides_")
 _ENDINGS: Final[dict[RunStatus, Ending]] = {
     "finished": Ending("tasks.completed", "completed"),
@@ -33,12 +33,12 @@ _ASKED: Final = Ending("tasks.stopped", "the training has stopped, as it was ask
 
 
 def ending_of(status: RunStatus, *, asked: bool) -> Ending:
-    """Return how a task is ended whose training has ended so, or that was `asked` to stop."""
+    """Return the task's ending for a training's status, or for a training `asked` to stop."""
     return _ASKED if asked else _ENDINGS[status]
 
 
 def mark_of(run: RunDescription) -> str:
-    """Return the part of a task's comment by which it is found again."""
+    """Return the part of a task's comment that identifies the run's task."""
     return f"asynccb run {run.key}"
 
 
@@ -62,11 +62,11 @@ def fields_of(settings: ClearMLSettings, run: RunDescription, project: str) -> d
 
 def suffix_of(known: Mapping[str, Mapping[str, Any]], run: RunDescription) -> str:
     """
-    Return what tells a training from the others of its process that log to the same task.
+    Return the suffix that distinguishes trainings of one process that log to the same task.
 
-    `known` is the task's hyper-parameters by section and name. The first one gets nothing and the
-    second one `_2`, as in transformers; a training that is there already gets what it had. Sections
-    of other processes, which a task has that was cloned or is continued, are taken over.
+    `known` are the task's hyper-parameters by section and name. The first training's suffix is
+    empty and the second's is `_2`, as in transformers; a training with a section keeps its suffix.
+    A cloned or continued task has sections of other processes, which are reused.
     """
     marks: list[tuple[str, str]] = []
     while (section := known.get(SECTION + _suffix(len(marks)))) is not None:
@@ -101,7 +101,7 @@ def hyperparams_of(run: RunDescription, suffix: str) -> list[dict[str, str]]:
 
 
 def configuration_of(run: RunDescription, suffix: str) -> list[dict[str, str]]:
-    """Return the model's configuration; JSON is what HOCON, which the vendor writes, includes."""
+    """Return the model's configuration, in JSON, a subset of the HOCON that the vendor writes."""
     if run.model is None or run.model.config is None:
         return []
     number = suffix.removeprefix("_") or "1"
@@ -119,7 +119,7 @@ def _parameter(section: str, name: str, value: Any) -> dict[str, str]:
     entry = {"section": section, "name": name, "value": _text(value), "description": ""}
     kind = _kind(value)
     if name in _OVERRIDES:
-        entry["description"] = "What is changed on the server's pages is not applied to a training."
+        entry["description"] = "Changes made on the server's pages are not applied to a training."
     return entry if kind is None else {**entry, "type": kind}
 
 

@@ -1,8 +1,9 @@
 """
-What a ClearML task is told while it runs: scalars by title and series, and lines of its console.
+Convert logs, console lines and machine samples to the events of a ClearML task.
 
-Facts are those of `clearml` 2.1 and of server 2.0. Promises: the same records make the same events.
-The server keeps one value for each title, series and iteration, and the last one counts.
+A scalar belongs to a title and a series. Facts are from `clearml` 2.1 and server 2.0. Promises: the
+same records make the same events. The server keeps one value for each title, series and iteration,
+the last one sent.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ _PREFIXES: Final = (("eval_", "eval"), ("test_", "test"))
 _SINGLE: Final = SINGLE_VALUES | {"epoch"}
 _SUMMARY: Final = "Summary"
 _NO_ITERATION: Final = -(2**31)
-"""What stands for the iteration of a single value."""
+"""Iteration of a value that belongs to the whole run."""
 _LARGEST: Final = 3.4028234663852886e38
-"""The server's index holds single precision, and refuses what is beyond, NaN too."""
+"""Largest value: the server's index stores single precision, and refuses larger values and NaN."""
 _LONGEST_NAME: Final = 32_000
-"""Bytes that the index takes of a name."""
+"""Maximum number of bytes of a name in the index."""
 _BULK: Final = 160
-"""Bytes of an event beside its names or text."""
+"""Bytes of an event without its names or text."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
 class Scalar(msgspec.Struct, frozen=True):
-    """Hold one value of a series."""
+    """One value of a series."""
 
     title: str
     series: str
@@ -41,7 +42,7 @@ class Scalar(msgspec.Struct, frozen=True):
     """Unix milliseconds."""
 
     def line(self, task: str, worker: str, suffix: str) -> bytes:
-        """Return it as the server takes it; `suffix` tells trainings of one task apart."""
+        """Return the server's JSON line; `suffix` distinguishes the trainings of one task."""
         single = self.iteration is None
         return _ENCODER.encode(
             {
@@ -57,12 +58,12 @@ class Scalar(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """Approximate number of bytes of the line."""
         return _BULK + len(self.title) + len(self.series)
 
 
 class Text(msgspec.Struct, frozen=True):
-    """Hold lines of the console."""
+    """One or more lines of the console."""
 
     level: str
     text: str
@@ -70,7 +71,7 @@ class Text(msgspec.Struct, frozen=True):
     """Unix milliseconds."""
 
     def line(self, task: str, worker: str, suffix: str) -> bytes:
-        """Return it as the server takes it."""
+        """Return the server's JSON line."""
         return _ENCODER.encode(
             {
                 "timestamp": self.time,
@@ -84,7 +85,7 @@ class Text(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
+        """Approximate number of bytes of the line."""
         return _BULK + 2 * len(self.text)
 
 
@@ -92,24 +93,24 @@ TaskEvent: TypeAlias = Scalar | Text
 
 
 class Made(msgspec.Struct):
-    """Hold what became of a log."""
+    """The events and rejected names of a log."""
 
     events: list[TaskEvent] = msgspec.field(default_factory=list)
     singles: dict[str, Scalar] = msgspec.field(default_factory=dict)
-    """Values of the whole run, of which the last one counts."""
+    """Values of the whole run; a later value replaces an earlier one."""
     rejected: dict[str, str] = msgspec.field(default_factory=dict)
-    """Names of what ClearML has no place for, with the reasons."""
+    """Reasons by the names of values that ClearML cannot store."""
 
 
 def events_of(logs: Mapping[str, Any], step: int, time: int) -> Made:
     """
-    Return what a log becomes; `time` is in Unix nanoseconds.
+    Convert a log to events; `time` is in Unix nanoseconds.
 
-    NaN, infinity and what single precision cannot hold are lines of the console, for no chart takes
-    them.
+    NaN, infinity and values beyond single precision become lines of the console, because a chart
+    cannot show them.
     """
     numbers, others = scalars(logs)
-    made = Made(rejected=dict.fromkeys(others, "it is no number"))
+    made = Made(rejected=dict.fromkeys(others, "it is not a number"))
     moment = time // 1_000_000
     for name, value in numbers.items():
         shown = name if name.isascii() else clean(name)
@@ -131,7 +132,7 @@ def events_of(logs: Mapping[str, Any], step: int, time: int) -> Made:
 
 
 def _place_of(name: str) -> tuple[str, str]:
-    """Return title and series: `eval_loss` is `loss` of `eval`."""
+    """Return title and series: `eval_loss` has the title `eval` and the series `loss`."""
     for prefix, title in _PREFIXES:
         if name.startswith(prefix):
             return title, name.removeprefix(prefix)
@@ -139,7 +140,7 @@ def _place_of(name: str) -> tuple[str, str]:
 
 
 def texts_of(lines: Iterable[tuple[bool, int, str]]) -> Iterator[Text]:
-    """Return lines of the console, each with whether it is of an error, and its time in ns."""
+    """Convert console lines; each has whether it is an error, its time in ns, and its text."""
     for is_error, time, text in lines:
         yield Text("error" if is_error else "info", text, time // 1_000_000)
 
@@ -151,8 +152,8 @@ _MACHINE: Final = {
     "proc.memory.rssMB": ("memory_used_gb", _GIB_IN_MIB),
     "proc.memory.availableMB": ("memory_free_gb", _GIB_IN_MIB),
 }
-"""Names of the samples, with ClearML's and by what they are divided. CPU and memory used are those
-of the training process."""
+"""ClearML's name and the divisor for each name of a sample. CPU and used memory are the training
+process's."""
 _GPU: Final = {
     "gpu": ("utilization", 1.0),
     "temp": ("temperature", 1.0),
@@ -163,7 +164,7 @@ _GPU: Final = {
 
 
 def machine_scalars(sample: Mapping[str, float], began: int, now: int) -> Iterator[Scalar]:
-    """Return a sample's scalars; both times are in Unix nanoseconds."""
+    """Convert a sample to scalars; both times are in Unix nanoseconds."""
     seconds, moment = max(0, now - began) // 10**9, now // 10**6
     for name, value in sample.items():
         _, _, rest = name.partition("gpu.")

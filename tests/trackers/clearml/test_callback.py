@@ -95,7 +95,7 @@ async def test_a_value_that_takes_the_place_of_another_is_said_once(
         assert caplog.records == []
         await deliver(made, records * 2)
     (said,) = caplog.records
-    assert "one value of train/loss for step 1" in said.getMessage()
+    assert "last logged value of train/loss for step 1" in said.getMessage()
     await made.close()
 
 

@@ -224,13 +224,13 @@ async def test_credentials_of_the_file_log_in_and_none_at_all_says_what_to_do(
     ("text", "line", "why"),
     [
         ("api {", 1, "} is missing"),
-        ("a: 1\n}", 2, "no key"),
+        ("a: 1\n}", 2, "a key is missing"),
         ("a: 1\nb", 2, "neither"),
-        ('a: "x\nb: 2', 1, "no value"),
+        ('a: "x\nb: 2', 1, "a value is missing"),
         ('include "other.conf"', 1, "includes"),
         ("a: [1, 2", 1, "] is missing"),
         ('a: "\\q"', 1, "escape"),
-        ("{a: 1} b", 1, "behind the end"),
+        ("{a: 1} b", 1, "after the end"),
     ],
 )
 def test_a_mistake_is_named_by_its_line_alone(text: str, line: int, why: str) -> None:
