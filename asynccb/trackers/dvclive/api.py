@@ -1,9 +1,10 @@
 """
-What DVC Studio is told of a DVCLive experiment, as `dvc-studio-client` 0.23 does it.
+Report a DVCLive experiment to DVC Studio, as `dvc-studio-client` 0.23 does.
 
-An experiment is known by repository, commit and name. Requests, all of them POSTs to one address:
-`start`; of each update one `data` with metrics and parameters and one with new rows of the tables;
-in the end `done`. Studio gives rows no id: what it has taken without an answer may come again.
+An experiment is identified by repository, commit and name. All requests are POSTs to one address:
+first `start`; for each update one `data` with metrics and parameters and one with new rows of the
+tables; at the end `done`. Studio gives rows no id: if it stores rows without answering, they may be
+sent again.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ from asynccb.trackers.dvclive.settings import DVCLiveSettings, relative
 from asynccb.trackers.dvclive.tables import Tables
 
 MOST_PLOTS: Final = 200
-"""Studio shows no more of a folder."""
+"""Number of plots of one folder that Studio shows at most."""
 _REQUEST: Final = 20_000_000
 _PLOT: Final = 9_000_000
-"""Bytes of JSON; Studio takes 29 MB of a request, and 10 MB of a plot."""
+"""Maximum bytes of JSON; Studio accepts 29 MB a request, and 10 MB a plot."""
 _MESSAGE: Final = 72
-"""Characters of an experiment's message."""
+"""Maximum characters of an experiment's message."""
 PATIENT: Final = Transport(timeout=20.0, total=60.0)
-"""Shorter than usual: meanwhile nothing is written to the tables."""
+"""Shorter time limits than usual: during a request nothing is written to the tables."""
 
 
 class Studio:
-    """Tell DVC Studio of one experiment; raises as `Client.request` does."""
+    """The reporter of one experiment to DVC Studio; raises the same errors as `Client.request`."""
 
     def __init__(self, client: Client, settings: DVCLiveSettings, name: str) -> None:
         self._client = client
@@ -44,7 +45,7 @@ class Studio:
         }
 
     async def start(self) -> None:
-        """Say that the experiment begins; saying it again is harmless."""
+        """Report that the experiment begins; repeating the call is harmless."""
         settings, more = self._settings, {}
         if settings.exp_message:
             more["message"] = settings.exp_message[:_MESSAGE]
@@ -62,12 +63,12 @@ class Studio:
         await self._post("data", more)
 
     async def add_rows(self, step: int, rows: Mapping[Path, list[dict[str, Any]]]) -> None:
-        """Send rows of tables, by their files."""
+        """Send rows of tables; `rows` are by file."""
         plots = {self._named(file): {"data": some} for file, some in rows.items()}
         await self._post("data", {"step": step, "plots": plots})
 
     async def end(self, revision: str | None) -> None:
-        """Say that the experiment is over, and as which commit it was saved."""
+        """Report that the experiment is over, and the commit that it was saved as."""
         await self._post("done", {} if revision is None else {"experiment_rev": revision})
 
     def _named(self, file: Path) -> str:
@@ -81,18 +82,18 @@ class Studio:
             content=json.dumps({"type": kind, **self._about, **more}).encode(),
             headers={"Content-Type": "application/json"},
         )
-        if reply.status != 200:  # what the vendor's client takes for a success, and nothing else
+        if reply.status != 200:  # the vendor's client accepts only 200 as success
             raise RejectedError(f"{reply.request} was answered with {reply.status}")
         reply.check_no_page()
 
 
 def next_rows(tables: Tables) -> tuple[dict[Path, list[dict[str, Any]]], dict[str, int]]:
-    """Return the rows for the next request, by file, and by name where in the tables they end."""
+    """Return the rows for the next request, by file, and the offsets after them, by name."""
     rows: dict[Path, list[dict[str, Any]]] = {}
     ends: dict[str, int] = {}
     names = [name for name in list(tables.known)[:MOST_PLOTS] if tables.known[name].lacks]
     for name in names:
-        # Of rows of four bytes, the shortest, each is this many times as long in JSON.
+        # A row of four bytes, the shortest, grows by this factor in JSON.
         growth = 6 + len(json.dumps(name.rpartition("/")[2])) / 4
         most = int(min(_PLOT, _REQUEST / len(names)) / growth)
         some, ends[name] = tables.unsent(name, most)

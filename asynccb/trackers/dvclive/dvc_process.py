@@ -1,9 +1,10 @@
 """
-What only DVC itself can do for DVCLive: keep files in its cache, save an experiment.
+Run DVC for DVCLive, to store files in DVC's cache and to save an experiment.
 
-It runs in a process of its own, which this module is, too (`python -m`), so that it can take its
-time, and be ended; it needs the package `dvc`. As `Live` does, it makes a Git repository that is
-none of DVC's one. Promises: no network, no analytics; each call may be made again.
+DVC runs in its own process, so that it may be slow and can be killed; this module is also that
+process's program (`python -m`). It needs the package `dvc`. If the Git repository is not a DVC
+repository, DVC is initialized in it, as `Live` does. Promises: no network, no analytics; each call
+may be repeated.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from asynccb._journal.uploads import KeptFile
 
 _COMMIT: Final = re.compile("[0-9a-f]{40}")
 _BUSY: Final = 75
-"""Exit status where another DVC holds the repository; that of `EX_TEMPFAIL`."""
+"""Exit status if another DVC process has locked the repository; the same as `EX_TEMPFAIL`."""
 _LONGEST: Final = 400
-"""Characters of an error that are quoted, from its end."""
+"""Number of characters from the end of an error that are quoted."""
 
 
 async def keep(origin: str, files: Iterable[KeptFile], place: Path) -> None:
     """
-    Copy files to where a folder is, or is to be, and have DVC track that.
+    Replace the folder `place` with copies of the files, and let DVC track it.
 
     Raises `TransientError`, `RejectedError`, and `OSError`.
     """
@@ -56,7 +57,7 @@ def _copy(files: Iterable[KeptFile], place: Path) -> None:
 async def save_experiment(
     origin: str, *, name: str, message: str | None, untracked: list[str]
 ) -> str | None:
-    """Save the working tree as an experiment, in place of one of that name; return its commit."""
+    """Save the working tree as an experiment, replacing any with that name; return its commit."""
     order = {"what": "save", "name": name, "message": message, "untracked": untracked}
     said = (await _ask(origin, order)).splitlines()
     return said[-1] if said and _COMMIT.fullmatch(said[-1]) else None
@@ -64,7 +65,7 @@ async def save_experiment(
 
 async def _ask(origin: str, order: dict[str, Any]) -> str:
     if find_spec("dvc") is None:
-        raise RejectedError("that needs DVC: pip install dvc")
+        raise RejectedError("DVC is not installed: run `pip install dvc`")
     done = await anyio.run_process(
         [sys.executable, "-m", __name__, json.dumps(order)],
         check=False,
@@ -76,12 +77,12 @@ async def _ask(origin: str, order: dict[str, Any]) -> str:
     if done.returncode == _BUSY or done.returncode < 0:
         raise TransientError(f"DVC is busy: {said}")
     if done.returncode:
-        raise RejectedError(f"DVC says: {said or done.returncode}")
+        raise RejectedError(f"DVC failed: {said or done.returncode}")
     return done.stdout.decode("utf-8", "replace").strip()
 
 
 def main(order: dict[str, Any]) -> int:
-    """Do what is ordered, in the repository of the working directory; return the exit status."""
+    """Carry out an order in the working directory's repository; return the exit status."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
 

@@ -1,10 +1,11 @@
 """
-DVCLive's directory: whose it is, what is in it when a run begins, and its files beside the tables.
+Prepare DVCLive's directory for a run, track its owner, and write the files beside the tables.
 
-A run that begins clears the directory, or goes on in it. What it has found there it writes into
-`.asynccb` before its first row, so that a crash between rows and cursor changes nothing: whoever
-delivers the run again begins at the same places. A run whose directory another one has taken over
-writes there no more. Promises: files beside the tables are there whole, old or new, never torn.
+A run that begins either clears the directory or continues in it. Before its first row, the run
+writes the state that it has found into `.asynccb`. After a crash between rows and cursor, the next
+delivery of the run therefore begins at the same offsets. If another run has taken over the
+directory, the first run stops writing there. Promises: a file beside the tables is always whole,
+either old or new, never torn.
 """
 
 from __future__ import annotations
@@ -34,52 +35,52 @@ _FILES: Final = ("metrics.json", "params.yaml", "report.html", "report.md", "dvc
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Say which run a directory belongs to, and where that began."""
+    """The run that owns a directory, and the state in which the run began."""
 
     key: str
     training: str
     name: str
-    """Of the experiment."""
+    """Name of the experiment."""
     base: int
-    """What is added to each step."""
+    """Number added to each step."""
     tables: dict[str, list[Any]]
 
 
 class DVCLiveFolder:
-    """Write the files of one run; what belongs together is done in one go, on a thread."""
+    """The files of one run; related writes are done together, on a thread."""
 
     def __init__(self, settings: DVCLiveSettings) -> None:
         self._settings = settings
         self._directory = Path(settings.dir)
         self.tables = Tables(settings.dir)
         self.summary: dict[str, Any] = {}
-        """The last value of each metric, NaN and infinity as the texts that DVCLive writes."""
+        """The last value of each metric; NaN and infinity are texts, as DVCLive writes them."""
         self.artifacts: dict[str, dict[str, str]] = {}
-        """What `dvc.yaml` says of models, by name; paths are absolute."""
+        """Entries of `dvc.yaml` for models, by name; paths are absolute."""
         self.base = 0
-        """What is added to each step: where an earlier run's steps ended."""
+        """Number added to each step: the last step of an earlier run."""
         self.complaint = ""
-        """Why `dvc.yaml` lacks what it should have; empty where it does not."""
+        """Why `dvc.yaml` is incomplete; empty if it is complete."""
         self._stale = True  # whether dvc.yaml may lack something
         self._params: Mapping[str, Any] | None = None
 
     @property
     def metrics_file(self) -> Path:
-        """Where the last values are."""
+        """Path of the file with the last values."""
         return self._directory / "metrics.json"
 
     @property
     def params_file(self) -> Path:
-        """Where the parameters are."""
+        """Path of the file with the parameters."""
         return self._directory / "params.yaml"
 
     async def open(self, key: str, training: str, step: int, name: str, *, goes_on: bool) -> Mark:
         """
-        Take the directory over for a run, at the step at which that begins, and say how it begins.
+        Take over the directory for a run that begins at `step`, and return its mark.
 
-        With `goes_on`, or where it is the run's already, a training is resumed: what lies behind
-        the tables' ends, as far as they are known, and is later than the step, comes again. Raises
-        as `classified` does.
+        With `goes_on`, or if the directory already belongs to the run, a training is resumed. Rows
+        of later steps that are not acknowledged are then removed, since they will be logged again.
+        Raises errors as `classified` does.
         """
 
         def begin() -> Mark:
@@ -90,7 +91,7 @@ class DVCLiveFolder:
                 self.summary = {**flat(self.latest()), **self.summary}
                 return mark
             if mark is not None and mark.key == key and not goes_on:
-                self.base = mark.base  # a resumed training that nothing else tells of the first one
+                self.base = mark.base  # a resumed training learns this only from the mark
             self._prepare(step, goes_on=goes_on or (mark is not None and mark.key == key))
             mark = Mark(key, training, name, self.base, self.tables.attributes())
             replace(self._directory / _MARK, msgspec.json.encode(mark))
@@ -99,27 +100,27 @@ class DVCLiveFolder:
         return await self._done(begin)
 
     def add(self, step: int, milliseconds: int, metrics: Mapping[str, Any]) -> None:
-        """Gather what was logged at a step; the directory must be open."""
+        """Gather the values that were logged at a step; the directory must be open."""
         for name, value in metrics.items():
             self.tables.add(name, step, milliseconds, value)
             finite = isinstance(value, str | int) or math.isfinite(value)
             self.summary[name] = value if finite else str(value)
-        self.summary.pop("step", None)  # the last one, as in a Live's
+        self.summary.pop("step", None)  # last in the file, as a Live writes it
         self.summary["step"] = step
 
     async def write(self, params: Mapping[str, Any] | None, key: str) -> None:
-        """Write the tables, and then what sums them up; raises as `classified` does."""
+        """Write the tables and then the summary files; raise errors as `classified` does."""
         mark = await to_thread.run_sync(self._mark)
         if mark is not None and mark.key != key:
             raise AccessError(
-                f"{self._directory} belongs to a later run now; give runs that overlap directories "
-                "of their own as dir"
+                f"{self._directory} belongs to a later run now; set dir to a different directory "
+                "for each of the overlapping runs"
             )
         await self.tables.flush()
         await self._done(lambda: self._sum_up(params))
 
     async def add_artifacts(self, names: Iterable[str]) -> None:
-        """Tell `dvc.yaml` of the models that DVC tracks in the directory."""
+        """Add the models that DVC tracks in the directory to `dvc.yaml`."""
         for name in names:
             path = self.artifact(name)
             if path.with_name(f"{path.name}.dvc").exists():
@@ -128,7 +129,7 @@ class DVCLiveFolder:
             await self._done(lambda: self._add_to_dvcyaml(Path(self._settings.dvcyaml or "")))
 
     def artifact(self, name: str) -> Path:
-        """Return where a model, or all of the output, is kept."""
+        """Return the path where a model, or the whole output, is stored."""
         return self._directory / "artifacts" / name
 
     async def _done(self, call: Callable[[], T]) -> T:
@@ -146,7 +147,7 @@ class DVCLiveFolder:
             return None
 
     def _prepare(self, step: int, *, goes_on: bool) -> None:
-        """Clear the directory, or find what is to be gone on with."""
+        """Clear the directory, or read the state to continue from."""
         self._directory.mkdir(parents=True, exist_ok=True)
         resumes = self._settings.resume
         if not goes_on and not resumes and not self._settings.keeps:
@@ -165,7 +166,7 @@ class DVCLiveFolder:
             self.base = max(self.tables.last_step(), told if isinstance(told, int) else 0)
 
     def _clear(self) -> None:
-        """Remove what an earlier run has left, as `Live()` does."""
+        """Remove the files of an earlier run, as `Live()` does."""
         for plots in _PLOTS:
             shutil.rmtree(self._directory / "plots" / plots, ignore_errors=True)
         for file in _FILES:
@@ -186,10 +187,10 @@ class DVCLiveFolder:
             self._add_to_dvcyaml(Path(self._settings.dvcyaml))
 
     def latest(self) -> Any:
-        """Return the last values that the directory has."""
+        """Return the last values that are stored in the directory."""
         try:
             return json.loads(self.metrics_file.read_bytes())
-        except (FileNotFoundError, ValueError):  # or torn: a Live does not write it in one go
+        except (FileNotFoundError, ValueError):  # or torn: a Live does not write it atomically
             return {}
 
     def _add_to_dvcyaml(self, file: Path) -> None:
@@ -211,9 +212,9 @@ class DVCLiveFolder:
                 artifacts,
             )
         except ForeignFileError:
-            self.complaint = "it is there already: to add to it, install ruamel.yaml"
+            self.complaint = "the file exists already: to add to it, install ruamel.yaml"
         except ValueError as error:
-            self.complaint = f"it cannot be read: {error}"
+            self.complaint = f"the file cannot be read: {error}"
         else:
             self.complaint = ""
             self._stale = False
@@ -222,7 +223,7 @@ class DVCLiveFolder:
 
 
 def replace(file: Path, data: bytes) -> None:
-    """Write a file anew and rename it into place, synced first; it keeps the usual permissions."""
+    """Write a new file, sync it, and rename it to `file`, with the usual permissions."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.new")
     with open(new, "wb") as written:
@@ -233,7 +234,7 @@ def replace(file: Path, data: bytes) -> None:
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by folders; one whose name is a folder's too has a slash behind it."""
+    """Return values nested by folders; if a name is also a folder's, append a slash to it."""
     folders = {
         "/".join(parts[:end])
         for parts in (name.split("/") for name in values)
@@ -250,7 +251,7 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested values by their whole names."""
+    """Return nested values by their full names."""
     found: dict[str, Any] = {}
     if isinstance(values, dict):
         for name, value in values.items():

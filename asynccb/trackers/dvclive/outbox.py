@@ -1,10 +1,10 @@
 """
-When DVC Studio is told, and what becomes of what it does not take.
+Decide when to send updates to DVC Studio, and react to its refusals.
 
-Promises: rows are read from the tables, which are there before Studio hears of them, so that an
-outage costs no memory; those that it has acknowledged are not sent again, as far as the cursor
-knows. A Studio that is away holds its caller up a few times, and then no more until the end; one
-that refuses the experiment gets nothing more, and one that refuses a request loses that one.
+Promises: rows are written to the tables first and read from there, so an outage costs no memory.
+Acknowledged rows are not sent again, as far as the cursor records them. If Studio is unreachable,
+the caller is held up a few times, and then not until the end. If Studio refuses the experiment,
+nothing more is sent. If it refuses a request, only that request is lost.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from asynccb.trackers.dvclive.folder import DVCLiveFolder
 logger = logging.getLogger("asynccb")
 
 _PATIENCE: Final = 3
-"""Failures in a row that hold the files up."""
+"""Number of consecutive failures that may hold up the files."""
 _PAUSE: Final = 30.0
-"""Seconds between two attempts after that."""
+"""Seconds between two later attempts."""
 
 
 class _Reject(Protocol):
@@ -34,12 +34,12 @@ class _Reject(Protocol):
 
 
 class Updates:
-    """Keep Studio up to date with the directory."""
+    """The updates that keep Studio in step with the directory."""
 
     def __init__(
         self, folder: DVCLiveFolder, opened: Callable[[], Awaitable[Studio]], reject: _Reject
     ) -> None:
-        """Take what returns Studio once it knows of the experiment; may be called often."""
+        """Call `opened`, if necessary often, for a Studio to which `start` has been sent."""
         self._folder = folder
         self._opened = opened
         self._reject = reject
@@ -50,15 +50,15 @@ class Updates:
 
     @property
     def due(self) -> bool:
-        """Whether there is something that Studio lacks, and may get now."""
+        """Whether Studio lacks an update that may be sent now."""
         return self._lacks and not self._refuses and time.monotonic() >= self._next
 
     def note(self) -> None:
-        """Take it that the files have changed."""
+        """Note that the files have changed."""
         self._lacks = True
 
     async def send(self, step: int, params: Mapping[str, Any] | None) -> None:
-        """Send what it lacks, if that is due; raises `TransientError` the first few times."""
+        """Send the update if it is due; raise `TransientError` for the first few failures."""
         if not self.due:
             return
         try:
@@ -68,7 +68,9 @@ class Updates:
             if self._misses <= _PATIENCE:
                 raise
             if self._misses == _PATIENCE + 1:
-                logger.warning("DVC Studio is left alone for now, and the files go on: %s", error)
+                logger.warning(
+                    "DVC Studio gets no updates for now; the files are still written: %s", error
+                )
             self._next = time.monotonic() + _PAUSE
         else:
             self._misses = 0
@@ -76,7 +78,7 @@ class Updates:
     async def end(
         self, step: int, params: Mapping[str, Any] | None, revision: str | None, *, done: bool
     ) -> None:
-        """Send what it lacks, and `done` where that is wanted; raises while it is away."""
+        """Send the missing update, and the end if `done`; raise while Studio is unreachable."""
 
         async def all_of_it() -> None:
             if self._lacks:
@@ -94,7 +96,9 @@ class Updates:
             await call()
         except (AccessError, RejectedError) as error:
             self._refuses = True
-            self._reject("updates to DVC Studio", f"{error}; the files go on", cause="Studio")
+            self._reject(
+                "updates to DVC Studio", f"{error}; the files are still written", cause="Studio"
+            )
 
     async def _send_all(self, step: int, params: Mapping[str, Any] | None) -> None:
         studio = await self._opened()
@@ -114,7 +118,7 @@ class Updates:
         self._lacks = False
 
     async def _taken(self, call: Callable[[], Awaitable[None]], what: str) -> None:
-        """Send one request; one that is refused is counted, and passed over."""
+        """Send one request; if it is refused, count and skip it."""
         try:
             await call()
         except RejectedError as error:
@@ -123,6 +127,6 @@ class Updates:
     def _leave_out(self, name: str) -> None:
         table = self._folder.tables.known[name]
         if table.sent == 0:
-            why = f"it shows {MOST_PLOTS} plots, and this is one more; the files have it"
+            why = f"it shows only {MOST_PLOTS} plots; the files contain this plot"
             self._reject(f"the plot {name} to DVC Studio", why, cause="plots")
             table.sent = table.offset

@@ -1,8 +1,8 @@
 """
-What a run of DVCLive is told by the Git and DVC repositories around it, read from their files.
+Read the Git and DVC repositories around a DVCLive run, from their files.
 
-Promises: starts no program, imports nothing of DVC, and takes a repository that it cannot read for
-none; returns no credential but from `studio_token`.
+Promises: starts no program and does not import DVC. A repository that cannot be read counts as
+missing. Only `studio_token` returns a credential.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from asynccb.delivery.answers import public_url
 from asynccb.trackers.shared.addresses import server_parts
 
 NO_COMMIT: Final = "0" * 40
-"""What stands for a commit where there is none."""
+"""Placeholder for a missing commit."""
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Hold what was found from a directory upwards."""
+    """The repositories found in a directory and its parents."""
 
     git: str | None
     """Root of the working tree."""
     dvc: str | None
-    """Directory that holds `.dvc`."""
+    """Directory that contains `.dvc`."""
     commit: str
     """The commit that is checked out."""
     remote: str | None
-    """Address of the branch's remote, else of `origin`, without user and password."""
+    """URL of the branch's remote, else of `origin`, without user and password."""
 
 
 def find_repository(directory: str, environ: Mapping[str, str]) -> Repository:
-    """Return what is known of the repositories that a directory lies in."""
+    """Return the repositories that contain a directory."""
     start = Path(directory)
     git = _above(start, ".git")
     dvc = _above(start, ".dvc")
@@ -57,7 +57,7 @@ def find_repository(directory: str, environ: Mapping[str, str]) -> Repository:
 
 
 def is_experiment(git: str | None, commit: str, name: str) -> bool:
-    """Tell whether an experiment of that name was saved for the commit."""
+    """Tell whether an experiment with that name was saved for the commit."""
     if git is None:
         return False
     try:
@@ -68,12 +68,12 @@ def is_experiment(git: str | None, commit: str, name: str) -> bool:
 
 
 def studio_setting(name: str, dvc: str | None, environ: Mapping[str, str]) -> str | None:
-    """Return a setting of DVC's `studio` section: the repository's, the user's, the system's."""
+    """Return a setting of DVC's `studio` section: of the repository, else user, else system."""
     return _setting("studio", name, dvc, environ)
 
 
 def studio_token(dvc: str | None, environ: Mapping[str, str]) -> str:
-    """Return the access token of DVC Studio, or nothing."""
+    """Return the access token of DVC Studio, or ""."""
     for name in ("DVC_STUDIO_TOKEN", "STUDIO_TOKEN"):
         if token := environ.get(name, "").strip():
             return token
@@ -82,9 +82,9 @@ def studio_token(dvc: str | None, environ: Mapping[str, str]) -> str:
 
 def without_user(url: str) -> str:
     """
-    Return an address of the web without user, password and query; others, such as Git's, as is.
+    Return a web address without user, password and query; other addresses (Git's, say) unchanged.
 
-    Nothing is left of one of the web that is broken.
+    A broken web address becomes "".
     """
     if not url.lower().startswith(("http:", "https:")):
         return url
@@ -99,7 +99,7 @@ def _above(start: Path, name: str) -> Path | None:
 
 
 def _folders(tree: Path) -> tuple[Path, Path]:
-    """Return Git's folder of a working tree, and the one that it shares with others."""
+    """Return the Git folder of a working tree, and the folder that it shares with other trees."""
     folder = tree / ".git"
     if folder.is_file():
         folder = tree / folder.read_text().removeprefix("gitdir:").strip()
@@ -111,7 +111,7 @@ def _folders(tree: Path) -> tuple[Path, Path]:
 
 
 def _head(tree: Path) -> tuple[str | None, str | None]:
-    """Return the branch, if one is checked out, and the commit, if there is one."""
+    """Return the branch, or None if HEAD is detached, and the commit, or None before the first."""
     folder, common = _folders(tree)
     head = (folder / "HEAD").read_text().strip()
     if not head.startswith("ref:"):
@@ -162,7 +162,7 @@ def _setting(
 
 
 def _read(files: Iterable[Path]) -> dict[str, dict[str, str]]:
-    """Return sections with their values; a later file wins, one that cannot be read is left out."""
+    """Return sections with their values; later files win, and unreadable files are skipped."""
     found: dict[str, dict[str, str]] = {}
     for file in files:
         parser = configparser.RawConfigParser(
@@ -170,7 +170,7 @@ def _read(files: Iterable[Path]) -> dict[str, dict[str, str]]:
         )
         try:
             text = file.read_text(encoding="utf-8")
-            # Indented lines would be taken for the rest of the line above.
+            # The parser would take an indented line as a continuation of the line above.
             parser.read_string("\n".join(line.strip() for line in text.splitlines()))
         except (OSError, UnicodeDecodeError, configparser.Error):
             continue

@@ -1,9 +1,10 @@
 """
-DVCLive's tables of metrics, one a file: `plots/metrics/<name>.tsv`.
+Write DVCLive's tables of metrics, one file each: `plots/metrics/<name>.tsv`.
 
-A table is a header, `step` and the last part of the name, and a row for each log (3.49; with a
-`timestamp` in front where a `Live` has made the file so). Promises: what `flush` has written is
-whole when it returns; rows that come again go to the same place, so that no row is there twice.
+A table has a header, `step` and the last part of the name, and a row for each log (DVCLive 3.49).
+If a `Live` has created the file with a `timestamp` column, that column is first. Promises: when
+`flush` returns, its rows are completely written. Rows that are delivered again overwrite
+themselves, so no row is there twice.
 """
 
 from __future__ import annotations
@@ -24,37 +25,37 @@ logger = logging.getLogger("asynccb")
 
 FOLDER: Final = "plots/metrics"
 _SUFFIX: Final = ".tsv"
-HINT: Final = "give a directory that can be made and written as dir"
+HINT: Final = "set dir to a directory that can be created and written"
 
 
 @dataclass
 class Table:
-    """Say how far one file has come."""
+    """The progress of one file."""
 
     offset: int = 0
-    """Bytes that are acknowledged."""
+    """Number of bytes that are acknowledged."""
     sent: int = 0
-    """Bytes whose rows DVC Studio has."""
+    """Number of bytes whose rows DVC Studio has received."""
     stamped: bool = False
-    """Whether its rows begin with a time, in milliseconds."""
+    """Whether the rows begin with a time, in milliseconds."""
 
     @property
     def lacks(self) -> bool:
-        """Whether there are rows that DVC Studio has not got."""
+        """Whether DVC Studio has not yet received all rows."""
         return self.sent < self.offset
 
 
 class Tables:
-    """Write the tables of one directory."""
+    """The tables of one directory."""
 
     def __init__(self, directory: str) -> None:
         self._folder = Path(directory, FOLDER)
         self.known: dict[str, Table] = {}
-        """By the metric's name, in the order in which they came."""
+        """Tables by metric name, in the order of their first row."""
         self._rows: dict[str, bytearray] = {}
 
     def path(self, name: str) -> Path:
-        """Return a metric's file."""
+        """Return the path of a metric's file."""
         return self._folder / (name + _SUFFIX)
 
     def __bool__(self) -> bool:
@@ -62,28 +63,28 @@ class Tables:
         return bool(self._rows)
 
     def add(self, name: str, step: int, milliseconds: int, value: float | str) -> None:
-        """Gather a row; the directory must be open, or be opened before the flush."""
+        """Gather a row; the directory must be opened before the flush."""
         rows = self._rows.setdefault(name, bytearray())
-        # Whether it has a time is known when the file is: both ways are kept until then.
+        # Only `_write` knows whether the file has times, so a gathered row always has one.
         rows += f"{milliseconds}\t{step}\t{cell(value)}\n".encode()
 
     async def flush(self) -> None:
-        """Write all rows, one write for each file; raises as `classified` does."""
+        """Write all rows, with one write for each file; raise errors as `classified` does."""
         for name in self._rows:
             self.known.setdefault(name, Table())
         await to_thread.run_sync(self._write)
         self._rows.clear()
 
     def attributes(self) -> dict[str, list[Any]]:
-        """Return how far each table has come, as plain data."""
+        """Return the progress of each table, as plain data."""
         return {name: [t.offset, t.sent, t.stamped] for name, t in self.known.items()}
 
     def restore(self, attributes: Mapping[str, list[Any]]) -> None:
-        """Take that back."""
+        """Restore the progress that `attributes` has returned."""
         self.known = {name: Table(*values) for name, values in attributes.items()}
 
     def find(self) -> dict[str, Table]:
-        """Return the tables that are in the directory, each up to its last whole row."""
+        """Return the tables found in the directory, each up to its last whole row."""
         found: dict[str, Table] = {}
         for path in sorted(self._folder.rglob(f"*{_SUFFIX}")):
             data = path.read_bytes()
@@ -94,7 +95,7 @@ class Tables:
         return found
 
     def drop_after(self, step: int) -> None:
-        """Remove, behind what is acknowledged, the rows of later steps and a torn last one."""
+        """Remove unacknowledged rows of later steps, and a torn last row."""
         for name, found in self.find().items():
             table = self.known.setdefault(name, Table(stamped=found.stamped))
             path = self.path(name)
@@ -109,7 +110,7 @@ class Tables:
             table.offset = len(kept)
 
     def last_step(self) -> int:
-        """Return the last step in any table of the directory; 0 where there is none."""
+        """Return the last step in any table of the directory; 0 if the tables have no rows."""
         last = 0
         for name, table in self.find().items():
             rows = self.path(name).read_bytes()[: table.offset].splitlines()[1:]
@@ -118,9 +119,9 @@ class Tables:
 
     def unsent(self, name: str, most: int) -> tuple[list[dict[str, Any]], int]:
         """
-        Return rows for DVC Studio, from about that many bytes, and where they end.
+        Return rows for DVC Studio, from about `most` bytes of the file, and the offset after them.
 
-        Rows are whole, however long one is. What someone else has cut off the file counts as sent.
+        Rows are whole, however long. Rows that someone else has cut off the file count as sent.
         """
         table = self.known[name]
         try:
@@ -157,9 +158,9 @@ class Tables:
             rows.clear()
 
     def _go_on(self, name: str, path: Path) -> int:
-        """Return where rows go on in a file that someone else has cut or removed."""
+        """Return the offset for the next rows of a file that someone else has cut or removed."""
         logger.warning(
-            "%s is gone or shorter than what was written to it: what was lost stays lost", path
+            "%s was removed or truncated by another program: the rows lost there stay lost", path
         )
         data = path.read_bytes() if path.exists() else b""
         end = data.rfind(b"\n") + 1
@@ -176,7 +177,7 @@ def _without_times(rows: bytes | bytearray) -> bytes:
 
 
 def _step_of(row: bytes, stamped: bool) -> int:
-    """Return a row's step; one that cannot be read is no later than any."""
+    """Return a row's step; -1, which is before any step, if it cannot be read."""
     try:
         return int(row.split(b"\t")[1 if stamped else 0])
     except (ValueError, IndexError):
@@ -184,8 +185,8 @@ def _step_of(row: bytes, stamped: bool) -> int:
 
 
 def _row(line: str, column: str) -> dict[str, Any] | None:
-    """Return a row as Studio takes it; None for the header and a text, which are no plot."""
-    # Only a text is quoted, so no number needs a reader of CSV, which takes no cell that is long.
+    """Return a row in Studio's form; None for the header and for a text, which has no plot."""
+    # Only a text is quoted, so numbers need no CSV reader, which would refuse a long cell.
     try:
         *stamp, step, value = line.split("\t")
         row: dict[str, Any] = {"timestamp": stamp[0]} if stamp else {}

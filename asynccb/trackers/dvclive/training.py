@@ -1,9 +1,9 @@
 """
-What the DVCLive tracker does in the training process: keep the final model, tell a given `Live`.
+The DVCLive tracker's part in the training process: write the final model, update a given `Live`.
 
-Promises: nothing here waits for the device, but for the model's files at the very end, as the
-vendor's own callback has it. A `Live` hears of what was written when all is delivered, so that its
-own end sums up the whole.
+Promises: only writing the model's files, at the very end, waits for the device, as in the vendor's
+own callback. A `Live` is updated once everything is delivered, so that its own end summarizes the
+whole training.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from asynccb.trackers.dvclive.settings import DVCLiveSettings
 from asynccb.trackers.shared.models import write_final_model
 
 FINAL_MODEL: Final = ".dvclive-final-model"
-"""Below `output_dir`, until the companion has taken it."""
+"""Folder below `output_dir` that holds the model until the companion has fetched it."""
 
 
 class DVCLiveTraining(TrainingSide):
-    """Write the model that is uploaded in the end; bring a `Live` up to date."""
+    """The training side that writes the final model for the upload and updates a `Live`."""
 
     def __init__(self, settings: DVCLiveSettings, live: Any) -> None:
         self._live = live
@@ -37,10 +37,10 @@ class DVCLiveTraining(TrainingSide):
             self._listen(Event.TRAIN_END, self._write_model)
 
     def _listen(self, event: Event, hook: Callable[..., None]) -> None:
-        setattr(self, event, hook)  # on the instance: what is not wanted costs no event anything
+        setattr(self, event, hook)  # on the instance, so that an unused hook costs nothing
 
     def close(self) -> None:
-        """Give the `Live` what it would know had it logged all this itself."""
+        """Bring the `Live` into the state in which its own logging would have left it."""
         if self._live is None or self.tell is None:
             return
         try:
@@ -56,7 +56,7 @@ class DVCLiveTraining(TrainingSide):
         self._params = clean(args.to_dict())
 
     def _write_model(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the model as it is in the end, on the rank that serves the tracker."""
+        """Write the final model, on the rank that serves the tracker."""
         if self.tell is None or kwargs.get("model") is None or args.output_dir is None:
             return
         instead = "log checkpoints with HF_DVCLIVE_LOG_MODEL=all"

@@ -1,9 +1,10 @@
 """
-What metrics are called in DVCLive, and where that puts their files.
+Convert logs to DVCLive's metrics, whose names are also the paths of their files.
 
-Names are those of transformers' callback: `train_` and `eval_` become folders wherever they stand
-in a name, `test_` stays. A name is a path below `plots/metrics`, so what cannot be one is replaced,
-and a checksum keeps it apart from others. Promises: pure; the same name gives the same path.
+Names are the same as in transformers' callback: `train_` and `eval_` become folders anywhere in a
+name, `test_` stays. A name is a path below `plots/metrics`. If a name is not a valid path, the
+invalid parts are replaced and a checksum keeps the name unique. Promises: pure; the same name gives
+the same path.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from asynccb.trackers.names import scalars
 
 _ODD: Final = re.compile(r'[\x00-\x1f\x7f"\\]')
 _LONGEST: Final = 180
-"""Bytes of one part of a path; file systems take 255, suffixes included."""
+"""Maximum bytes of one part of a path; file systems accept 255, suffixes included."""
 _COLUMNS: Final = ("step", "timestamp")
-"""What DVCLive itself calls columns; a metric's own is the last part of its name."""
+"""DVCLive's own column names; the column of a metric is the last part of its name."""
 _LINE_BREAKS: Final = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
 @lru_cache(maxsize=4096)
 def metric_name(name: str) -> str:
-    """Return the name under which a logged value is shown: parts of a path, with slashes."""
+    """Return the displayed name of a logged value: the parts of a path, separated by slashes."""
     shown = name.replace("train_", "train/").replace("eval_", "eval/")
     shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
     parts = [_part(part) for part in shown.split("/")]
@@ -46,7 +47,7 @@ def _part(part: str) -> str:
 
 
 def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, float | str], list[str]]:
-    """Return numbers and texts by the names to be shown, and the names of all other values."""
+    """Return numbers and texts by their displayed names, and the names of all other values."""
     numbers, others = scalars(logs)
     kept: dict[str, float | str] = {}
     for name, value in logs.items():
@@ -60,7 +61,7 @@ def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, float | str], list[st
 
 
 def cell(value: float | str) -> str:
-    """Return a value as a table has it, on one line; quoted as CSV where it has to be."""
+    """Return a value as a table's cell, on one line, quoted as in CSV if necessary."""
     if not isinstance(value, str):
         return repr(value)
     text = _LINE_BREAKS.sub(" ", value)

@@ -1,8 +1,8 @@
 """
-DVCLive's YAML files: `params.yaml`, and `dvc.yaml`, which may be the user's own and is added to.
+Write DVCLive's YAML files: `params.yaml` and `dvc.yaml`.
 
-What is written is read the same by YAML 1.1 and 1.2. Promises: a file of the user's keeps what it
-has, comments and order included.
+If `dvc.yaml` is the user's own, entries are added to it. YAML 1.1 and 1.2 read the same values.
+Promises: a user's file keeps its contents, including comments and order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import msgspec
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][\w./\-]*", re.ASCII)
 _WORDS: Final = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
-"""What is read as something else than a text."""
+"""Words that YAML does not read as texts."""
 _UNPRINTABLE: Final = re.compile(r"[\x7f-\x9f\ufffe\uffff\u2028\u2029\ufeff]")
 _WHOLE_MANTISSA: Final = re.compile(r"^(-?\d+)(e[+-]?\d+)$")
 
 
 class ForeignFileError(Exception):
-    """Signal a `dvc.yaml` that can only be added to with `ruamel.yaml`, which is not there."""
+    """Adding to a user's `dvc.yaml` requires `ruamel.yaml`, which is not installed."""
 
 
 def dump(values: Mapping[str, Any]) -> str:
@@ -44,14 +44,14 @@ def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
 
 
 def _item(item: Any, indent: str) -> str:
-    """Return what stands behind a list's dash."""
+    """Return the text after a list's dash."""
     if isinstance(item, Mapping) and item:
         return "".join(_lines(item, indent + "  ")).lstrip(" ")
     return f"{_flow(item)}\n"
 
 
 def _flow(value: Any) -> str:
-    """Return a value on one line: JSON, but for plain words and floats without a point."""
+    """Return a value on one line, in JSON except for plain words and floats without a point."""
     if isinstance(value, Mapping):
         inner = ", ".join(f"{_text(str(key))}: {_flow(item)}" for key, item in value.items())
         return f"{{{inner}}}"
@@ -63,7 +63,7 @@ def _flow(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a text as it is, or quoted where it would be read as something else."""
+    """Return a text unchanged, or quoted if YAML would not read it as a text."""
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS:
         return text
     quoted = msgspec.json.encode(text).decode()
@@ -78,11 +78,11 @@ def with_entries(
     artifacts: Mapping[str, Mapping[str, str]],
 ) -> str:
     """
-    Return a `dvc.yaml` with entries for these files, added to what was found.
+    Return the text `found` of a `dvc.yaml`, with entries for these files added.
 
-    Plots are folders of tables over `step`. Raises `ForeignFileError` where the found file is not
-    one that this function has made and `ruamel.yaml`, which DVC comes with, is missing; and
-    `ValueError` where it cannot be read or is no mapping of lists.
+    Plots are folders of tables over `step`. Raises `ForeignFileError` if this function has not
+    written the found file and `ruamel.yaml`, which DVC installs, is missing. Raises `ValueError`
+    if the file cannot be read or is not a mapping of lists.
     """
     ours = _entries(params, metrics, plots, artifacts)
     if found is None or not found.strip():
@@ -125,7 +125,7 @@ def _entries(
 
 
 def _add(document: Any, ours: Mapping[str, Any]) -> bool:
-    """Add what is missing; tell whether anything was."""
+    """Add missing entries; return whether any were missing."""
     changed = False
     for key, entries in ours.items():
         if isinstance(entries, dict):
@@ -145,5 +145,5 @@ def _add(document: Any, ours: Mapping[str, Any]) -> bool:
 
 
 def _named(entry: Any) -> Any:
-    """Return the file or folder that an entry is about."""
+    """Return the file or folder that an entry describes."""
     return next(iter(entry), None) if isinstance(entry, Mapping) else entry

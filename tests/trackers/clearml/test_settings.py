@@ -211,7 +211,7 @@ async def test_credentials_of_the_file_log_in_and_none_at_all_says_what_to_do(
     wrong = tracker()
     await play(wrong, training(1))
     with pytest.raises(
-        AccessError, match=r"invalid credentials\) \(401/21\); see that CLEARML_API"
+        AccessError, match=r"invalid credentials\) \(401/21\); check that CLEARML_API"
     ):
         await wrong.flush()
     await wrong.close()

@@ -301,7 +301,7 @@ async def test_a_directory_that_someone_removed_is_made_anew(
     shutil.rmtree("live")
     await deliver(tracker, logs(4, 5))
     assert losses() == [4, 5]
-    assert caplog.text.count("is gone or shorter") == 2  # one for each table
+    assert caplog.text.count("was removed or truncated") == 2  # one for each table
 
 
 async def test_a_table_that_someone_cut_keeps_its_whole_rows() -> None:
@@ -329,7 +329,7 @@ async def test_a_full_disk_keeps_the_rows_until_there_is_space() -> None:
 @pytest.mark.parametrize("parent", ["file", "/proc"])
 async def test_a_directory_that_cannot_be_made_gives_the_tracker_up(parent: str) -> None:
     write("file", "")
-    with pytest.raises(AccessError, match="give a directory that can be made"):
+    with pytest.raises(AccessError, match="set dir to a directory that can be created"):
         await deliver(make(Path(parent, "live")), logs(1, 1))
 
 
