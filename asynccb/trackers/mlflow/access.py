@@ -1,8 +1,9 @@
 """
-How an MLflow server is reached: MLflow's own variables for credentials, certificates and time-outs.
+Connect to an MLflow server with MLflow's variables for credentials, certificates and time-outs.
 
-Promises: credentials are looked up when the connection is made and kept in the client alone; no
-message quotes one. `~/.mlflow/credentials` fills in what the environment leaves open, as in MLflow.
+Promises: credentials are looked up when the connection is made and kept only in the client; no
+message quotes them. Credentials that the environment does not set are read from
+`~/.mlflow/credentials`, as in MLflow.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from asynccb.trackers.shared.addresses import kept, split
 
 _HINT: Final = (
     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
-    "and see that the address is an MLflow server's"
+    "and check that the address is an MLflow server's"
 )
 
 _CREDENTIALS: Final = "~/.mlflow/credentials"
 
 
 def open_client(uri: str, environ: Mapping[str, str]) -> Client:
-    """Return a client for the server, with the credentials that the environment and files hold."""
+    """Return a client of the server, with the credentials from the environment and the files."""
     return Client(
         uri, headers=_authorization(uri, environ), transport=transport(environ), hint=_HINT
     )
@@ -38,9 +39,9 @@ def open_client(uri: str, environ: Mapping[str, str]) -> Client:
 
 def transport(environ: Mapping[str, str]) -> Transport:
     """
-    Return how to reach the server, as MLflow's variables say.
+    Return the transport that MLflow's variables configure.
 
-    Raises `ConfigurationError` for a time-out that is none and a file that is not there.
+    Raises `ConfigurationError` for an invalid time-out and a missing file.
     """
     return Transport(
         timeout=_timeout(environ),
@@ -60,7 +61,7 @@ def _timeout(environ: Mapping[str, str]) -> float:
         seconds = math.nan
     if not 0 < seconds < math.inf:
         raise ConfigurationError(
-            f"MLFLOW_HTTP_REQUEST_TIMEOUT is {value!r}; it takes seconds, above 0"
+            f"MLFLOW_HTTP_REQUEST_TIMEOUT is {value!r}; set it to a number of seconds above 0"
         )
     return seconds
 
@@ -68,12 +69,12 @@ def _timeout(environ: Mapping[str, str]) -> float:
 def _existing(environ: Mapping[str, str], variable: str) -> str | None:
     path = environ.get(variable, "").strip()
     if path and not os.path.exists(path):
-        raise ConfigurationError(f"{variable} is {path!r}, and there is no such file")
+        raise ConfigurationError(f"{variable} is {path!r}, but this file does not exist")
     return path or None
 
 
 def _authorization(uri: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the header for, in this order: user and password, those in the URI, the token."""
+    """Return the header; try user and password first, then a user in the URI, then the token."""
     saved = _saved_credentials()
     user = environ.get("MLFLOW_TRACKING_USERNAME") or saved.get("mlflow_tracking_username")
     password = environ.get("MLFLOW_TRACKING_PASSWORD") or saved.get("mlflow_tracking_password")
@@ -92,7 +93,7 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def _userinfo(uri: str, variable: str) -> tuple[str, str] | None:
-    """Return the user and password in the variable's address, if it is the same server's."""
+    """Return user and password of the variable's address, if it is the address of this server."""
     parts = split(variable)
     if parts is None or "@" not in parts.netloc or kept(variable) != uri:
         return None
@@ -105,9 +106,9 @@ def _saved_credentials() -> Mapping[str, str]:
     try:
         saved.read(file, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
-        # The error's own text would quote a line of the file.
+        # The error's own message would quote a line of the file.
         raise AccessError(
-            f"{_CREDENTIALS} cannot be read: it takes a section [mlflow] with "
+            f"{_CREDENTIALS} cannot be read: it must have a section [mlflow] with "
             "mlflow_tracking_username and mlflow_tracking_password"
         ) from None
     except OSError as error:

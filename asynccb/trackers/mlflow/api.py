@@ -1,8 +1,8 @@
 """
 The MLflow REST protocol 2.0: experiments, runs and batches, over one `Client`.
 
-Facts are those of MLflow 3.17. Promises: asking twice does what asking once does, so that every
-call may be made again after a `TransientError`. Knows nothing of callbacks.
+Facts are from MLflow 3.17. Promises: a repeated call has the same result as one call, so every call
+may be repeated after a `TransientError`. This module knows nothing of callbacks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from asynccb.delivery.client import Client
 
 API: Final = "api/2.0/mlflow"
 RUN_KEY_TAG: Final = "asynccb.run_key"
-"""Tag that tells our run from others: the server chooses the run id, and its answer may be lost."""
+"""Tag that identifies our run: the server chooses the run id, and its answer may be lost."""
 
 RunState: TypeAlias = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):
-    """Hold one value of a metric; `timestamp` in milliseconds, an integer or the server takes 0."""
+    """A value of a metric; `timestamp` is in ms and an integer, else the server stores 0."""
 
     key: str
     value: float | str
@@ -33,14 +33,14 @@ class Point(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pair(msgspec.Struct, frozen=True, gc=False):
-    """Hold a parameter or a tag; the value is text, or the server drops the rest of the request."""
+    """A parameter or a tag; the value is a text, else the server drops the rest of the request."""
 
     key: str
     value: str
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """Hold what the server says about a run."""
+    """A run as the server describes it."""
 
     run_id: str
     experiment_id: str
@@ -76,29 +76,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """Say how much one request, and one run, may hold (MLflow 3.17); a host may have others."""
+    """The limits of one request and of one run in MLflow 3.17; a host may have others."""
 
     metrics: int = 1000
     pairs: int = 100
     size: int = 900_000
-    """Bytes; 1 MB is documented, and enforced by Databricks."""
+    """Bytes of a request; 1 MB is documented, and enforced by Databricks."""
     params: int | None = None
-    """Parameters of a run."""
+    """Parameters of a run; None if their number is not limited."""
 
 
 class MLflowServer:
     """
-    Talk to one server.
+    A client of one server.
 
-    Besides `TransientError`, calls raise `AccessError` where nothing can go on: no such server, run
-    or experiment, or one that was deleted.
+    Besides `TransientError`, calls raise `AccessError` if the tracker cannot continue: the server,
+    run or experiment does not exist, or was deleted.
     """
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     async def experiment(self, name: str) -> str:
-        """Return the id of the experiment of that name, and create it where there is none."""
+        """Return the id of the experiment with that name; create the experiment if necessary."""
         found = await self._find_experiment(name) or await self._create_experiment(name)
         if found.lifecycle_stage != "active":
             raise AccessError(
@@ -115,14 +115,16 @@ class MLflowServer:
         except RejectedError as error:
             if error.code == "RESOURCE_DOES_NOT_EXIST":
                 return None
-            raise AccessError(f"no MLflow server takes this request: {error}") from error
+            raise AccessError(
+                f"the server did not answer like an MLflow server: {error}"
+            ) from error
         return _shaped(answer, _ExperimentAnswer).experiment
 
     async def _create_experiment(self, name: str) -> _Experiment:
         try:
             answer = await self.client.post(f"{API}/experiments/create", {"name": name})
         except RejectedError as error:
-            # Someone else, or a request of ours whose answer was lost, has created it meanwhile.
+            # Someone else, or an earlier request whose answer was lost, has created it meanwhile.
             exists = error.code == "RESOURCE_ALREADY_EXISTS"
             found = await self._find_experiment(name) if exists else None
             if found is None:
@@ -140,9 +142,9 @@ class MLflowServer:
         tags: Mapping[str, str],
     ) -> RunInfo:
         """
-        Return the run tagged with the key, and create it where there is none.
+        Return the run tagged with the key; create the run if necessary.
 
-        The server would make another run each time it is asked; so it is always searched first.
+        Each request to create a run would create another one, so always search for the run first.
         `start_time` is in milliseconds.
         """
         query = {
@@ -162,7 +164,7 @@ class MLflowServer:
         return _shaped(await self._demand("runs/create", request), _RunAnswer).run.info
 
     async def run(self, run_id: str) -> RunInfo:
-        """Return the run of that id; `AccessError` where there is none, or it was deleted."""
+        """Return the run with that id; raise `AccessError` if it is missing or was deleted."""
         try:
             answer = await self.client.get(f"{API}/runs/get", {"run_id": run_id})
         except RejectedError as error:
@@ -171,28 +173,28 @@ class MLflowServer:
         if info.lifecycle_stage != "active":
             raise AccessError(
                 f"the MLflow run {run_id} was deleted: restore it with "
-                f"`mlflow runs restore --run-id {run_id}`, then deliver what is kept"
+                f"`mlflow runs restore --run-id {run_id}`, then deliver the stored events"
             )
         return info
 
     async def update(self, run_id: str, state: RunState, end_time: int | None = None) -> None:
-        """Set the state of a run, and its end in milliseconds; an ended run takes metrics too."""
+        """Set the state of a run, and its end in ms; an ended run still accepts metrics."""
         end = {} if end_time is None else {"end_time": end_time}
         await self._demand("runs/update", {"run_id": run_id, "status": state, **end})
 
     async def log(self, run_id: str, kind: Kind, entities: Sequence[Entity]) -> None:
         """
-        Store points, parameters or tags, at most as many as `Limits` says.
+        Store points, parameters or tags, at most as many as `Limits` allows.
 
-        Raises `RejectedError` where one of them is refused, and none is stored then: parameters
-        are written once, so that one that has another value already has its whole request refused.
-        Sending a point again stores nothing (SQL stores: run, key, timestamp, step and value make
-        the primary key).
+        Raises `RejectedError` if one of them is refused; none is stored then. A parameter is
+        written once: if it already has a different value, the whole request is refused. Sending a
+        point again stores nothing (in SQL stores, run, key, timestamp, step and value make the
+        primary key).
         """
         await self.client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
 
     async def _demand(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Post what nothing can go on without: a refusal is an `AccessError`."""
+        """Post a request that the tracker cannot do without: a refusal becomes an `AccessError`."""
         try:
             return await self.client.post(f"{API}/{path}", body)
         except RejectedError as error:
@@ -200,13 +202,13 @@ class MLflowServer:
 
 
 def pairs(values: Mapping[str, str]) -> list[Pair]:
-    """Return a mapping as the server takes parameters and tags."""
+    """Return a mapping in the server's form of parameters and tags."""
     return [Pair(key, value) for key, value in values.items()]
 
 
 def _shaped(answer: Any, shape: type[T]) -> T:
-    """Return an answer as a structure; raise `AccessError` where no MLflow server gives it."""
+    """Convert an answer to `shape`; raise `AccessError` if it is not from an MLflow server."""
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
-        raise AccessError(f"this is no answer of an MLflow server: {error}") from error
+        raise AccessError(f"the answer is not from an MLflow server: {error}") from error

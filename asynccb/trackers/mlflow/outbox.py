@@ -1,9 +1,9 @@
 """
-What an MLflow run has still to be told.
+Queue an MLflow run's data and send it.
 
-Promises: things go out one request at a time, in this order: tags, parameters, metrics, state; each
-is kept until the server has acknowledged it, so that `send` may be called again after any failure
-and sends no more than the rest.
+Promises: data is sent one request at a time, in this order: tags, parameters, metrics, state. An
+item is kept until the server has acknowledged it. `send` may therefore be called again after any
+failure and sends only the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ E = TypeVar("E", Point, Pair)
 
 
 class Reject(Protocol):
-    """What is called with a record that the server does not take."""
+    """The function that is called with a record that the server refuses."""
 
     def __call__(self, what: str, why: str, *, cause: str, record: Entity | None) -> None: ...
 
@@ -42,15 +42,15 @@ class _Ending(NamedTuple):
 
 
 class Outbox:
-    """Gather what is to be sent to one run."""
+    """The data to send to one run."""
 
     def __init__(self, limits: Limits) -> None:
         self._tags = self._of_pairs(limits)
         self._params = self._of_pairs(limits)
-        # Keys are ASCII by now, so that 1,000 points have at most 350 kB: no bytes to count.
+        # Keys are ASCII here, so 1,000 points have at most 350 kB: bytes need not be counted.
         self._points = Queue[Point](limits.metrics, repeatable=True)
         self._state: _Ending | None = None
-        self._failures = 0  # of the server over the state, in a row
+        self._failures = 0  # consecutive server failures while sending the state
 
     @staticmethod
     def _of_pairs(limits: Limits) -> Queue[Pair]:
@@ -60,27 +60,27 @@ class Outbox:
         return bool(self._points or self._params or self._tags or self._state)
 
     def add_metrics(self, values: Mapping[str, float], timestamp: int, step: int) -> None:
-        """Add one point for each value; `timestamp` in milliseconds."""
+        """Add one point for each value; `timestamp` is in milliseconds."""
         self._points.extend(
             Point(metric_key(name), metric_value(value), timestamp, step)
             for name, value in values.items()
         )
 
     def add_params(self, values: Mapping[str, str]) -> None:
-        """Add parameters, under keys that the server takes."""
+        """Add parameters; their keys must be valid for the server."""
         self._params.extend(pairs(values))
 
     def add_tags(self, values: Mapping[str, str]) -> None:
-        """Add tags, under keys that the server takes."""
+        """Add tags; their keys must be valid for the server."""
         self._tags.extend(pairs(values))
 
     def set_state(self, state: RunState, end_time: int | None = None) -> None:
-        """Set the run's state, in place of one not sent yet; `end_time` in milliseconds."""
+        """Set the run's state, replacing an unsent one; `end_time` is in milliseconds."""
         self._state = _Ending(state, end_time)
 
     async def send(self, server: MLflowServer, run: RunInfo, reject: Reject) -> None:
-        """Send everything; call `reject` for each record that the server does not take."""
-        # One by one, because one refused parameter has everything in its request refused.
+        """Send everything; call `reject` for each record that the server refuses."""
+        # Each kind apart: one refused parameter makes the server refuse its whole request.
         await _send(self._tags, "tags", server, run, partial(_reject, reject, "tag"))
         await _send(self._params, "params", server, run, partial(_reject, reject, "parameter"))
         await _send(self._points, "metrics", server, run, partial(_reject, reject, "metric"))
@@ -97,7 +97,7 @@ class Outbox:
             self._failures += 1
             if ending.state != "RUNNING" or self._failures < PATIENCE:
                 raise
-            # No end of a run is given up, but that it runs is worth holding nothing up for.
+            # The end of a run is never given up, but RUNNING is not worth a delay.
             record = Pair("status", ending.state)
             reject("the state RUNNING", str(error), cause=f"state {error.cause}", record=record)
         self._failures = 0
@@ -113,7 +113,7 @@ async def _send(
     async def post(batch: Sequence[E]) -> None:
         await server.log(run.run_id, kind, batch)
 
-    # A run that is gone refuses every record: tell it from a bad record before looking for one.
+    # If the run is gone, every record is refused: check that before searching for a bad record.
     await queue.send(post, refuse, verify=partial(server.run, run.run_id))
 
 

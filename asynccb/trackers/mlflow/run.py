@@ -1,9 +1,9 @@
 """
-One run told to a server that speaks MLflow's protocol: what every such tracker has in common.
+Report one run to a server with MLflow's protocol, for every tracker with such a server.
 
-A tracker owns one of these and hands it what its hooks get. Promises: a run is created once; each
-point is sent with the step, the time and the value of its record, whatever was retried or replayed;
-nothing that the server would not take is sent.
+A tracker owns one `MLflowRun` and passes the arguments of its hooks to it. Promises: a run is
+created once. Each point is sent with the step, time and value of its record, also after retries and
+replays. Nothing that the server would refuse is sent.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _STATES: Final[dict[RunStatus, RunState]] = {
     "killed": "KILLED",
 }
 _EXPERIMENT: Final = "Default"
-"""The experiment that every MLflow server starts with."""
+"""The experiment that exists on every MLflow server from its start."""
 
 
 class MLflowRun:
     """
-    Gather what a run's server is to be told, and tell it.
+    The reporter of one run, which gathers data and sends it to the server.
 
-    `ends` says whether the run's state is ours to set. `found` is called once the run is known.
+    The run's state is set only if `ends` is true. `found` is called once the run is known.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class MLflowRun:
         self._description: RunDescription | None = None
         self._introduced = False
         self.info: RunInfo | None = None
-        """What the server says about the run, once it is found or made."""
+        """The server's description of the run; None until the run is found or created."""
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
+        """Set the description of the run."""
         self._description = run
 
     @property
@@ -74,16 +74,16 @@ class MLflowRun:
         return bool(self._outbox)
 
     def begin_training(self) -> None:
-        """Queue parameters and tags; a run that is continued runs again."""
+        """Queue parameters, tags and the state; a continued run becomes "running" again."""
         self._introduce()
         self._set_state("RUNNING")
 
     def end_training(self, time: int) -> None:
-        """Queue the end of the run; the server takes what is logged after it all the same."""
+        """Queue the end of the run; the server still accepts later logs."""
         self._set_state("FINISHED", time)
 
     def add(self, numbers: Mapping[str, float], step: int, time: int) -> None:
-        """Queue a point for each number; `time` in nanoseconds."""
+        """Queue a point for each number; `time` is in nanoseconds."""
         if not self._introduced:
             self._introduce()
         self._outbox.add_metrics(numbers, time // 1_000_000, int(step))
@@ -95,23 +95,23 @@ class MLflowRun:
             self._adopt(await self._find(self._server))
 
     async def send(self) -> None:
-        """Send what is queued; `begin` must have returned."""
+        """Send the queued data; `begin` must have returned."""
         assert self._server is not None
         assert self.info is not None
         await self._outbox.send(self._server, self.info, self._reject)
 
     def finish(self, status: RunStatus, time: int) -> None:
-        """Queue the run's final state, unless nothing ever happened in it."""
+        """Queue the run's final state, unless the run was never used."""
         if self.info is not None or self._outbox:
             self._set_state(_STATES[status], time)
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, once the server has made it, and where that is."""
+        """Return the run, or None until the server has created it, and the server's address."""
         run = None if self.info is None else msgspec.to_builtins(self.info)
         return {"run_info": run, "tracking_uri": self._settings.tracking_uri}
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run, unless the settings name another one, or another server."""
+        """Continue the run and return True, unless the settings name another run or server."""
         settings, run = self._settings, attributes.get("run_info") or {}
         given = None if settings.nested_run else settings.run_id
         same_server = attributes.get("tracking_uri") == settings.tracking_uri
@@ -119,14 +119,14 @@ class MLflowRun:
             self.restore(attributes)
             return True
         logger.warning(
-            "MLflow: the interrupted training logged elsewhere (%s, run %s), as the settings were; "
-            "the resumed one does not go on there",
+            "MLflow: the interrupted training logged elsewhere (%s, run %s), and the settings have "
+            "changed; the resumed training does not continue that run",
             *(attributes.get("tracking_uri"), run.get("run_id")),
         )
         return False
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the run."""
+        """Restore the run that `attributes` has returned."""
         info = attributes.get("run_info")
         if info is not None:
             self._introduced = True
@@ -146,7 +146,7 @@ class MLflowRun:
             self._outbox.set_state(state, None if time is None else time // 1_000_000)
 
     def _introduce(self) -> None:
-        """Queue what describes the run."""
+        """Queue the run's tags and parameters."""
         self._introduced = True
         self._outbox.add_tags(self._settings.tags)
         self._outbox.add_params(self._params())
@@ -161,19 +161,19 @@ class MLflowRun:
             if len(text) > PARAMETER_LENGTH:
                 self._leave_out(
                     name,
-                    f"its value has {len(text)} characters, and MLflow takes {PARAMETER_LENGTH}; "
-                    "set flatten_params=True or MLFLOW_FLATTEN_PARAMS=1 if it is nested",
+                    f"its value has {len(text)} characters, MLflow accepts {PARAMETER_LENGTH}; if "
+                    "it is nested, set flatten_params=True or MLFLOW_FLATTEN_PARAMS=1",
                 )
             else:
                 params.setdefault(key, text)
         return self._as_many_as_allowed(params)
 
     def _as_many_as_allowed(self, params: dict[str, str]) -> dict[str, str]:
-        """Leave out parameters beyond the number that is asked for, and the server's limit."""
+        """Leave out parameters beyond the number in the settings and the server's limit."""
         wanted = list(params.items())[: self._settings.max_log_params]
         most = self._limits.params
         for name, _ in wanted[most:] if most is not None else ():
-            self._leave_out(name, f"the server takes {most} parameters a run")
+            self._leave_out(name, f"the server accepts {most} parameters a run")
         return dict(wanted[:most])
 
     def _leave_out(self, name: str, why: str) -> None:
@@ -204,6 +204,6 @@ class MLflowRun:
         )
 
     def _source_tags(self) -> dict[str, str]:
-        """Return the tags that MLflow's own pages show."""
+        """Return the tags that MLflow's own pages display."""
         tags = {"mlflow.user": self._run.user, "mlflow.source.name": self._run.script}
         return {"mlflow.source.type": "LOCAL", **{key: tag for key, tag in tags.items() if tag}}
