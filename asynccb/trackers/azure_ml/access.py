@@ -1,7 +1,7 @@
 """
-Tokens for an AzureML workspace: the job's own, which the service renews, or those of an identity.
+Get tokens for an AzureML workspace: the job's own, which the service renews, or an identity's.
 
-Promises: those of `_token.py`.
+Promises: the same as `trackers/shared/token.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from asynccb.delivery.transport import Transport
 from asynccb.trackers.shared.token import Source, Token, end_of
 
 MARGIN: Final = 95.0
-"""Seconds before a token's end at which the service's own client renews it."""
+"""Seconds before a token expires, at which the service's own client renews it."""
 _AUTHORITY: Final = "https://login.microsoftonline.com"
 _SCOPE: Final = "https://management.azure.com/.default"
 _HINT: Final = (
@@ -44,10 +44,10 @@ def job_token(
     environ: Mapping[str, str], host: str, path: str | None, transport: Transport
 ) -> Source | None:
     """
-    Return the source of a job's token: the variable's first, then those that the history gives.
+    Return the source of a job's tokens: first the variable's token, then renewed ones.
 
-    `path` is the run's in the history; None where the token cannot be renewed. Returns None where
-    there is no such variable.
+    Tokens are renewed through the run history; `path` is the run's path there, or None if the token
+    cannot be renewed. If the variable is not set, return None.
     """
     first = (
         environ.get("MLFLOW_TRACKING_TOKEN", "").strip()
@@ -60,7 +60,9 @@ def job_token(
         if old is None:
             return Token(first, end_of(first))
         if path is None:
-            raise AccessError(f"the AzureML token is refused or over, and of no run; {_HINT}")
+            raise AccessError(
+                f"the AzureML token has expired or was refused, and only a run's token can be renewed; {_HINT}"
+            )
         headers = {"Authorization": f"Bearer {old.value}"}
         client = Client(host, headers=headers, transport=transport, hint=_HINT)
         try:
@@ -75,7 +77,7 @@ def job_token(
 
 
 def identity_token(environ: Mapping[str, str], transport: Transport) -> Source:
-    """Return the source of an identity's tokens: a service principal's, or azure-identity's."""
+    """Return the source of an identity's tokens: a service principal, else azure-identity."""
     names = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
     tenant, user, secret = (environ.get(name, "").strip() for name in names)
     if not (tenant and user and secret):
@@ -99,7 +101,7 @@ def identity_token(environ: Mapping[str, str], transport: Transport) -> Source:
             )
             granted = msgspec.convert(reply.json(), _Granted)
         except (RejectedError, msgspec.ValidationError) as error:
-            raise AccessError(f"Azure gives no token: {error}; {_HINT}") from error
+            raise AccessError(f"Azure refuses to issue a token: {error}; {_HINT}") from error
         finally:
             await client.close()
         return Token(granted.access_token, time.time() + granted.expires_in)
@@ -108,7 +110,7 @@ def identity_token(environ: Mapping[str, str], transport: Transport) -> Source:
 
 
 async def _from_azure_identity(old: Token | None) -> Token:
-    """Ask the optional package, which knows command lines, managed identities and so on."""
+    """Ask the optional package, which supports command lines, managed identities and so on."""
     return await anyio.to_thread.run_sync(_ask_azure_identity, abandon_on_cancel=True)
 
 
@@ -120,7 +122,7 @@ def _ask_azure_identity() -> Token:
     try:
         found: Any = DefaultAzureCredential().get_token(_SCOPE)
     except Exception as error:
-        raise AccessError(f"azure-identity gives no token: {type(error).__name__}") from error
+        raise AccessError(f"azure-identity returns no token: {type(error).__name__}") from error
     return Token(found.token, float(found.expires_on))
 
 

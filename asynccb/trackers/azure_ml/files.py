@@ -1,8 +1,8 @@
 """
-Files on their way to an AzureML run: an address from the history, then the blob itself.
+Store files in an AzureML run: request an address from the run history, then send the blob.
 
-Facts are those of azureml-mlflow 1.62 and Azure's blob service. Promises: files are streamed; one
-that is there already counts as stored, because a run's artifact is never overwritten.
+Facts are from azureml-mlflow 1.62 and Azure's blob service. Promises: files are streamed. A file
+that already exists counts as stored, because a run's artifact is never overwritten.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from asynccb.delivery.bodies import FileBody
 from asynccb.delivery.client import Client
 
 _VERSION: Final = "2021-08-06"
-"""Of the blob service."""
+"""Version of the blob service."""
 WHOLE: Final = 256 << 20
 BLOCK: Final = 100 << 20
 _THERE_ALREADY: Final = (409, 412)
@@ -45,11 +45,13 @@ async def put_blob(
     block: int = BLOCK,
 ) -> None:
     """
-    Store a file below a run's artifacts; `client` is the region's, `run_path` the run's history.
+    Store a file below a run's artifacts.
 
-    Up to `whole` bytes go in one request, and more in blocks of `block` bytes, 50,000 at most.
+    `client` is connected to the region's server, and `run_path` is the run's path in the history.
+    Up to `whole` bytes are sent in one request, more bytes in blocks of `block` bytes, 50,000
+    blocks at most.
 
-    Raises what `Client.request` raises, but `RejectedError` for a blob that is there.
+    Raises the same errors as `Client.request`, except for a blob that already exists.
     """
     answer = await client.post(
         f"{run_path}/artifacts/batch/metadata", {"paths": [{"path": target}]}
@@ -57,7 +59,7 @@ async def put_blob(
     try:
         address = msgspec.convert(answer, _Places).artifacts[target].uri
     except (msgspec.ValidationError, KeyError):
-        raise RejectedError(f"AzureML gives no address for {target}", status=200) from None
+        raise RejectedError(f"AzureML returns no address for {target}", status=200) from None
     size = (await aiofiles.os.stat(file)).st_size
     try:
         if size <= whole:
@@ -70,7 +72,7 @@ async def put_blob(
 
 
 async def _put_blocks(client: Client, address: str, file: Path, size: int, block: int) -> None:
-    """Store a large file block by block; those that are not listed in the end are forgotten."""
+    """Store a large file block by block; Azure drops blocks missing from the final list."""
     names: list[str] = []
     for start in range(0, size, block):
         name = base64.b64encode(f"block-{start:016d}".encode()).decode()
@@ -91,10 +93,10 @@ async def _put(
     *,
     once: bool = True,
 ) -> None:
-    # The address is signed, and goes without our token.
+    # The address is signed, so the request is sent without our token.
     kept = {"If-None-Match": "*"} if once else {}
     sent = {"x-ms-version": _VERSION, **headers, **kept}
     try:
         await client.request("PUT", address, content=content, headers=sent)
-    except AccessError as error:  # of this address alone
+    except AccessError as error:  # concerns only this address
         raise RejectedError(str(error), status=403) from error

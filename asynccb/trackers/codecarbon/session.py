@@ -1,9 +1,9 @@
 """
-One session of measuring with CodeCarbon 3.3, on a thread of its own.
+Measure one session with CodeCarbon 3.3, on its own thread.
 
-Finding out what the hardware is takes seconds, and where no country is configured CodeCarbon asks
-the network too; so all calls are made on that thread, and nobody waits for it but `end`, which
-waits for the last measurement alone. CodeCarbon's own timers measure meanwhile.
+Detecting the hardware takes seconds, and if no country is configured, CodeCarbon also uses the
+network. So all calls to CodeCarbon are made on that thread. Only `end` waits for the thread, and
+only for the last measurement. CodeCarbon measures with timers of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 class Session:
-    """Prepare at once, measure from `begin` to `end`."""
+    """A session that prepares at once and measures from `begin` to `end`."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class Session:
         run_id: str,
         measured: Callable[[Row], None],
     ) -> None:
-        """Take what is called, on a thread of CodeCarbon's, with what was measured so far."""
+        """Call `measured`, on one of CodeCarbon's threads, with the measurements so far."""
         self._settings = settings
         self._folder = folder
         self.run_id = run_id
@@ -39,19 +39,19 @@ class Session:
         self._runs = False
         self._dropped = False
         self.error: Exception | None = None
-        """What CodeCarbon raised, if it did."""
+        """The exception that CodeCarbon raised, or None."""
         self._thread = threading.Thread(target=self._run, name="asynccb-codecarbon", daemon=True)
         self._thread.start()
 
     def begin(self) -> None:
-        """Measure from now on, or from when the hardware is known."""
+        """Start to measure, now or as soon as the hardware is known."""
         self._wanted.set()
 
     def end(self) -> bool:
         """
-        Measure for the last time, and return when that was told; blocks for about 0.1 s.
+        Measure for the last time, and return once the result is reported; block for about 0.1 s.
 
-        Returns False, at once, where the measuring had not begun: the hardware was not known yet.
+        If measuring has not begun, because the hardware is not yet known, return False at once.
         """
         self._dropped = not self._runs
         self.leave()
@@ -60,7 +60,7 @@ class Session:
         return not self._dropped
 
     def leave(self) -> None:
-        """Have it come to its end without waiting for that."""
+        """Tell the session to end, without waiting for its end."""
         self._over.set()
         self._wanted.set()
 
@@ -80,37 +80,37 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a vendor's code, with the machine's drivers
             self.error = error
 
-    # -- what CodeCarbon calls on its outputs, on its threads --------------------------------------
+    # -- the methods of an output, which CodeCarbon calls on its threads ---------------------------
 
     def live_out(self, total: Any, delta: Any) -> None:
-        """Take what was measured so far; the last is said by `out`."""
+        """Report the measurements so far; `out` reports the last ones."""
         if not self._over.is_set():
             self._measured(asdict(total))
 
     def out(self, total: Any, delta: Any) -> None:
-        """Take what was measured in all."""
+        """Report the measurements of the whole session."""
         if not self._dropped:
             self._measured(asdict(total))
 
     def task_out(self, data: Any, experiment_name: str) -> None:
-        """Take the measurements of a part of a session; there are none."""
+        """Do nothing: sessions here have no parts to measure."""
 
     def exit(self) -> None:
-        """Take it that the session is over."""
+        """Do nothing at the end of the session."""
 
 
 def make_tracker(settings: CodeCarbonSettings, folder: Path, output: object) -> Any:
-    """Return CodeCarbon's tracker, which tells what it measures to `output`; imports it."""
+    """Import CodeCarbon and return its tracker, which reports measurements to `output`."""
     from codecarbon import EmissionsTracker, OfflineEmissionsTracker
     from codecarbon.output_methods.base_output import OutputMethod
 
     given: dict[str, Any] = {
-        "output_dir": str(folder),  # not for the table, which is ours to write, but it must exist
+        "output_dir": str(folder),  # must exist, although we write the table ourselves
         "measure_power_secs": settings.measure_power_secs,
         "api_call_interval": settings.live_interval,
         "output_methods": [OutputMethod(name) for name in settings.outputs],
         "output_handlers": [output],
-        # The lock of a single run takes over the process's signals.
+        # CodeCarbon's lock for a single run takes over the process's signals.
         "allow_multiple_runs": True,
         "log_level": settings.log_level,
     }

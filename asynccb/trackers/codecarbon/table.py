@@ -1,10 +1,10 @@
 """
-CodeCarbon's table of measurements, `emissions.csv`: a row for each session, which grows in place.
+Write CodeCarbon's table of measurements, `emissions.csv`: each session updates its row in place.
 
-Columns and values are those of CodeCarbon 3.3 (`FileOutput`), so that its readers, and its own
-writer, go on with the file. Promises: whatever dies, the file is the one before a row was written
-or the one after it; processes of one machine, and those that share a file system with locks, do not
-lose one another's rows.
+Columns and values are the same as in CodeCarbon 3.3 (`FileOutput`), so CodeCarbon's own readers and
+writer can use the file. Promises: whatever process dies, the file is either the version before a
+row was written or the version after it. Processes of one machine, or of machines that share a file
+system with locks, do not lose one another's rows.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ SUMS: Final = (
     "ram_energy",
     "energy_consumed",
 )
-"""Columns that add up over sessions: seconds, kg of CO2 equivalents, kWh."""
+"""Columns that are summed over sessions: seconds, kg of CO2 equivalents, kWh."""
 
 UNREADABLE: Final = (OSError, ValueError, csv.Error)
-"""What reading or writing a table may raise: the disk, or what another program has written."""
+"""Errors of reading or writing a table: disk errors, and invalid contents by other programs."""
 
 MOMENTS: Final = ("emissions_rate", "cpu_power", "gpu_power", "ram_power")
-"""Columns of one session: kg/s, and W, averages of the session."""
+"""Columns with a session's averages, in kg/s and W."""
 
 
 def write_row(path: Path, row: Mapping[str, Any]) -> None:
     """
-    Write a session's row, in place of the one with its `run_id` or at the end.
+    Write a session's row, replacing the row with its `run_id` or else at the end.
 
-    Makes the folder; a file with other columns is put aside as `….bak`, as CodeCarbon does. Raises
-    one of `UNREADABLE`.
+    Creates the folder. If the file has different columns, it is renamed to `….bak`, as CodeCarbon
+    does. Raises one of `UNREADABLE`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.parent):
@@ -59,7 +59,7 @@ def write_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def sums_of(path: Path, sessions: Sequence[str]) -> dict[str, float]:
-    """Return what sessions have measured together, by column; zeros for what cannot be read."""
+    """Return the sums of several sessions, by column; values that cannot be read count as 0."""
     total = dict.fromkeys(SUMS, 0.0)
     try:
         header, rows = _read(path)
@@ -102,7 +102,7 @@ def _replace(path: Path, lines: list[list[str]]) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return a name for a copy that nothing has yet."""
+    """Return an unused name for a copy."""
     name, number = path.with_name(f"{path.name}.bak"), 0
     while name.exists():
         name, number = path.with_name(f"{path.name}_{number}.bak"), number + 1
@@ -111,7 +111,7 @@ def _free_name(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes of ours from the folder's table; where locks do not work, try luck."""
+    """Lock the folder's table against our other processes; if locking fails, continue without."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(OSError):

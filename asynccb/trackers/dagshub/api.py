@@ -1,8 +1,8 @@
 """
-DagsHub's own interface: who a token belongs to, a repository, and files put into it.
+Call DagsHub's own API: look up a token's user and a repository, and put files into it.
 
-Facts are those of the client 0.7.3. Promises: putting the same files again makes no commit, so that
-every call may be made again after a `TransientError`.
+Facts are from DagsHub's client 0.7.3. Promises: putting the same files again makes no commit, so
+every call may be repeated after a `TransientError`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from asynccb.delivery.client import Client
 
 _API: Final = "api/v1"
 _FILES: Final = 100
-"""Files of one commit."""
+"""Maximum number of files of one commit."""
 _SIZE: Final = 1 << 30
-"""Bytes of one commit; a larger file goes alone."""
+"""Maximum bytes of one commit; a larger file has a commit of its own."""
 _SUMMARY: Final = 100
-"""Characters of a commit's summary."""
+"""Maximum characters of a commit's summary."""
 _PASSING: Final = frozenset({"server error", "invalid last_commit", "missing last_commit"})
-"""Errors after which the same files are taken: another commit has come before ours, say."""
+"""Errors after which a retry may succeed, for example if another commit was made before ours."""
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ class _Branch(msgspec.Struct):
 
 
 class DagsHubRepository:
-    """Talk to DagsHub about one repository, `owner/name`."""
+    """A client of one DagsHub repository, `owner/name`."""
 
     def __init__(self, client: Client, repository: str, branch: str) -> None:
         self._client = client
@@ -60,14 +60,15 @@ class DagsHubRepository:
         return _shaped(await self._ask(f"{_API}/user"), _User).username
 
     async def check(self) -> None:
-        """Raise `AccessError` where there is no such repository for us."""
+        """Raise `AccessError` if the token cannot access the repository."""
         await self._repo()
 
     async def put(self, directory: str, files: Sequence[KeptFile], summary: str) -> None:
         """
-        Put files below a directory of the branch, in one commit; those that differ are replaced.
+        Put files below a directory of the branch, in one commit; replace files that differ.
 
-        The branch is made where there is none. Git or DVC holds a file, as DagsHub chooses.
+        If the branch does not exist, it is created. DagsHub decides whether Git or DVC stores a
+        file.
         """
         head = await self._head()
         branch = self._branch if head is not None else (await self._repo()).default_branch
@@ -90,7 +91,7 @@ class DagsHubRepository:
             raise
 
     async def _head(self) -> str | None:
-        """Return the last commit of the branch, or None where there is no such branch."""
+        """Return the last commit of the branch, or None if the branch does not exist."""
         try:
             answer = await self._client.get(f"{self._path()}/branches/{quote(self._branch)}")
         except RejectedError as error:
@@ -107,7 +108,7 @@ class DagsHubRepository:
             return await self._client.get(path)
         except RejectedError as error:
             raise AccessError(
-                f"there is no DagsHub repository {self._repository} for this token: {error}"
+                f"no DagsHub repository {self._repository} was found with this token: {error}"
             ) from error
 
     def _path(self) -> str:
@@ -115,7 +116,7 @@ class DagsHubRepository:
 
 
 def commits(files: Sequence[KeptFile]) -> Iterator[list[KeptFile]]:
-    """Yield the files in groups of which each is one commit."""
+    """Yield groups of files, one for each commit."""
     group: list[KeptFile] = []
     size = 0
     for file in files:
@@ -133,4 +134,4 @@ def _shaped(answer: Any, shape: type[T]) -> T:
     try:
         return msgspec.convert(answer, shape)
     except msgspec.ValidationError as error:
-        raise AccessError(f"this is no answer of DagsHub: {error}") from error
+        raise AccessError(f"the answer is not from DagsHub: {error}") from error

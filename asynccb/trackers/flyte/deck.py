@@ -1,8 +1,8 @@
 """
-The log history as HTML for a Flyte Deck: a chart for each metric, and the last logs as a table.
+Draw the log history as HTML for a Flyte Deck: a chart for each metric, a table of the last logs.
 
-Promises: its size has a limit however long the training is, and so has what is kept for it; every
-name and value is text, whatever it holds; needs no package and no network to be looked at.
+Promises: the size of the HTML and of the data kept for it is limited, however long the training is.
+Every name and value is escaped as text. The page needs no package and no network to be displayed.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from asynccb.trackers.names import scalars
 
 TITLE: Final = "Log History"
 POINTS: Final = 2000
-"""Most points of a chart; of more, each second one is left out, again and again."""
+"""Maximum points of a chart; whenever there are more, every second point is removed."""
 _ROWS: Final = 200
-"""Most logs in the table, the last ones."""
+"""Maximum logs in the table; the last logs are kept."""
 _CHARTS: Final = 100
-"""Most metrics with a chart, the first ones."""
+"""Maximum metrics with a chart; the first metrics are drawn."""
 _WIDTH: Final = 720
 _HEIGHT: Final = 180
 
 
 class _Series:
-    """Keep one metric's points, evenly thinned."""
+    """One metric's points, evenly thinned out."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
@@ -46,11 +46,11 @@ class _Series:
 
 
 class LogHistory:
-    """Gather logs, and draw them."""
+    """The logs of a training, as they are drawn."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Logs so far."""
+        """Number of logs so far."""
         self._series: dict[str, _Series] = {}
         self._rows: deque[dict[str, Any]] = deque(maxlen=_ROWS)
 
@@ -106,7 +106,7 @@ def _chart(name: str, series: _Series) -> str:
 
 
 def _place(value: float, low: float, high: float, length: int) -> float:
-    """Return how far along a length a value is, also between the largest floats there are."""
+    """Return a value's position along a length, correct even between the largest floats."""
     span = high / 2 - low / 2
     return length * ((value / 2 - low / 2) / span) if span > 0 else length / 2
 

@@ -1,9 +1,10 @@
 """
-Uploading checkpoints on a thread, one at a time, the latest first.
+Upload checkpoints on a thread, one at a time, the latest first.
 
-Promises: taking a checkpoint costs the training thread its hard links; it may be rotated away at
-once. One that waits while a newer one comes is left out. An upload that fails is tried again, into
-the same slot, until it succeeds or a newer one is there. Leaves nothing behind.
+Promises: taking a checkpoint costs the training thread only the hard links; the checkpoint may be
+rotated away at once. If a newer checkpoint arrives, a waiting one is left out. A failed upload is
+retried into the same slot, until it succeeds or a newer checkpoint is there. No files are left
+behind.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from asynccb.trackers.flyte.slots import SLOTS, link, write_manifest
 logger = logging.getLogger("asynccb")
 
 _PLACE: Final = ".asynccb-flyte"
-"""Folder beside the checkpoints, and so on their file system, for what waits."""
+"""Folder for waiting checkpoints, beside the others and therefore on the same file system."""
 _PAUSES: Final = (0.2, 1.0, 5.0, 15.0)
-"""Seconds before each further attempt, and then the last of them."""
+"""Seconds before each further attempt; the last value repeats."""
 
 
 @dataclass(eq=False)
 class _Waiting:
-    """A checkpoint that is to be uploaded."""
+    """A checkpoint that waits for its upload."""
 
     checkpoint: Path
     step: int
     folder: Path
     linked: bool
-    """Whether its files are in `folder`; else they are still to be copied there."""
+    """Whether its files are linked in `folder`; if not, they must be copied before the upload."""
 
 
 class CheckpointSync:
-    """Upload one training's checkpoints."""
+    """The uploader of one training's checkpoints."""
 
     def __init__(self, save: Callable[[Path], None]) -> None:
-        """Take what uploads a folder's content, or a file, and blocks meanwhile."""
+        """Upload with `save`, which takes a folder or a file and blocks until it is stored."""
         self._save = save
         self._changed = threading.Condition()
         self._next: _Waiting | None = None
@@ -54,17 +55,17 @@ class CheckpointSync:
         self._said: set[str] = set()
         self.failures = 0
         self.synced: int | None = None
-        """Step of the last checkpoint that is uploaded whole."""
+        """Step of the last checkpoint that is completely uploaded."""
         self.wanted: int | None = None
-        """Step of the last one that was to be."""
+        """Step of the last checkpoint that was taken."""
 
     def take(self, checkpoint: Path, step: int) -> None:
-        """Have a checkpoint uploaded; on the training thread."""
+        """Queue a checkpoint for the upload; called on the training thread."""
         checkpoint = checkpoint.absolute()
         with self._changed:
             if self._place is None:
                 self._place = checkpoint.parent / _PLACE
-                shutil.rmtree(self._place, ignore_errors=True)  # of an attempt that was killed here
+                shutil.rmtree(self._place, ignore_errors=True)  # left by a killed attempt
             self._count += 1
             folder = self._place / f"{step}-{self._count}"
             try:
@@ -81,7 +82,7 @@ class CheckpointSync:
                 self._thread.start()
 
     def finish(self) -> None:
-        """Return when all is uploaded; blocks for as long as that takes, or until `leave`."""
+        """Wait until everything is uploaded, or until `leave` is called."""
         with self._changed:
             self._over = True
             self._changed.notify()
@@ -90,14 +91,14 @@ class CheckpointSync:
             thread.join()
 
     def leave(self) -> None:
-        """Try nothing again, and say what is not stored; an upload under way is left to itself."""
+        """Stop retrying, and warn if the last checkpoint is not stored; wait for no upload."""
         with self._changed:
             self._over = self._left = True
             self._changed.notify()
         if self.wanted != self.synced:
             logger.warning(
                 "the checkpoint of step %s is not in Flyte's store; another attempt of the task "
-                "goes on from %s",
+                "will continue from %s",
                 self.wanted,
                 "the beginning" if self.synced is None else f"step {self.synced}",
             )
@@ -114,7 +115,7 @@ class CheckpointSync:
                     break
 
     def _take_next(self) -> _Waiting | None:
-        """Wait for a checkpoint; None where the thread is to end."""
+        """Wait for a checkpoint and return it; return None if the thread must end."""
         with self._changed:
             self._clear()
             self._changed.wait_for(lambda: self._next is not None or self._over)
@@ -126,17 +127,17 @@ class CheckpointSync:
             return waiting
 
     def _clear(self) -> None:
-        """Remove what is uploaded, or was left out; the folder too, where nothing waits in it."""
+        """Remove the folder of waiting checkpoints, unless a checkpoint still waits in it."""
         if self._next is None and self._place is not None:
             shutil.rmtree(self._place, ignore_errors=True)
 
     def _is_superseded(self, pause: float) -> bool:
-        """Wait before another attempt; tell whether there shall be none."""
+        """Wait before another attempt; return whether the attempt must be skipped."""
         with self._changed:
             return self._changed.wait_for(lambda: self._next is not None or self._left, pause)
 
     def _arrange(self, waiting: _Waiting) -> Path | None:
-        """Return a folder with the slot as it is to be uploaded; None where the files are gone."""
+        """Return a folder with the slot to upload; None if the checkpoint's files are gone."""
         upload = waiting.folder.with_name(f"{waiting.folder.name}-upload")
         slot = upload / SLOTS[self._slot]
         try:
@@ -151,7 +152,7 @@ class CheckpointSync:
         return upload
 
     def _send(self, waiting: _Waiting, upload: Path) -> bool:
-        """Upload a slot, and at last its manifest; tell whether both are stored."""
+        """Upload a slot and then its manifest; return whether both are stored."""
         slot = SLOTS[self._slot]
         try:
             manifest = write_manifest(upload / slot, waiting.checkpoint.name, waiting.step)
@@ -159,7 +160,7 @@ class CheckpointSync:
             self._save(upload)
             self._save(manifest)
         except Exception as error:  # noqa: BLE001 - whatever the store's client raises
-            self._complain(waiting, error, "it is tried again")
+            self._complain(waiting, error, "the upload will be retried")
             return False
         self.synced = waiting.step
         self._slot = 1 - self._slot
@@ -171,6 +172,6 @@ class CheckpointSync:
             self._said.add(type(error).__name__)
             logger.warning(
                 "the checkpoint of step %d could not be uploaded to Flyte's store: %s: %s; %s "
-                "(said once)",
+                "(logged once)",
                 *(waiting.step, type(error).__name__, error, outcome),
             )

@@ -1,14 +1,14 @@
 """
-Checkpoints in a store that overwrites by name, deletes nothing, and is cut off at any moment.
+Arrange checkpoints for a store that overwrites by name, deletes nothing, and may be cut off.
 
-    slot-0/...        the files of one checkpoint, and what is left of those before it
-    slot-0.json       its manifest, uploaded when all files are: names, sizes, SHA-256
-    slot-1/...        another one
+    slot-0/...        the files of one checkpoint, and remaining files of earlier ones
+    slot-0.json       its manifest, uploaded after all files: names, sizes, SHA-256
+    slot-1/...        another checkpoint
     slot-1.json
 
-A checkpoint goes into the slot that does not hold the last whole one. Promises: whenever uploading
-stops, in the middle of a file or between two, the last checkpoint of which everything was uploaded
-is found again, and one of which something is missing or mixed is not.
+A checkpoint is uploaded into the slot without the last whole checkpoint. Promises: if uploading
+stops at any moment, in the middle of a file or between two files, the last completely uploaded
+checkpoint is found again. A checkpoint with missing or mixed files is never used.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """Say what a slot holds when it is whole."""
+    """The list of a whole slot's files."""
 
     format: int
     name: str
-    """Of the checkpoint's folder, `checkpoint-<step>`."""
+    """Name of the checkpoint's folder, `checkpoint-<step>`."""
     step: int
     files: dict[str, _File]
-    """By path below the slot, with slashes."""
+    """Files by path below the slot, with slashes."""
 
 
 def write_manifest(slot: Path, name: str, step: int) -> Path:
-    """Describe a slot's files in a file beside its folder, and return that; reads them all."""
+    """Write a slot's manifest beside its folder and return its path; read all the slot's files."""
     files = {
         path.relative_to(slot).as_posix(): _File(path.stat().st_size, _digest(path))
         for path in sorted(slot.rglob("*"))
@@ -59,7 +59,7 @@ def write_manifest(slot: Path, name: str, step: int) -> Path:
 
 
 def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:
-    """Return the slot with the newest checkpoint that is whole, if any is; reads their files."""
+    """Return the slot with the newest whole checkpoint, or None; read the files to check them."""
     found = [
         (slot, manifest)
         for slot in (folder / name for name in SLOTS)
@@ -70,14 +70,14 @@ def newest_whole(folder: Path) -> tuple[Path, Manifest] | None:
         if wrong is None:
             return slot, manifest
         logger.warning(
-            "%s was not uploaded whole: %s is missing, or another one; an earlier is looked for",
+            "%s was not completely uploaded (%s is missing or different); trying an earlier one",
             *(manifest.name, wrong),
         )
     return None
 
 
 def put_back(slot: Path, manifest: Manifest, directory: Path) -> Path:
-    """Copy a whole checkpoint's files to where it was below a training's directory; return that."""
+    """Copy a whole checkpoint back into a training's directory; return the checkpoint's path."""
     folder = directory / f".{manifest.name}.incomplete"
     shutil.rmtree(folder, ignore_errors=True)
     for name in manifest.files:
@@ -91,9 +91,9 @@ def put_back(slot: Path, manifest: Manifest, directory: Path) -> Path:
 
 def link(checkpoint: Path, folder: Path) -> None:
     """
-    Make a folder with the files of a checkpoint, which then may be removed.
+    Fill a folder with hard links to a checkpoint's files, so the checkpoint may be removed.
 
-    Raises OSError where the file system has no hard links, or the checkpoint is gone.
+    Raises OSError if the file system has no hard links, or the checkpoint is gone.
     """
     for parent, _, names in os.walk(checkpoint, onerror=_raise):
         place = folder / Path(parent).relative_to(checkpoint)
@@ -107,13 +107,13 @@ def _raise(error: OSError) -> None:
 
 
 def _read_manifest(slot: Path) -> Manifest | None:
-    """Return a slot's manifest; None where there is none, or it is itself torn."""
+    """Return a slot's manifest; None if it is missing or torn."""
     try:
         found = msgspec.json.decode(slot.with_name(f"{slot.name}.json").read_bytes(), type=Manifest)
     except (OSError, msgspec.DecodeError):
         return None
     if found.format != _FORMAT or not _NAME.fullmatch(found.name):
-        logger.warning("%s.json is of another version, and is left out", slot.name)
+        logger.warning("%s.json has an unknown version and is ignored", slot.name)
         return None
     return found
 

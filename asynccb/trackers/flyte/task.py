@@ -1,10 +1,10 @@
 """
-The Flyte task that a training runs in, for threads that are not its own (flytekit 1.16).
+Use the Flyte task that a training runs in from threads other than the task's own (flytekit 1.16).
 
-flytekit keeps the task's surroundings (its store, its checkpoint, its decks) in a context variable:
-on a thread that was started by itself they are others, and what is saved or drawn there is lost
-without a word. Promises: what is called through `FlyteTask` sees what the task's own thread saw;
-where no task runs, flytekit is not imported.
+flytekit keeps the task's surroundings (its store, its checkpoint, its decks) in a context variable.
+A new thread has different surroundings, and files saved or decks drawn there are silently lost.
+Promises: a function called through `FlyteTask` sees the same surroundings as the task's own thread.
+If no task runs, flytekit is not imported.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ T = TypeVar("T")
 
 
 class FlyteTask:
-    """Hold what the thread that makes this sees of its task."""
+    """The task's surroundings, copied from the thread that creates the instance."""
 
     def __init__(self, checkpoint: Any, *, draws: bool, output: str | None) -> None:
-        """Take the task's checkpoint or None, whether it has decks, and where its output goes."""
+        """
+        Copy the surroundings of this thread, and use the task's checkpoint, if any.
+
+        `draws` is true if the task has decks; `output` is the place of the task's output.
+        """
         self._seen = contextvars.copy_context()
         self.draws = draws
         self.output = output
@@ -30,27 +34,26 @@ class FlyteTask:
 
     @property
     def saves(self) -> bool:
-        """Whether the platform has given the task a place for checkpoints."""
+        """Whether the platform provides a place for the task's checkpoints."""
         return self._checkpoint is not None
 
     def call(self, function: Callable[[], T]) -> T:
-        """Call a function on this thread, with what the task's thread sees; blocks."""
-        return self._seen.copy().run(function)  # a copy: one can be entered by one thread at a time
+        """Call a function on this thread, with the surroundings of the task's thread; blocks."""
+        return self._seen.copy().run(function)  # a copy, since two threads cannot enter the same
 
     def save(self, path: Path) -> None:
         """
-        Upload a folder's content, or a file, beside what was uploaded before, over equal names.
+        Upload a folder's content, or a file; overwrite uploads with the same names, keep others.
 
-        Not atomic; not from two threads at once. Raises what the store raises.
+        Not atomic, and not safe from two threads at once. Raises the store's errors.
         """
         self.call(lambda: self._checkpoint.save(path))
 
     def restore(self) -> Path | None:
         """
-        Download what an earlier attempt has uploaded, once, and return where it lies.
+        Download the uploads of an earlier attempt, once, and return their path.
 
-        None where there was no earlier attempt, or it has uploaded nothing. Raises what the store
-        raises.
+        Return None if no earlier attempt has uploaded anything. Raises the store's errors.
         """
         from flytekit.exceptions.user import FlyteDataNotFoundException
 
@@ -62,8 +65,8 @@ class FlyteTask:
 
 
 def current_task() -> FlyteTask | None:
-    """Return the task that runs on this thread, remote or local; None where there is none."""
-    if "flytekit" not in sys.modules:  # a task is run by it
+    """Return the task that runs on this thread, remotely or locally; None outside a task."""
+    if "flytekit" not in sys.modules:  # flytekit runs every task
         return None
     import flytekit
     from flytekit.core.context_manager import FlyteContextManager

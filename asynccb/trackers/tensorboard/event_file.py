@@ -1,10 +1,10 @@
 """
-TensorBoard's event files: the framing of records and the names of files.
+Frame the records of TensorBoard's event files, and name the files.
 
-Knows nothing of what is in a record. Format (TFRecord, TensorBoard 2.21), little endian: u64
-length, u32 masked CRC-32C of those 8 bytes, data, u32 masked CRC-32C of the data. A reader stops at
-a torn last record and goes on when it is completed, but gives a file up whose records stand behind
-a torn one.
+This module does not interpret the contents of records. Format (TFRecord, TensorBoard 2.21), little
+endian: u64 length, u32 masked CRC-32C of those 8 bytes, data, u32 masked CRC-32C of the data. A
+reader stops at a torn last record and continues once the record is complete. If records follow a
+torn one, the reader gives up the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 _LENGTH: Final = struct.Struct("<Q")
 _CHECKSUM: Final = struct.Struct("<I")
 _POLYNOMIAL: Final = 0x82F63B78
-"""Castagnoli's, with its bits reversed."""
+"""Castagnoli's polynomial, with its bits reversed."""
 _MASK: Final = 0xA282EAD8
 
 
@@ -37,10 +37,10 @@ def masked_crc32c(data: bytes) -> int:
 
 def file_name(when: int, host: str, key: str, count: int) -> str:
     """
-    Return the name of a run's event file, the `count`-th of it, begun at `when` in nanoseconds.
+    Return the name of a run's `count`-th event file, begun at `when` in nanoseconds.
 
-    A run that is resumed within a second has the same key, and must not get the same name. A reader
-    takes the files of a directory in the order of their names, hence the time in front.
+    A run that is resumed within a second has the same key, but needs a different name. A reader
+    reads the files of a directory in the order of their names, so the name begins with the time.
     """
     host = "".join(c if c.isalnum() or c in "-_." else "_" for c in host) or "localhost"
     seconds, rest = divmod(when, 10**9)
@@ -49,7 +49,7 @@ def file_name(when: int, host: str, key: str, count: int) -> str:
 
 @cache
 def _crc32c() -> Callable[[bytes], int]:
-    """Return the C implementation where it is installed (0.2 us a record instead of 5)."""
+    """Return the C implementation if it is installed (0.2 us a record instead of 5)."""
     try:
         from google_crc32c import value
     except ImportError:

@@ -1,8 +1,8 @@
 """
-The way of records into event files: gathered, then written in order, each once.
+Gather records, and write them into event files in order, each once.
 
-Promises: `flush` leaves every gathered record whole in its file, or raises and keeps what is left;
-what has been written is overwritten with the same bytes, never appended to, when it is tried again.
+Promises: `flush` writes every gathered record completely, or raises and keeps the rest. A retry
+overwrites earlier bytes with the same bytes and never appends them a second time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asynccb.trackers.shared.offset_file import ShortFileError, write_at
 logger = logging.getLogger("asynccb")
 
 _HINT: Final = (
-    "give a directory that can be made and written as logging_dir or in TENSORBOARD_LOGGING_DIR"
+    "set logging_dir or TENSORBOARD_LOGGING_DIR to a directory that can be created and written"
 )
 
 HIDE_NOTHING: Final = 2**62
@@ -26,17 +26,17 @@ HIDE_NOTHING: Final = 2**62
 
 @dataclass
 class _Pending:
-    """Hold records of one file that are not acknowledged yet."""
+    """Records of one file that are not acknowledged yet."""
 
     file: str
     offset: int
     seconds: float
-    """Unix time of the first of them."""
+    """Unix time of the first record."""
     data: bytearray = field(default_factory=bytearray)
 
 
 class EventWriter:
-    """Write records to `file` from `offset` on: after a flush, where the next record goes."""
+    """A writer of records to `file`; after a flush, the next record is written at `offset`."""
 
     def __init__(self, file: str | None = None, offset: int = 0) -> None:
         self.file = file
@@ -44,7 +44,7 @@ class EventWriter:
         self._outbox: list[_Pending] = []
 
     def begin(self, file: str, start: int, seconds: float) -> None:
-        """Let the next records go to a new file; hide what older ones hold from `start` on."""
+        """Direct the next records to a new file; hide older files' records from `start` on."""
         from asynccb.trackers.tensorboard import values as records
 
         self.file, self.offset = file, 0
@@ -52,14 +52,14 @@ class EventWriter:
         self._outbox.append(_Pending(file, 0, seconds, header))
 
     def add(self, record: bytes, seconds: float) -> None:
-        """Gather a framed record of that time; a file must have been begun."""
+        """Gather a framed record with its time; a file must have been begun."""
         assert self.file is not None, "begin a file first"
         if not self._outbox:
             self._outbox.append(_Pending(self.file, self.offset, seconds))
         self._outbox[-1].data += record
 
     async def flush(self) -> None:
-        """Write all, with one write per file; raises as `write_at` does."""
+        """Write all records, with one write per file; raise errors as `write_at` does."""
         while self._outbox:
             pending = self._outbox[0]
             try:
@@ -71,12 +71,12 @@ class EventWriter:
             self.file, self.offset = pending.file, pending.offset + len(pending.data)
 
     def _relocate(self, pending: _Pending) -> None:
-        """Give records a file of their own, where someone else has cut or removed theirs."""
+        """Move records to a new file after someone else has cut or removed their file."""
         from asynccb.trackers.tensorboard import values as records
 
         logger.warning(
-            "%s is gone or shorter than what was written to it: what was lost stays lost, and the "
-            "run goes on in %s.1",
+            "%s was removed or truncated by another program: the records lost there stay lost, and "
+            "the run continues in %s.1",
             pending.file,
             pending.file,
         )

@@ -1,14 +1,14 @@
 """
-What is in the records of an event file: TensorBoard's `Event` messages, framed.
+Make the records of an event file: TensorBoard's `Event` messages, framed.
 
-Imports the `tensorboard` package's protocol buffers (no torch, no numpy; 0.05 s, 14 MiB) and is
-therefore itself imported only where records are made. Promises: the same arguments give the same
-bytes, maps included.
+This module imports the protocol buffers of the `tensorboard` package (no torch, no numpy; 0.05 s,
+14 MiB). It is therefore imported only when records are made. Promises: the same arguments give the
+same bytes, also for maps.
 
-Scalars are `simple_value`, which is a 32-bit float: a value is rounded to 7 digits, and one above
-3.4e38 becomes infinity. The alternative, a tensor of doubles, is not shown at all by the data
-server that TensorBoard 2.21 uses by default (`DT_DOUBLE` is read only with `--load_fast=false`),
-nor by `EventAccumulator.Scalars`, which scripts use.
+Scalars are `simple_value`, which is a 32-bit float: a value is rounded to 7 digits, and a value
+above 3.4e38 becomes infinity. The alternative is a tensor of doubles. The default data server of
+TensorBoard 2.21 does not show such tensors (`DT_DOUBLE` is read only with `--load_fast=false`), and
+neither does `EventAccumulator.Scalars`, which scripts use.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def header(time: float, start: int) -> bytes:
     """
     Return the first two records of a file: the version, and the start of a session at a step.
 
-    A reader hides what earlier files of the directory hold from that step on; `--load_fast=false`
-    does so only where the earlier files have such a record too.
+    A reader hides the records of earlier files in the directory from that step on. With
+    `--load_fast=false`, it does so only if the earlier files have such a session record too.
     """
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     return _framed(event_pb2.Event(wall_time=time, file_version=_VERSION)) + _framed(
@@ -49,7 +49,7 @@ def header(time: float, start: int) -> bytes:
 
 
 def values(time: float, step: int, numbers: Mapping[str, float], texts: Mapping[str, str]) -> bytes:
-    """Return one record that holds all numbers and texts of a step, by tag."""
+    """Return one record with all numbers and texts of a step, by tag."""
     event = event_pb2.Event(wall_time=time, step=step)
     for tag, number in numbers.items():
         event.summary.value.add(tag=tag, simple_value=number)
@@ -64,11 +64,12 @@ def values(time: float, step: int, numbers: Mapping[str, float], texts: Mapping[
 
 def session_start(time: float, step: int, hparams: Mapping[str, Any]) -> bytes:
     """
-    Return the record from which TensorBoard's hyper-parameter page knows the run.
+    Return the record that adds the run to TensorBoard's hyper-parameter page.
 
-    There is no `experiment` record on purpose: TensorBoard takes one at random for a whole
-    directory of runs, and with it the columns and metrics that this one run knew at its start.
-    Without it, it derives the columns, which of them differ, and the metrics from all runs.
+    We write no `experiment` record, on purpose. TensorBoard would choose one run's record at random
+    for a whole directory of runs, and show only the columns and metrics that this run had at its
+    start. Without such a record, TensorBoard derives the columns, the columns that differ, and the
+    metrics from all runs.
     """
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time)
     for name, value in hparams.items():
@@ -78,13 +79,13 @@ def session_start(time: float, step: int, hparams: Mapping[str, Any]) -> bytes:
 
 
 def session_end(time: float, step: int, status: RunStatus) -> bytes:
-    """Return the record that says how the run ended; TensorBoard has no status for a killed one."""
+    """Return the record of how the run ended; TensorBoard has no status for a killed run."""
     info = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=time)
     return _hparams(time, step, _SESSION_END_TAG, "session_end_info", info)
 
 
 def _set(target: Any, value: Any) -> None:
-    """Fill a `google.protobuf.Value`: booleans first, because they are integers too."""
+    """Fill a `google.protobuf.Value`; test for booleans first, because they are integers too."""
     if isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int | float):
@@ -102,7 +103,7 @@ def _hparams(time: float, step: int, tag: str, kind: str, info: Any) -> bytes:
     value.metadata.plugin_data.plugin_name = "hparams"
     value.metadata.plugin_data.content = content.SerializeToString(deterministic=True)
     value.metadata.data_class = summary_pb2.DATA_CLASS_TENSOR
-    # A reader drops a value without one; what counts is in the metadata.
+    # A reader drops a value without a tensor, although the data is in the metadata.
     value.tensor.CopyFrom(tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT))
     value.tensor.tensor_shape.dim.add(size=0)
     return _framed(event)

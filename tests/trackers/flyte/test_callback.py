@@ -331,7 +331,7 @@ def test_a_store_that_fails_is_tried_again_and_the_whole_checkpoint_stays(
     assert stored(held) == 5
     sync.finish()
     assert (stored(held), sync.failures) == (10, 2)
-    assert caplog.text.count("ConnectionError: away; it is tried again") == 1
+    assert caplog.text.count("ConnectionError: away; the upload will be retried") == 1
     sync.take(checkpoint(tmp_path / "out", 15), 15)  # as a second training does
     sync.finish()
     assert stored(held) == 15
