@@ -61,7 +61,8 @@ def job_token(
             return Token(first, end_of(first))
         if path is None:
             raise AccessError(
-                f"the AzureML token has expired or was refused, and only a run's token can be renewed; {_HINT}"
+                "the AzureML token has expired or was refused, and only a run's token can be "
+                f"renewed; {_HINT}"
             )
         headers = {"Authorization": f"Bearer {old.value}"}
         client = Client(host, headers=headers, transport=transport, hint=_HINT)
