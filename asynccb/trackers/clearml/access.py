@@ -116,7 +116,7 @@ def _authorization(path: Path, environ: Mapping[str, str]) -> str | None:
 
 
 def _source(settings: ClearMLSettings, authorization: str, first: str) -> Source:
-    """Return the source of tokens; if `first` is set, it is the first and requests the next."""
+    """Return the source of tokens; a given `first` token is used first and requests the next."""
 
     async def source(old: Token | None) -> Token:
         if old is None and first:

@@ -56,7 +56,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
 
     @property
     def wants_stop(self) -> bool:
-        """Whether the training must stop: somebody has ended the task, or asked for its end."""
+        """Whether the training must stop: the task was ended or reset, or its page asks for it."""
         return not self.is_open or (self.is_begun and "stopping" in self._message)
 
     @property

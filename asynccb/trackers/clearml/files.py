@@ -55,7 +55,7 @@ class Owner:
 
 
 class TaskFiles:
-    """Store the files of one task."""
+    """The files of one task on the file server."""
 
     def __init__(self, server: ClearMLServer, storage: Client) -> None:
         """Register files through `server`, and send them through `storage`."""

@@ -21,7 +21,7 @@ from asynccb.trackers.dvclive.settings import DVCLiveSettings, relative
 from asynccb.trackers.dvclive.tables import Tables
 
 MOST_PLOTS: Final = 200
-"""Number of plots of one folder that Studio shows at most."""
+"""Maximum number of plots of one folder that Studio shows."""
 _REQUEST: Final = 20_000_000
 _PLOT: Final = 9_000_000
 """Maximum bytes of JSON; Studio accepts 29 MB a request, and 10 MB a plot."""

@@ -1,4 +1,4 @@
-"""Find the folder with a training's model, for trackers that store models, and write the last."""
+"""Find the folder of a training's model, or write the final one, for trackers that store models."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class SystemSampler:
     """A sampler of a process and its machine; not safe for two threads at once."""
 
     def __init__(self, pid: int) -> None:
-        """Sample the process with this id, the training's."""
+        """Sample the training process, which has the id `pid`."""
         self._process = Path(f"/proc/{pid}")
         self._last: tuple[float, float] | None = None
         self._gpus = _Gpus()
