@@ -39,7 +39,7 @@ class Updates:
     def __init__(
         self, folder: DVCLiveFolder, opened: Callable[[], Awaitable[Studio]], reject: _Reject
     ) -> None:
-        """Call `opened`, if necessary often, for a Studio to which `start` has been sent."""
+        """Call `opened`, often if necessary, to get Studio after the experiment's `start`."""
         self._folder = folder
         self._opened = opened
         self._reject = reject
@@ -78,7 +78,7 @@ class Updates:
     async def end(
         self, step: int, params: Mapping[str, Any] | None, revision: str | None, *, done: bool
     ) -> None:
-        """Send the missing update, and the end if `done`; raise while Studio is unreachable."""
+        """Send a missing update, and the end if `done`; raise if Studio is unreachable."""
 
         async def all_of_it() -> None:
             if self._lacks:
