@@ -11,6 +11,7 @@ a log takes, hooks, the history and the companion receive the same values.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -30,6 +31,8 @@ from asynccb._staging.staged_logs import StagedLogs
 from asynccb._state.control import TrainerControl, pack_flags
 from asynccb._state.snapshot import snapshot
 from asynccb._state.trainer_state import TrainerState
+
+logger = logging.getLogger("asynccb")
 
 _LOOK_NS: Final = 200_000_000
 """Nanoseconds between two looks at what has come from the companion and from devices."""
@@ -70,6 +73,8 @@ class Emitter:
         """Nanoseconds that the training thread has spent here."""
         self.is_training = False
         """Whether a training has begun and not ended; an exception may have ended it."""
+        self.began_unasked = False
+        """Whether `step` began the training, of a loop that does not emit `on_train_begin`."""
         self.is_closed = False
         self._registry = registry
         self._publisher = publisher
@@ -127,6 +132,8 @@ class Emitter:
             check_mapping("logs", logs)
         if metrics is not None:
             check_mapping("metrics", metrics)
+        if not self.is_training:
+            self._begin_unasked()
         control = self.control
         control._new_step()
         self.state.global_step = step = self.state.global_step + 1
@@ -267,8 +274,22 @@ class Emitter:
         if self._publisher.start_late_lanes(self.args, self.objects["model"]):
             self.update_routes()
 
+    def _begin_unasked(self) -> None:
+        logger.warning(
+            "step() was called before the training began, so on_train_begin is emitted now; use "
+            "the dispatcher in a `with` block, or emit on_train_begin and on_train_end yourself"
+        )
+        self.emit(Event.TRAIN_BEGIN, {})
+        self.began_unasked = True
+
     def _mark_training(self, begins: bool) -> None:
-        self.is_training = begins
+        if begins and self.is_training:
+            logger.warning(
+                "on_train_begin was emitted again at step %s without an on_train_end; emit "
+                "on_train_end when a training is over",
+                self.state.global_step,
+            )
+        self.is_training, self.began_unasked = begins, False
         self.steps.mark(self.state)
         if begins:
             self.decisions.begin(self.state.global_step)

@@ -166,6 +166,14 @@ class Run:
         emitter = self.emitter
         if emitter.is_closed:
             return
+        try:
+            if emitter.began_unasked and status == "finished":
+                emitter.emit(Event.TRAIN_END, {})
+        finally:
+            self._close(timeout, status)
+
+    def _close(self, timeout: float, status: RunStatus) -> None:
+        emitter = self.emitter
         emitter.refuse(ClosedError, "this dispatcher was closed; make a new one for another run")
         self._forget_exit()
         self.decisions.close()
@@ -190,8 +198,9 @@ class Run:
             self._forget_exit = at_exit(self._close_at_exit, keep=True)
 
     def _close_at_exit(self, error: BaseException | None) -> None:
-        status = status_of(error)
-        self.close(30.0, "failed" if status == "finished" and self.emitter.is_training else status)
+        emitter, status = self.emitter, status_of(error)
+        is_cut_off = emitter.is_training and not emitter.began_unasked
+        self.close(30.0, "failed" if status == "finished" and is_cut_off else status)
 
     def _after_fork(self) -> None:
         self.emitter.refuse(ForkedError, FORKED)

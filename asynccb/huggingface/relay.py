@@ -72,6 +72,8 @@ class Relay:
         """
         emitter = self._emitter
         emitter.args, emitter.state, emitter.control = args, state, control
+        if event == Event.TRAIN_BEGIN:  # the loop may begin a training again that raised
+            emitter.is_training = False
         extra = {name: given.pop(name) for name in _OWN if name in given}
         emitter.objects.update(given)
         try:

@@ -19,6 +19,7 @@ from asynccb._publishing.companion import Companion
 def running(*callbacks: Any, **options: Any) -> Iterator[CallbackDispatcher]:
     """Make a dispatcher and close it; no event is emitted by itself."""
     dispatcher = CallbackDispatcher(callbacks, **options)
+    dispatcher._emitter.is_training = True  # or the first step would emit `on_train_begin`
     try:
         yield dispatcher
     finally:

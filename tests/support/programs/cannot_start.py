@@ -57,6 +57,7 @@ match how:
         open(directory, "w").close()
 
 run = CallbackDispatcher([LogWitness(output)], directory=directory)
+run.emit("on_train_begin")
 for _ in range(5):
     run.step(logs={"loss": 1.0})
 while how == "broken python" and not run._run.publisher.thread.loop.lanes:
