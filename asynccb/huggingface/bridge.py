@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 else:
     _Theirs = object  # `make_foreign` makes each instance a callback of transformers
 
-_BETWEEN_TRIALS = 10.0
-"""Seconds for a trial of a search to deliver its remaining events before the next trial begins."""
-_PREPARED = frozenset({Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
+_BETWEEN_RUNS = 10.0
+"""Seconds for a run to deliver its remaining events before the next run begins."""
+_PREPARED = frozenset({Event.INIT_END, Event.TRAIN_BEGIN, Event.EPOCH_BEGIN, Event.SAVE})
 """Events at which the bridge has work to do, even if no callback listens."""
 
 
@@ -69,10 +69,10 @@ class AsyncCallbacks(_Theirs):
     decisions in its own file in the checkpoint, as it does with its random state. The states of
     the callbacks are those of the rank that saves.
 
-    Tracker runs continue over several calls of `train()` and `evaluate()`. They end with `close`
-    or with the program; if an exception ended the last training, they end as failed. As a context
-    manager, the bridge closes itself and sees an exception at once. In a hyperparameter search,
-    each trial has its own runs.
+    Tracker runs continue over several calls of `train()` and `evaluate()` of one Trainer. Another
+    Trainer with the same bridge begins runs of its own, and so does each trial of a hyperparameter
+    search. Runs end with `close`, or when the bridge is dropped or the program ends; if an
+    exception ended the last training, as failed. As a context manager, the bridge closes itself.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -113,6 +113,8 @@ class AsyncCallbacks(_Theirs):
         self._checkpoint: Path | None = None
         self._trained = False
         self._trial: Any = None
+        self._controls: list[Any] = []  # of each Trainer that was made with the bridge
+        self._trainer = -1
         self._closed = False
 
     # -- callbacks ---------------------------------------------------------------------------------
@@ -246,8 +248,11 @@ class AsyncCallbacks(_Theirs):
 
     def _forward(self, event: Event, args: Any, state: Any, control: Any, given: Any) -> Any:
         again, checkpoint = False, None
-        if event == Event.TRAIN_BEGIN:
-            again = self._begin_training(args, state, given)
+        if event == Event.INIT_END:
+            self._controls.append(control)
+            self._end_run()
+        elif event == Event.TRAIN_BEGIN:
+            again = self._begin_training(args, state, control, given)
             checkpoint = self._checkpoint
         elif event == Event.EPOCH_BEGIN:
             again, self._resumes_epoch = self._resumes_epoch, False
@@ -256,10 +261,10 @@ class AsyncCallbacks(_Theirs):
             checkpoint = self._save_beside(args)
         return relay.relay(event, args, state, control, given, again=again, checkpoint=checkpoint)
 
-    def _begin_training(self, args: Any, state: Any, given: dict[str, Any]) -> bool:
+    def _begin_training(self, args: Any, state: Any, control: Any, given: dict[str, Any]) -> bool:
         """Prepare for a training; return whether it resumes an interrupted one."""
         self._check_alone(state)
-        self._begin_trial(state)
+        self._begin_run(state, control)
         if self._relay is None:
             self._make_relay(args, state, given)
         self._checkpoint = None
@@ -270,15 +275,26 @@ class AsyncCallbacks(_Theirs):
         state.stateful_callbacks.setdefault(type(self).__name__, {"args": {}, "attributes": {}})
         return again
 
-    def _begin_trial(self, state: Any) -> None:
-        """End the runs of the previous trial, if this is another trial of a search."""
+    def _begin_run(self, state: Any, control: Any) -> None:
+        """End the runs of another Trainer, or of the previous trial of a search."""
         trial = (state.trial_name, state.trial_params) if state.is_hyper_param_search else None
-        another = trial is not None and self._trained and self._relay is not None
+        trainer = self._trainer_of(control)
         # A trial that memory ran out in is begun again, and not ended.
-        if another and (trial != self._trial or not self._run.emitter.is_training):
-            self.close(_BETWEEN_TRIALS)
-            self._relay, self._closed = None, False
-        self._trained, self._trial = True, trial
+        begins_again = trial == self._trial and self._trained and self._run.emitter.is_training
+        if trainer != self._trainer or (trial is not None and not begins_again):
+            self._end_run()
+        self._trained, self._trial, self._trainer = True, trial, trainer
+
+    def _end_run(self) -> None:
+        """Make room for another run, if there was a training."""
+        if self._trained and not self._closed:
+            self.close(_BETWEEN_RUNS)
+            self._relay, self._closed, self._trained = None, False, False
+
+    def _trainer_of(self, control: Any) -> int:
+        """Return the number of the Trainer that trains, in the order in which they were made."""
+        known = [n for n, each in enumerate(self._controls) if each is control]
+        return known[0] if known else len(self._controls) - 1  # a checkpoint has replaced it
 
     def _make_relay(self, args: Any, state: Any, given: dict[str, Any]) -> Relay:
         if self._closed:

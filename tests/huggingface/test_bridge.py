@@ -493,3 +493,26 @@ def test_values_of_an_evaluation_are_those_that_transformers_returns(
     (got,) = [given["metrics"] for event, *_, given in seen.seen if event == Event.EVALUATE]
     ours = {name: value for name, value in got.items() if not name.endswith(SPEED)}
     assert ours.items() <= metrics.items()
+
+
+def test_another_trainer_with_the_same_bridge_begins_a_run_of_its_own(tmp_path: Path) -> None:
+    bridge = AsyncCallbacks([FileTracker(str(tmp_path / "file"))])
+    for _ in range(3):
+        their_trainer(tmp_path, bridge, max_steps=2, logging_steps=1).train()
+    bridge.close()
+    lines = read_lines(tmp_path / "file")
+    ends = [line for line in lines if "status" in line]
+    assert [line["status"] for line in ends] == ["finished"] * 3
+    assert len({line["key"] for line in ends}) == 3
+    assert [line["step"] for line in lines if "step" in line] == [1, 2, 2] * 3
+
+
+def test_trainers_that_take_turns_with_one_bridge_have_a_run_a_turn(tmp_path: Path) -> None:
+    bridge = AsyncCallbacks([FileTracker(str(tmp_path / "file"))])
+    first = their_trainer(tmp_path / "first", bridge, max_steps=1)
+    second = their_trainer(tmp_path / "second", bridge, max_steps=1)
+    for trainer in (first, first, second, first):
+        trainer.train()
+    bridge.close()
+    ends = [line for line in read_lines(tmp_path / "file") if "status" in line]
+    assert [line["status"] for line in ends] == ["finished"] * 3
