@@ -62,6 +62,10 @@ def _nowhere(metrics: Mapping[str, float]) -> None:
     """Stand in where there is no run that metrics could be added to."""
 
 
+async def journaled(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    """Do nothing: a hook has its event in the journal, where `files` is asked about it."""
+
+
 class Tracker(TrainerCallback, ExportableState):
     """
     Send a run's events to an experiment tracker, from the companion process.

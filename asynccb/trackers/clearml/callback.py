@@ -20,6 +20,7 @@ from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
+from asynccb.trackers.base import journaled
 from asynccb.trackers.clearml.access import is_configured, open_api, open_files, open_keeper
 from asynccb.trackers.clearml.api import ClearMLServer
 from asynccb.trackers.clearml.files import ARTIFACTS, Owner, TaskFiles
@@ -145,13 +146,7 @@ class ClearMLCallback(ServerTracker):
         self._heard = True
         self._outbox.add_logs(values, int(state.global_step), self.time)
 
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is stored."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Have the event in the journal; `files` says what is stored."""
+    on_save = on_train_end = journaled
 
     async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
         """Queue lines of the console."""

@@ -26,6 +26,7 @@ from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
+from asynccb.trackers.base import journaled
 from asynccb.trackers.comet_ml.access import DEFAULT_URL, find_key, host_in, open_client
 from asynccb.trackers.comet_ml.api import OTHER_RATE, CometServer, Experiment
 from asynccb.trackers.comet_ml.archive import CometArchive
@@ -137,10 +138,7 @@ class CometCallback(ServerTracker):
         """Have the experiment made."""
         self._hear()
 
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Have the event in the journal; `files` says what is stored."""
+    on_train_end = journaled
 
     async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
         """Queue the model's layers."""

@@ -23,6 +23,7 @@ from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
 from asynccb._state.run_description import PlainArguments
 from asynccb.delivery.client import Client
+from asynccb.trackers.base import journaled
 from asynccb.trackers.dvclive import dvc_process as dvc
 from asynccb.trackers.dvclive.api import PATIENT, Studio
 from asynccb.trackers.dvclive.folder import DVCLiveFolder
@@ -129,13 +130,7 @@ class DVCLiveCallback(ServerTracker):
         self._has_params = True
         self._note(state)
 
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is kept."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Have the event in the journal; `files` says what is kept."""
+    on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return all of the output; at the end, the model that the training process wrote."""

@@ -15,6 +15,7 @@ from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
+from asynccb.trackers.base import journaled
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.models import model_folder
@@ -44,8 +45,7 @@ class MLflowTracker(ServerTracker):
         """Queue the numbers."""
         self._mlflow.add(self.numbers(values), state.global_step, self.time)
 
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is uploaded."""
+    on_save = journaled
 
     async def on_train_end(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any

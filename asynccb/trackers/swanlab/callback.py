@@ -19,6 +19,7 @@ from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
+from asynccb.trackers.base import journaled
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.console import ConsoleSide
 from asynccb.trackers.shared.models import model_folder
@@ -171,13 +172,7 @@ class SwanLabCallback(ServerTracker):
         """Queue what a prediction gave, as `test/…`."""
         self._add(named(metrics or {}), state)
 
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is stored."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Have the event in the journal; `files` says what is stored."""
+    on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return the checkpoint's folder; at the end, that of the best or last one."""

@@ -25,6 +25,7 @@ from asynccb._journal.uploads import Folder, Kept
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, json_size
+from asynccb.trackers.base import journaled
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.models import model_folder
 from asynccb.trackers.shared.nvml import NVML, open_nvml
@@ -144,13 +145,7 @@ class TrackioCallback(ServerTracker):
         self._run.describe(run)
         self._destination = self.settings.destination(run.args)
 
-    async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Have the event in the journal; `files` says what is stored."""
-
-    async def on_train_end(
-        self, args: Any, state: TrainerState, control: Any, **kwargs: Any
-    ) -> None:
-        """Have the event in the journal; `files` says what is stored."""
+    on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """Return the checkpoint's folder; at the end, that of the best or last one."""
