@@ -7,7 +7,7 @@ training that it was started for.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb._state.run_description import RunDescription
@@ -21,6 +21,7 @@ from asynccb.trackers.clearml.run import (
     suffix_of,
 )
 from asynccb.trackers.clearml.settings import ClearMLSettings
+from asynccb.trackers.shared.answers import Reject
 
 _NOT_BEGUN: Final = ("created", "queued")
 
@@ -64,12 +65,8 @@ def check_open(task: TaskInfo | None, task_id: str) -> TaskInfo:
     return task
 
 
-class _Reject(Protocol):
-    def __call__(self, what: str, why: str, *, cause: str) -> None: ...
-
-
 async def describe_task(
-    server: ClearMLServer, owner: Owner, run: RunDescription, reject: _Reject
+    server: ClearMLServer, owner: Owner, run: RunDescription, reject: Reject
 ) -> None:
     """Send hyper-parameters and configuration; call `reject` for a part that the server refuses."""
     parameters = hyperparams_of(run, owner.suffix)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import anyio.to_thread
 
@@ -22,6 +22,7 @@ from asynccb.trackers.clearml.api import ClearMLServer
 from asynccb.trackers.clearml.files import Owner
 from asynccb.trackers.clearml.opening import check_open
 from asynccb.trackers.clearml.values import Scalar, TaskEvent, events_of, machine_scalars, texts_of
+from asynccb.trackers.shared.answers import Reject
 from asynccb.trackers.shared.system_metrics import SystemSampler
 
 logger = logging.getLogger("asynccb")
@@ -29,12 +30,6 @@ logger = logging.getLogger("asynccb")
 _COUNT: Final = 10_000
 _SIZE: Final = 8 << 20
 """Limits for a request, in events and bytes; the server accepts 15 MiB."""
-
-
-class _Reject(Protocol):
-    def __call__(
-        self, what: str, why: str, *, cause: str | None = None, record: Any = None
-    ) -> None: ...
 
 
 class Outbox:

@@ -23,6 +23,7 @@ from asynccb.trackers.comet_ml.values import (
     parameters_of,
     stored_before,
 )
+from asynccb.trackers.shared.answers import Reject
 
 if TYPE_CHECKING:
     from asynccb._state.trainer_state import TrainerState
@@ -42,12 +43,6 @@ class Store(Protocol):
 
     async def store_metrics(self, values: Sequence[Metric]) -> None:
         """Take metrics."""
-
-
-class Reject(Protocol):
-    """What counts a record that cannot be delivered."""
-
-    def __call__(self, what: str, why: str, *, cause: str | None, record: Any) -> None: ...
 
 
 class CometOutbox:

@@ -17,7 +17,9 @@ from asynccb._ground.exceptions import AccessError, RejectedError, TransientErro
 from asynccb._journal.uploads import KeptFile
 from asynccb.delivery.bodies import FilesBody
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import shaped
 
+_WHO: Final = "DagsHub"
 _API: Final = "api/v1"
 _FILES: Final = 100
 """Maximum number of files of one commit."""
@@ -57,7 +59,7 @@ class DagsHubRepository:
 
     async def user(self) -> str:
         """Return the name of the user whose token is sent."""
-        return _shaped(await self._ask(f"{_API}/user"), _User).username
+        return shaped(await self._ask(f"{_API}/user"), _User, _WHO).username
 
     async def check(self) -> None:
         """Raise `AccessError` if the token cannot access the repository."""
@@ -98,10 +100,10 @@ class DagsHubRepository:
             if error.status == 404:
                 return None
             raise
-        return _shaped(answer, _Branch).commit.id
+        return shaped(answer, _Branch, _WHO).commit.id
 
     async def _repo(self) -> _Repo:
-        return _shaped(await self._ask(self._path()), _Repo)
+        return shaped(await self._ask(self._path()), _Repo, _WHO)
 
     async def _ask(self, path: str) -> Any:
         try:

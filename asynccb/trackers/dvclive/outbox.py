@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from anyio import to_thread
 
 from asynccb._ground.exceptions import AccessError, RejectedError, TransientError
 from asynccb.trackers.dvclive.api import MOST_PLOTS, Studio, next_rows
 from asynccb.trackers.dvclive.folder import DVCLiveFolder
+from asynccb.trackers.shared.answers import Reject
 
 logger = logging.getLogger("asynccb")
 
@@ -29,15 +30,11 @@ _PAUSE: Final = 30.0
 """Seconds between two later attempts."""
 
 
-class _Reject(Protocol):
-    def __call__(self, what: str, why: str, *, cause: str | None = None) -> None: ...
-
-
 class Updates:
     """The updates that keep Studio in step with the directory."""
 
     def __init__(
-        self, folder: DVCLiveFolder, opened: Callable[[], Awaitable[Studio]], reject: _Reject
+        self, folder: DVCLiveFolder, opened: Callable[[], Awaitable[Studio]], reject: Reject
     ) -> None:
         """Call `opened`, often if necessary, to get Studio after the experiment's `start`."""
         self._folder = folder

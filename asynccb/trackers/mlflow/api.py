@@ -15,7 +15,9 @@ import msgspec
 
 from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import shaped
 
+_WHO: Final = "an MLflow server"
 API: Final = "api/2.0/mlflow"
 RUN_KEY_TAG: Final = "asynccb.run_key"
 """Tag that identifies our run: the server chooses the run id, and its answer may be lost."""
@@ -130,7 +132,7 @@ class MLflowServer:
             if found is None:
                 raise AccessError(f"the experiment cannot be created: {error}") from error
             return found
-        return _shaped(answer, _Experiment)
+        return shaped(answer, _Experiment, _WHO)
 
     async def run_with_key(
         self,
@@ -152,7 +154,7 @@ class MLflowServer:
             "filter": f"tags.`{RUN_KEY_TAG}` = '{key}'",
             "max_results": 1,
         }
-        found = _shaped(await self._demand("runs/search", query), _SearchAnswer).runs
+        found = shaped(await self._demand("runs/search", query), _SearchAnswer, _WHO).runs
         if found:
             return found[0].info
         request = {
@@ -161,7 +163,7 @@ class MLflowServer:
             "tags": pairs({**tags, RUN_KEY_TAG: key}),
             **({"run_name": name} if name else {}),
         }
-        return _shaped(await self._demand("runs/create", request), _RunAnswer).run.info
+        return shaped(await self._demand("runs/create", request), _RunAnswer, _WHO).run.info
 
     async def run(self, run_id: str) -> RunInfo:
         """Return the run with that id; raise `AccessError` if it is missing or was deleted."""
@@ -169,7 +171,7 @@ class MLflowServer:
             answer = await self.client.get(f"{API}/runs/get", {"run_id": run_id})
         except RejectedError as error:
             raise AccessError(f"the MLflow run {run_id} cannot be continued: {error}") from error
-        info = _shaped(answer, _RunAnswer).run.info
+        info = shaped(answer, _RunAnswer, _WHO).run.info
         if info.lifecycle_stage != "active":
             raise AccessError(
                 f"the MLflow run {run_id} was deleted: restore it with "

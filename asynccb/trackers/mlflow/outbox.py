@@ -26,6 +26,7 @@ from asynccb.trackers.mlflow.api import (
     pairs,
 )
 from asynccb.trackers.mlflow.values import metric_key, metric_value
+from asynccb.trackers.shared.answers import Reject
 
 E = TypeVar("E", Point, Pair)
 

@@ -19,10 +19,11 @@ from asynccb._ground.types import RunStatus
 from asynccb._state.run_description import RunDescription
 from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
-from asynccb.trackers.mlflow.outbox import Outbox, Reject
+from asynccb.trackers.mlflow.outbox import Outbox
 from asynccb.trackers.mlflow.settings import MLflowSettings
 from asynccb.trackers.mlflow.values import PARAMETER_LENGTH, entity_key, text_value
 from asynccb.trackers.names import run_config
+from asynccb.trackers.shared.answers import Reject
 
 logger = logging.getLogger("asynccb")
 
@@ -46,14 +47,14 @@ class MLflowRun:
     def __init__(
         self,
         settings: MLflowSettings,
-        reject: Callable[..., None],
+        reject: Reject,
         *,
         limits: Limits | None = None,
         ends: bool = True,
         found: Callable[[RunInfo], None],
     ) -> None:
         self._settings = settings
-        self._reject: Reject = reject
+        self._reject = reject
         self._limits = limits or Limits()
         self._ends = ends
         self._found = found

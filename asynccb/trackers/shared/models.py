@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments
+from asynccb.trackers.shared.answers import Reject
 
 if TYPE_CHECKING:
     from asynccb._state.snapshot import StateSnapshot
@@ -20,12 +21,8 @@ FINAL_MODEL: Final = "final_model"
 """Name of a training's last model."""
 
 
-class _Reject(Protocol):
-    def __call__(self, what: str, why: str, /) -> None: ...
-
-
 def model_folder(
-    event: Event, args: PlainArguments, state: StateSnapshot, reject: _Reject
+    event: Event, args: PlainArguments, state: StateSnapshot, reject: Reject
 ) -> Folder | None:
     """
     Return the folder of a save's checkpoint; at the end of training, of the best or the last one.

@@ -16,8 +16,10 @@ import msgspec
 from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb.delivery.answers import Reply
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import shaped
 from asynccb.trackers.swanlab.values import SYSTEM, Line, Row
 
+_WHO: Final = "a SwanLab server"
 COLUMNS: Final = 3000
 """Columns that one request may declare."""
 _JSON: Final = {"Content-Type": "application/json"}
@@ -112,7 +114,7 @@ class SwanLabServer:
                 f"SwanLab makes no project {name} for {username}: see SWANLAB_PROJECT and "
                 "SWANLAB_WORKSPACE"
             )
-        return _converted(found, Project)
+        return shaped(found, Project, _WHO)
 
     async def _make_project(self, username: str, name: str, visibility: str) -> None:
         body = {"name": name, "visibility": visibility}
@@ -129,7 +131,7 @@ class SwanLabServer:
     async def run(self, username: str, project: str, run_id: str) -> Experiment | None:
         """Return a run by the id that a client has given it."""
         found = await self._found(f"project/{_names(username, project)}/runs/{_names(run_id)}")
-        return None if found is None else _converted(found, Experiment)
+        return None if found is None else shaped(found, Experiment, _WHO)
 
     async def open_run(
         self, username: str, project: str, about: Mapping[str, Any]
@@ -141,7 +143,7 @@ class SwanLabServer:
             )
         except RejectedError as error:
             raise AccessError(f"the SwanLab run cannot be made: {error}") from error
-        return _converted(reply.json(), Experiment), reply.status == 200
+        return shaped(reply.json(), Experiment, _WHO), reply.status == 200
 
     async def summary(self, place: Place, created: int) -> Summary:
         """Return how far a run has come; `created` is the Unix time in seconds when it was made."""
@@ -150,7 +152,7 @@ class SwanLabServer:
             f"house/metrics/summaries/{_names(place.project_id, place.experiment_id)}",
             params={"all": "True", "createdAt": str(created)},
         )
-        return _converted(reply.json(), Summary)
+        return shaped(reply.json(), Summary, _WHO)
 
     async def beat(self, place: Place) -> None:
         """Say that the run lives."""
@@ -225,10 +227,3 @@ def _column(key: str) -> dict[str, str]:
 
 def _names(*parts: str) -> str:
     return "/".join(quote(part, safe="") for part in parts)
-
-
-def _converted(answer: Any, to: type[T]) -> T:
-    try:
-        return msgspec.convert(answer, to)
-    except msgspec.ValidationError as error:
-        raise AccessError(f"this is no answer of a SwanLab server: {error}") from None

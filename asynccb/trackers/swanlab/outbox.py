@@ -21,6 +21,7 @@ from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb._ground.types import RunStatus
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, Refuse, json_size
+from asynccb.trackers.shared.answers import Reject
 from asynccb.trackers.shared.system_metrics import SystemSampler
 from asynccb.trackers.swanlab.access import HINT, STATUSES, VERSION, Login
 from asynccb.trackers.swanlab.api import COLUMNS, Experiment, Place, Summary, SwanLabServer
@@ -140,7 +141,7 @@ class Cloud:
 
     # -- what it is told ---------------------------------------------------------------------------
 
-    async def send(self, client: Client, refuse: Refuse[Row], reject: Any) -> None:
+    async def send(self, client: Client, refuse: Refuse[Row], reject: Reject) -> None:
         """Send all that is queued; `reject` is called for what is no row and is refused."""
         server, place = await self.reached(client)
         if self._changed:
@@ -170,7 +171,7 @@ class Cloud:
 
         await self._lines.send(print_, refuse_line, verify)
 
-    async def _declare(self, server: SwanLabServer, place: Place, reject: Any) -> None:
+    async def _declare(self, server: SwanLabServer, place: Place, reject: Reject) -> None:
         keys = [key for key in self._new if key not in self._declared]
         for first in range(0, len(keys), COLUMNS):
             some = keys[first : first + COLUMNS]
@@ -182,7 +183,7 @@ class Cloud:
         self._new.clear()
 
     async def _declare_each(
-        self, server: SwanLabServer, place: Place, keys: Sequence[str], reject: Any
+        self, server: SwanLabServer, place: Place, keys: Sequence[str], reject: Reject
     ) -> None:
         """Declare columns one by one, where the server takes not all; it may still take rows."""
         for key in keys:
@@ -217,7 +218,7 @@ class Cloud:
         self.add(row(key, self._samples, values[name], now) for name, key in keys.items())
         self._samples += 1
 
-    async def finish(self, client: Client, status: RunStatus, ended: int, reject: Any) -> None:
+    async def finish(self, client: Client, status: RunStatus, ended: int, reject: Reject) -> None:
         """
         Say how the run has ended; `ended` is when, in Unix nanoseconds.
 

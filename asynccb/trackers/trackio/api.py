@@ -20,8 +20,10 @@ import msgspec
 from asynccb._ground.exceptions import AccessError, DeliveryError, RejectedError, TransientError
 from asynccb.delivery.bodies import FormBody
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import shaped
 from asynccb.trackers.trackio.values import AlertRow, MetricRow, Row, SystemRow
 
+_WHO: Final = "a Trackio server"
 ROWS: Final = 1000
 """Rows of one request; more of them are not faster (16,000 rows a second)."""
 SIZE: Final = 4 << 20
@@ -80,7 +82,7 @@ class TrackioServer:
             answer = await self.client.get("version")
         except RejectedError as error:
             raise AccessError(f"this is no Trackio server, or one before 0.25: {error}") from error
-        found = _shaped(answer, _Version)
+        found = shaped(answer, _Version, _WHO)
         if found.api_version != _VERSION:
             raise AccessError(
                 f"{self.client!r} is Trackio {found.version} with interface {found.api_version}, "
@@ -90,7 +92,7 @@ class TrackioServer:
     async def runs(self, project: str) -> list[KnownRun]:
         """Return the runs of a project."""
         answer = await self._call("get_runs_for_project", {"project": project})
-        return _shaped(answer, list[KnownRun])
+        return shaped(answer, list[KnownRun], _WHO)
 
     async def store(self, rows: Sequence[Row], name: str) -> None:
         """
@@ -117,7 +119,7 @@ class TrackioServer:
         digests = sorted({blob.digest for blob in blobs})
         asked = {"project": project, "digests": digests, "hf_token": None}
         answer = await self._call("check_artifact_blobs", asked)
-        present = set(_shaped(answer, _Present).present)
+        present = set(shaped(answer, _Present, _WHO).present)
         for blob in {blob.digest: blob for blob in blobs}.values():
             if blob.digest not in present:
                 await self._store_blob(project, blob)
@@ -140,7 +142,7 @@ class TrackioServer:
         form = FormBody(blob.file, "files", blob.digest)
         async with self._credentials_told():
             reply = await self.client.request("POST", "api/upload", content=form)
-        (path,) = _shaped(reply.json(), _Staged).paths
+        (path,) = shaped(reply.json(), _Staged, _WHO).paths
         uploaded = {"path": path, "orig_name": blob.digest, "meta": {"_type": "gradio.FileData"}}
         entry = {"project": project, "digest": blob.digest, "uploaded_file": uploaded}
         await self._call(
@@ -183,10 +185,3 @@ def _digest(file: Path) -> tuple[str, int]:
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256")
         return found.hexdigest(), stream.tell()
-
-
-def _shaped(answer: Any, shape: type[T]) -> T:
-    try:
-        return msgspec.convert(answer, shape)
-    except msgspec.ValidationError as error:
-        raise AccessError(f"this is no answer of a Trackio server: {error}") from error

@@ -16,7 +16,9 @@ import msgspec
 
 from asynccb._ground.exceptions import AccessError, RejectedError, TransientError
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import shaped
 
+_WHO: Final = "a W&B server"
 T = TypeVar("T")
 
 _UPSERT: Final = """\
@@ -124,7 +126,7 @@ class WandbServer:
         bucket = model.get("bucket") if isinstance(model, dict) else None
         if bucket is None:
             return None
-        found = _shaped(bucket, _Resumed)
+        found = shaped(bucket, _Resumed, _WHO)
         tail = _decoded(found.history_tail, list)
         return Known(
             id=found.id,
@@ -140,7 +142,7 @@ class WandbServer:
         """Create the run of that id, or update it; a field that is None stays as it is."""
         variables = {"name": run_id, "project": project, **fields}
         data = await self._demand("UpsertBucket", _UPSERT, variables)
-        bucket = _shaped((data.get("upsertBucket") or {}).get("bucket"), _Bucket)
+        bucket = shaped((data.get("upsertBucket") or {}).get("bucket"), _Bucket, _WHO)
         project_of = bucket.project
         return RunInfo(
             bucket.name, project_of.entity.name, project_of.name, bucket.displayName or bucket.name
@@ -159,14 +161,6 @@ def _messages(errors: Any) -> str:
     return "; ".join(
         str(entry.get("message", entry) if isinstance(entry, dict) else entry) for entry in entries
     )[:500]
-
-
-def _shaped(answer: Any, shape: type[T]) -> T:
-    """Return an answer as a structure; raise `AccessError` where no W&B server gives it."""
-    try:
-        return msgspec.convert(answer, shape)
-    except msgspec.ValidationError as error:
-        raise AccessError(f"this is no answer of a W&B server: {error}") from error
 
 
 def _decoded(text: str | None, kind: type[T]) -> T:

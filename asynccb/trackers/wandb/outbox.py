@@ -18,6 +18,7 @@ import msgspec
 
 from asynccb._state.run_description import RunDescription
 from asynccb.delivery.client import Client
+from asynccb.trackers.shared.answers import Reject
 from asynccb.trackers.shared.system_metrics import SystemSampler
 from asynccb.trackers.wandb.api import Known, RunInfo
 from asynccb.trackers.wandb.stream import (
@@ -26,7 +27,6 @@ from asynccb.trackers.wandb.stream import (
     HISTORY,
     LONGEST_LINE,
     FileStream,
-    Reject,
     as_line,
 )
 from asynccb.trackers.wandb.values import STEP, Bases, History, histogram

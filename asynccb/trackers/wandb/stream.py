@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import quote
 
 import anyio
@@ -22,6 +22,7 @@ import anyio
 from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
+from asynccb.trackers.shared.answers import Reject
 from asynccb.trackers.wandb.api import RunInfo
 
 HISTORY: Final = "wandb-history.jsonl"
@@ -37,12 +38,6 @@ _SIZE: Final = 8 << 20
 _PACE: Final = 1.0
 """Requests a second."""
 _JSON: Final = {"Content-Type": "application/json"}
-
-
-class Reject(Protocol):
-    """What is called with a line that the server does not take."""
-
-    def __call__(self, what: str, why: str, *, cause: str, record: Any) -> None: ...
 
 
 @dataclass
