@@ -81,18 +81,8 @@ class AzureMLCallback(MLflowTracker):
             if tracking_uri is not None or run_id is not None:
                 raise ConfigurationError("give azureml_run, or tracking_uri and run_id, not both")
             tracking_uri, run_id = _place_of(azureml_run)
-        given = {
-            "tracking_uri": tracking_uri,
-            "experiment_name": experiment_name,
-            "run_id": run_id,
-            "tags": tags,
-            "nested_run": nested_run,
-            "flatten_params": flatten_params,
-            "max_log_params": max_log_params,
-            "log_artifacts": log_artifacts,
-        }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: AzureMLSettings) -> None:
         """Take the settings."""

@@ -24,18 +24,6 @@ _WORKSPACE: Final = re.compile(
 
 _VERSION: Final = "v2.0"
 """Of the workspace's MLflow, for clients of MLflow 2 and 3, whatever the address says."""
-_MLFLOW: Final = frozenset(
-    {
-        "experiment_name",
-        "run_id",
-        "tags",
-        "nested_run",
-        "flatten_params",
-        "max_log_params",
-        "log_artifacts",
-    }
-)
-"""Settings that are MLflow's own."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +51,8 @@ class AzureMLSettings(mlflow.MLflowSettings):
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> AzureMLSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
     host, workspace = _address(given["tracking_uri"], environ)
-    own = {name: given[name] for name in given if name in _MLFLOW}
     address = f"{host}/mlflow/{_VERSION}{workspace}"
-    settings = mlflow.resolve({**own, "tracking_uri": address}, environ)
+    settings = mlflow.resolve({**given, "tracking_uri": address}, environ)
     job = environ.get("AZUREML_RUN_ID", "").strip()
     values = asdict(settings)
     if settings.run_id is None and job:

@@ -101,8 +101,7 @@ class ClearMLCallback(ServerTracker):
         console: bool | None = None,
         system_metrics: float | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = ConsoleSide(self.settings.console)
 
     def set_up(self, settings: ClearMLSettings) -> None:

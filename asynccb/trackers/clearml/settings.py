@@ -7,16 +7,17 @@ Promises: what cannot work is refused where it was given; what is kept holds no 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from asynccb._ground.environment import expanded, switch, switch_setting, text_setting
+from asynccb._ground.environment import expanded, switch
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.clearml.conf_file import Configuration, read_configuration
 from asynccb.trackers.shared.addresses import quoted, server_parts
+from asynccb.trackers.shared.given import Given
 
 DEFAULT_PROJECT: Final = "HuggingFace Transformers"
 DEFAULT_TASK: Final = "Trainer"
@@ -58,16 +59,17 @@ class ClearMLSettings:
     heeds_stop: bool
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> ClearMLSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> ClearMLSettings:
     """Return the settings: what was given, and for what is None, variable or configuration file."""
+    given = Given(arguments, environ)
     path = conf_path(environ)
     conf = open_conf(path, environ)
     api = _host(variable("API_HOST", environ), conf, "api.api_server") or _API
     web = _host(variable("WEB_HOST", environ), conf, "api.web_server") or _web_of(api)
-    log_model = switch_setting("log_model", given["log_model"], "CLEARML_LOG_MODEL", environ)
+    log_model = given.switch("log_model", "CLEARML_LOG_MODEL")
     artifacts = _folder(given["artifacts"])
     stores = log_model or artifacts is not None
-    task_id = text_setting("task_id", given["task_id"], "", {})
+    task_id = given.text("task_id")
     external = None if task_id else external_task(environ)
     return ClearMLSettings(
         api=api,
@@ -76,16 +78,15 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> ClearMLSett
         conf=str(path),
         verify=_verify(environ, conf),
         retried=_retried(environ, conf),
-        project=_name("project", given["project"], "CLEARML_PROJECT", environ, DEFAULT_PROJECT),
-        task=_name("task", given["task"], "CLEARML_TASK", environ, DEFAULT_TASK),
+        project=_name("project", "CLEARML_PROJECT", DEFAULT_PROJECT, given),
+        task=_name("task", "CLEARML_TASK", DEFAULT_TASK, given),
         task_id=task_id or external,
         external=external is not None,
-        tags=_tags(given["tags"]),
+        tags=given.tags("ClearML"),
         log_model=log_model,
         artifacts=artifacts,
-        console=given["console"] is not None
-        and switch_setting("console", given["console"], "", {}),
-        system_metrics=_sampling(given["system_metrics"]),
+        console=given["console"] is not None and given.switch("console"),
+        system_metrics=given.seconds("system_metrics", usual=_SAMPLING, least=1),
         offline=switch(environ, "CLEARML_OFFLINE_MODE"),
         report=_seconds(conf, "sdk.development.worker.report_period_sec", _REPORT),
         ping=_seconds(conf, "sdk.development.worker.ping_period_sec", _PING),
@@ -198,10 +199,8 @@ def _retried(environ: Mapping[str, str], conf: Configuration) -> list[int]:
     return codes
 
 
-def _name(
-    name: str, given: object, variable_name: str, environ: Mapping[str, str], default: str
-) -> str:
-    text = text_setting(name, given, variable_name, environ) or default
+def _name(name: str, variable_name: str, default: str, given: Given) -> str:
+    text = given.text(name, variable_name) or default
     if len(text.strip()) < _SHORTEST_NAME:
         raise ConfigurationError(
             f"{name} (or {variable_name}) is {text!r}; ClearML takes names of {_SHORTEST_NAME} "
@@ -210,34 +209,12 @@ def _name(
     return text.strip()
 
 
-def _tags(given: object) -> list[str]:
-    if given is None:
-        return []
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"tags are {given!r}; they take a list of strings")
-    tags = list(given)
-    for tag in tags:
-        if not (isinstance(tag, str) and tag):
-            raise ConfigurationError(f"a ClearML tag is {tag!r}; it takes a string")
-    return list(dict.fromkeys(tags))
-
-
 def _folder(given: object) -> str | None:
     if given is None:
         return None
     if not (isinstance(given, str | os.PathLike) and str(given)):
         raise ConfigurationError(f"artifacts is {given!r}; it takes the path of a folder or file")
     return os.path.abspath(os.path.expanduser(given))
-
-
-def _sampling(given: object) -> float:
-    if given is None or given is False:
-        return 0.0 if given is False else _SAMPLING
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 1 <= given < 1e6:
-        raise ConfigurationError(
-            f"system_metrics is {given!r}; it takes seconds, at least 1, or False"
-        )
-    return float(given)
 
 
 def _seconds(conf: Configuration, path: str, default: float) -> float:

@@ -76,12 +76,7 @@ class CodeCarbonCallback(Tracker):
         measure_power_secs: float | None = None,
     ) -> None:
         require("codecarbon", "codecarbon", type(self).__name__)
-        given = {
-            "country_iso_code": country_iso_code,
-            "output_dir": None if output_dir is None else os.fspath(output_dir),
-            "measure_power_secs": measure_power_secs,
-        }
-        self._set_up(in_utf8(resolve(given, os.environ), os.environ), measures=True)
+        self._set_up(in_utf8(resolve(locals(), os.environ), os.environ), measures=True)
 
     def _set_up(self, settings: CodeCarbonSettings, *, measures: bool) -> None:
         self.settings = settings

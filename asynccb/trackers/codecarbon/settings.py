@@ -51,6 +51,7 @@ class CodeCarbonSettings:
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CodeCarbonSettings:
     """Return the settings: what was given, and for what is None, what is configured."""
+    folder = None if given["output_dir"] is None else os.fspath(given["output_dir"])
     found = configured(environ)
     mode = found.get("tracking_mode", "machine")
     if mode != "machine":
@@ -60,7 +61,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CodeCarbonS
         )
     country = _country(given["country_iso_code"] or found.get("country_iso_code"))
     in_cloud = bool(found.get("cloud_provider") and found.get("cloud_region"))
-    directory = _directory(given["output_dir"] or found.get("output_dir"))
+    directory = _directory(folder or found.get("output_dir"))
     methods = _methods(found)
     outputs = [method for method in methods if method != "csv"]
     return CodeCarbonSettings(

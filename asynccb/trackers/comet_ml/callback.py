@@ -100,8 +100,7 @@ class CometCallback(ServerTracker):
         offline_directory: str | None = None,
         url: str | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = CometTraining()
 
     def set_up(self, settings: CometSettings) -> None:

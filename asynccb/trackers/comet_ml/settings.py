@@ -7,14 +7,15 @@ Promises: what cannot work is refused where it was given; what is kept holds no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from asynccb._ground.environment import folder_setting, switch, switch_setting, text_setting
+from asynccb._ground.environment import folder_setting, switch, switch_setting
 from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.comet_ml.access import host_in, server_root
 from asynccb.trackers.comet_ml.config_files import setting
+from asynccb.trackers.shared.given import Given
 
 Mode: TypeAlias = Literal["get_or_create", "create", "get"]
 
@@ -55,24 +56,24 @@ class CometSettings:
         return [self.url, self.workspace, self.project_name, self.experiment_key]
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CometSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> CometSettings:
     """Return the settings: what was given, and for what is None, what `setting` finds."""
+    given = Given(arguments, environ)
 
     def text(name: str) -> str | None:
-        found = text_setting(name, given[name], "", {})
-        return found if found is not None else setting(name, environ)
+        return given.text(name) or setting(name, environ)
 
     return CometSettings(
-        url=_url(given["url"], environ),
+        url=_url(given.text("url"), environ),
         project_name=text("project_name"),
         workspace=text("workspace"),
         experiment_key=_experiment_key(text("experiment_key")),
-        name=text_setting("name", given["name"], "", {}),
+        name=given.text("name"),
         usual_name=setting("experiment_name", environ),
-        tags=_tags(given["tags"]),
+        tags=given.tags("Comet", _LONGEST_TAG),
         mode=_mode(given["mode"], environ),
         online=_online(given["online"], environ),
-        log_assets=switch_setting("log_assets", given["log_assets"], "COMET_LOG_ASSETS", environ),
+        log_assets=given.switch("log_assets", "COMET_LOG_ASSETS"),
         offline_directory=folder_setting(
             "offline_directory (or COMET_OFFLINE_DIRECTORY)",
             text("offline_directory") or _DIRECTORY,
@@ -88,8 +89,8 @@ def is_configured(environ: Mapping[str, str]) -> bool:
         return True  # whoever has settings that are broken wants to hear of it
 
 
-def _url(given: object, environ: Mapping[str, str]) -> str | None:
-    address = text_setting("url", given, "", {}) or setting("url_override", environ)
+def _url(given: str | None, environ: Mapping[str, str]) -> str | None:
+    address = given or setting("url_override", environ)
     if address is not None:
         return server_root(address)
     try:
@@ -124,17 +125,3 @@ def _online(given: object, environ: Mapping[str, str]) -> bool:
         return switch_setting("online", given, "", {})
     value = setting("start_online", environ)
     return value is None or switch({"COMET_START_ONLINE": value}, "COMET_START_ONLINE")
-
-
-def _tags(given: object) -> list[str]:
-    if given is None:
-        return []
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise ConfigurationError(f"tags are {given!r}; they take a list of strings")
-    tags = list(dict.fromkeys(given))
-    for tag in tags:
-        if not (isinstance(tag, str) and 0 < len(tag) <= _LONGEST_TAG):
-            raise ConfigurationError(
-                f"a Comet tag is {tag!r}; it takes 1 to {_LONGEST_TAG} characters"
-            )
-    return tags

@@ -80,21 +80,8 @@ class DagsHubCallback(MLflowTracker):
         log_artifacts: bool | None = None,
         log_output: bool | None = None,
     ) -> None:
-        given = {
-            "repo_owner": repo_owner,
-            "repo_name": repo_name,
-            "branch": branch,
-            "experiment_name": experiment_name,
-            "run_id": run_id,
-            "tags": tags,
-            "nested_run": nested_run,
-            "flatten_params": flatten_params,
-            "max_log_params": max_log_params,
-            "log_artifacts": log_artifacts,
-            "log_output": log_output,
-        }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: DagsHubSettings) -> None:
         """Take the settings."""

@@ -14,27 +14,16 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from asynccb._ground.environment import expanded, switch_setting, text_setting
+from asynccb._ground.environment import expanded
 from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.mlflow import settings as mlflow
 from asynccb.trackers.shared.addresses import kept, server_parts, split
+from asynccb.trackers.shared.given import Given
 
 _NAME: Final = re.compile(r"[\w.\-]+", re.ASCII)
 _BRANCH: Final = re.compile(r"[\w.\-/]+", re.ASCII)
 _TOKEN_LINE: Final = re.compile(r"^[\s-]*access_token:\s*['\"]?([^'\"\s]+)['\"]?\s*$")
 _HOST_LINE: Final = re.compile(r"^(\S.*?):\s*$")
-_MLFLOW: Final = frozenset(
-    {
-        "experiment_name",
-        "run_id",
-        "tags",
-        "nested_run",
-        "flatten_params",
-        "max_log_params",
-        "log_artifacts",
-    }
-)
-"""Settings that are MLflow's own."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +53,20 @@ class Credentials:
         return "<Credentials>"
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> DagsHubSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DagsHubSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
+    given = Given(arguments, environ)
     host = _host(environ)
     owner, repo = _repository(given["repo_owner"], given["repo_name"], environ)
     address = f"{host}/{owner}/{repo}.mlflow"
-    own = {name: given[name] for name in given if name in _MLFLOW}
-    settings = mlflow.resolve({**own, "tracking_uri": address}, environ)
+    settings = mlflow.resolve({**arguments, "tracking_uri": address}, environ)
     return DagsHubSettings(
         **asdict(settings),
         host=host,
         owner=owner,
         repo=repo,
-        branch=_matching(
-            _BRANCH, "branch", text_setting("branch", given["branch"], "BRANCH", environ) or "main"
-        ),
-        log_output=switch_setting(
-            "log_output", given["log_output"], "HF_DAGSHUB_LOG_ARTIFACTS", environ
-        ),
+        branch=_matching(_BRANCH, "branch", given.text("branch", "BRANCH") or "main"),
+        log_output=given.switch("log_output", "HF_DAGSHUB_LOG_ARTIFACTS"),
     )
 
 

@@ -30,7 +30,6 @@ from asynccb.trackers.dvclive.folder import DVCLiveFolder
 from asynccb.trackers.dvclive.outbox import Updates
 from asynccb.trackers.dvclive.repository import is_experiment, studio_token
 from asynccb.trackers.dvclive.settings import (
-    DEFAULTS,
     DVCLiveSettings,
     is_configured,
     relative,
@@ -95,9 +94,7 @@ class DVCLiveCallback(ServerTracker):
         exp_name: str | None = None,
         exp_message: str | None = None,
     ) -> None:
-        own = (dir, resume, dvcyaml, save_dvc_exp, exp_name, exp_message)
-        given = {**dict(zip(DEFAULTS, own, strict=True)), "log_model": log_model}
-        self.set_up(in_utf8(resolve(given, live, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         if live is not None or self.settings.log_model == "true":
             self.training_side = DVCLiveTraining(self.settings, live)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urljoin
 
-from asynccb._ground.environment import switch, switch_setting, text_setting
+from asynccb._ground.environment import switch
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.dvclive.repository import (
     Repository,
@@ -25,6 +25,7 @@ from asynccb.trackers.dvclive.repository import (
     without_user,
 )
 from asynccb.trackers.shared.addresses import quoted, server_parts
+from asynccb.trackers.shared.given import Given
 
 logger = logging.getLogger("asynccb")
 
@@ -71,26 +72,28 @@ class DVCLiveSettings:
         return self.dvc or self.origin
 
 
-def resolve(given: Mapping[str, Any], live: Any, environ: Mapping[str, str]) -> DVCLiveSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DVCLiveSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
+    live = arguments["live"]
     if live is not None:
-        given = {**given, **_of_live(live, given)}
+        arguments = {**arguments, **_of_live(live, arguments)}
+    given = Given(arguments, environ)
     origin = os.getcwd()
     repository = find_repository(origin, environ)
     in_pipeline = bool(environ.get("DVC_ROOT", "").strip())
     in_exp_run = in_pipeline and bool(environ.get("DVC_EXP_BASELINE_REV", "").strip())
     owned = live is not None and bool(getattr(live, "_inside_with", False))
-    saves = switch_setting("save_dvc_exp", given["save_dvc_exp"], "", {})
+    saves = given.switch("save_dvc_exp")
     settings = DVCLiveSettings(
         enabled=not switch(environ, "DVCLIVE_TEST"),
         dir=_path("dir", given["dir"], origin),
         origin=origin,
-        resume=_resumes(given["resume"], environ),
+        resume=given.switch("resume", "DVCLIVE_RESUME"),
         keeps=live is not None,
         dvcyaml=_dvcyaml(given["dvcyaml"], origin),
         save_dvc_exp=saves and not in_pipeline and not owned and repository.git is not None,
-        exp_name=_name(given["exp_name"], environ),
-        exp_message=text_setting("exp_message", given["exp_message"], "", {}),
+        exp_name=_name(given.text("exp_name", "DVC_EXP_NAME")),
+        exp_message=given.text("exp_message"),
         log_model=_log_model(given["log_model"], environ),
         git=repository.git,
         dvc=repository.dvc,
@@ -159,12 +162,7 @@ def _dvcyaml(value: object, origin: str) -> str | None:
     return path
 
 
-def _resumes(value: object, environ: Mapping[str, str]) -> bool:
-    return switch_setting("resume", value, "DVCLIVE_RESUME", environ)
-
-
-def _name(value: object, environ: Mapping[str, str]) -> str | None:
-    name = text_setting("exp_name", value, "DVC_EXP_NAME", environ)
+def _name(name: str | None) -> str | None:
     if name is not None and _ODD_IN_NAME.search(name):
         raise ConfigurationError(
             f"exp_name (or DVC_EXP_NAME) is {name!r}; it takes a name that Git takes for a branch, "

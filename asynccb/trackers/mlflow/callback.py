@@ -77,18 +77,8 @@ class MLflowCallback(MLflowTracker):
         max_log_params: int | None = None,
         log_artifacts: bool | None = None,
     ) -> None:
-        given = {
-            "tracking_uri": tracking_uri,
-            "experiment_name": experiment_name,
-            "run_id": run_id,
-            "tags": tags,
-            "nested_run": nested_run,
-            "flatten_params": flatten_params,
-            "max_log_params": max_log_params,
-            "log_artifacts": log_artifacts,
-        }
         transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: MLflowSettings) -> None:
         """Take the settings."""

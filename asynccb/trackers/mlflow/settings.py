@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult
 
-from asynccb._ground.environment import switch_setting, text_setting
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.mlflow.values import TAG_LENGTH, entity_key, text_value
 from asynccb.trackers.shared.addresses import kept, quoted, shown, split
+from asynccb.trackers.shared.given import Given
 
 DAGSHUB: Final = "https://dagshub.com"
 
@@ -53,23 +53,18 @@ class MLflowSettings:
             )
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
+    given = Given(arguments, environ)
     return MLflowSettings(
         tracking_uri=_tracking_uri(given["tracking_uri"], environ),
-        experiment_name=text_setting(
-            "experiment_name", given["experiment_name"], "MLFLOW_EXPERIMENT_NAME", environ
-        ),
-        run_id=_run_id(text_setting("run_id", given["run_id"], "MLFLOW_RUN_ID", environ)),
+        experiment_name=given.text("experiment_name", "MLFLOW_EXPERIMENT_NAME"),
+        run_id=_run_id(given.text("run_id", "MLFLOW_RUN_ID")),
         tags=_tags(given["tags"], environ.get("MLFLOW_TAGS", "")),
-        nested_run=switch_setting("nested_run", given["nested_run"], "MLFLOW_NESTED_RUN", environ),
-        flatten_params=switch_setting(
-            "flatten_params", given["flatten_params"], "MLFLOW_FLATTEN_PARAMS", environ
-        ),
-        max_log_params=_maximum(given["max_log_params"], environ.get("MLFLOW_MAX_LOG_PARAMS", "")),
-        log_artifacts=switch_setting(
-            "log_artifacts", given["log_artifacts"], "HF_MLFLOW_LOG_ARTIFACTS", environ
-        ),
+        nested_run=given.switch("nested_run", "MLFLOW_NESTED_RUN"),
+        flatten_params=given.switch("flatten_params", "MLFLOW_FLATTEN_PARAMS"),
+        max_log_params=_maximum(given["max_log_params"], given.variable("MLFLOW_MAX_LOG_PARAMS")),
+        log_artifacts=given.switch("log_artifacts", "HF_MLFLOW_LOG_ARTIFACTS"),
     )
 
 
@@ -102,8 +97,8 @@ def _run_id(value: str | None) -> str | None:
     return value
 
 
-def _maximum(given: object, variable: str) -> int | None:
-    value = given if given is not None else variable.strip() or None
+def _maximum(given: object, variable: str | None) -> int | None:
+    value = given if given is not None else variable
     if value is None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit():

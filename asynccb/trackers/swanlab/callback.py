@@ -108,8 +108,7 @@ class SwanLabCallback(ServerTracker):
         api_host: str | None = None,
         web_host: str | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         if self.settings.console:
             self.training_side = ConsoleSide(True)
 

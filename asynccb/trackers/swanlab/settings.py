@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -19,12 +19,11 @@ from typing import Any, Final, Literal, TypeAlias
 from asynccb._ground.environment import (
     Uploaded,
     switch,
-    switch_setting,
-    text_setting,
     upload_setting,
 )
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.shared.addresses import quoted, server_parts
+from asynccb.trackers.shared.given import Given
 from asynccb.trackers.swanlab.access import saved_login
 
 Mode: TypeAlias = Literal["cloud", "local", "disabled"]
@@ -41,6 +40,7 @@ _MODES: Final[dict[str, Mode]] = {
     "disabled": "disabled",
 }
 """The vendor's `local` and `offline` write the same file; only the first starts a dashboard."""
+_TAKEN_MODES: Final = "cloud, local, offline or disabled"
 _RESUME: Final[dict[str, Resume]] = {
     **dict.fromkeys(("allow", "true", "yes", "1"), "allow"),
     **dict.fromkeys(("never", "false", "no", "0"), "never"),
@@ -102,50 +102,44 @@ class SwanLabSettings:
         return [self.mode, self.api_host, self.workspace, self.project, self.run_id]
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> SwanLabSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> SwanLabSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
     environ = {**environ, **{o: environ[n] for o, n in _NEWER.items() if environ.get(n)}}
+    given = Given(arguments, environ)
 
     def text(name: str, variable: str, longest: int = _NAME) -> str | None:
-        found = text_setting(name, given[name], variable, environ)
+        found = given.text(name, variable)
         if found is not None and len(found) > longest:
             raise ConfigurationError(
                 f"{name} (or {variable}) has {len(found)} characters; SwanLab takes {longest}"
             )
         return found
 
-    api_host, web_host = _hosts(given, environ)
+    api_host, web_host = _hosts(given)
     run_id = _matching("run_id", text("run_id", "SWANLAB_RUN_ID"), "SWANLAB_RUN_ID", _RUN_ID)
     return SwanLabSettings(
-        mode=_mode(given["mode"], environ),
+        mode=given.choice("mode", "SWANLAB_MODE", _MODES, "cloud", _TAKEN_MODES),
         api_host=api_host,
         web_host=web_host,
-        project=_project(given["project"], environ),
+        project=_project(given),
         workspace=_matching(
             "workspace", text("workspace", "SWANLAB_WORKSPACE"), "SWANLAB_WORKSPACE", _WORKSPACE
         ),
-        public=switch_setting("public", given["public"], "SWANLAB_PUBLIC", environ),
-        name=text_setting("name", given["name"], "", {}),
+        public=given.switch("public", "SWANLAB_PUBLIC"),
+        name=given.text("name"),
         usual_name=environ.get("SWANLAB_EXP_NAME", "").strip()[:_NAME] or None,
         description=text("description", "SWANLAB_DESCRIPTION", _DESCRIPTION),
-        tags=_tags(given["tags"], environ.get("SWANLAB_TAGS", "")),
+        tags=given.tags(
+            "SwanLab", _NAME, _TAGS, listed=_listed(environ.get("SWANLAB_TAGS", "")), strip=True
+        ),
         group=text("group", "SWANLAB_GROUP"),
         job_type=text("job_type", "SWANLAB_JOB_TYPE"),
         run_id=run_id,
-        resume=_resume(given["resume"], run_id, environ),
+        resume=_resume(given, run_id),
         log_dir=_log_dir(given["log_dir"], environ),
         log_model=upload_setting("log_model", given["log_model"], "SWANLAB_LOG_MODEL", environ),
-        console=_console(given["console"], environ),
-        system_metrics=_sampling(given["system_metrics"], environ),
-    )
-
-
-def _mode(given: object, environ: Mapping[str, str]) -> Mode:
-    mode = given if given is not None else environ.get("SWANLAB_MODE", "").strip() or "cloud"
-    if isinstance(mode, str) and mode in _MODES:
-        return _MODES[mode]
-    raise ConfigurationError(
-        f"mode (or SWANLAB_MODE) is {mode!r}; it takes cloud, local, offline or disabled"
+        console=_console(given),
+        system_metrics=_sampling(given),
     )
 
 
@@ -159,12 +153,12 @@ def is_configured(environ: Mapping[str, str]) -> bool:
     return saved_login(environ) is not None
 
 
-def _hosts(given: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str]:
+def _hosts(given: Given) -> tuple[str, str]:
     """Return both addresses; where neither is given, those of the last `swanlab login`."""
-    api = text_setting("api_host", given["api_host"], "SWANLAB_API_HOST", environ)
-    web = text_setting("web_host", given["web_host"], "SWANLAB_WEB_HOST", environ)
-    if api is None and not environ.get("SWANLAB_API_KEY", "").strip():
-        login = saved_login(environ)
+    api = given.text("api_host", "SWANLAB_API_HOST")
+    web = given.text("web_host", "SWANLAB_WEB_HOST")
+    if api is None and given.variable("SWANLAB_API_KEY") is None:
+        login = saved_login(given.environ)
         if login is not None:
             api, web = login.api_host, web or login.web_host
     api_host = _host("api_host", "SWANLAB_API_HOST", api or API_HOST)
@@ -191,9 +185,8 @@ def _host(name: str, variable: str, address: str) -> str:
     return f"{parts.scheme}://{host}" + ("" if parts.port is None else f":{parts.port}")
 
 
-def _project(given: object, environ: Mapping[str, str]) -> str:
-    named = text_setting("project", given, "SWANLAB_PROJECT", environ)
-    named = named or environ.get("SWANLAB_PROJ_NAME", "").strip() or None
+def _project(given: Given) -> str:
+    named = given.text("project", "SWANLAB_PROJECT") or given.variable("SWANLAB_PROJ_NAME")
     if named is None:  # as the vendor does, but that one refuses a folder with an odd name
         return _ODD_IN_PROJECT.sub("_", Path.cwd().name)[:100] or "asynccb"
     return _matching("project", named, "SWANLAB_PROJECT", _PROJECT) or named
@@ -207,8 +200,8 @@ def _matching(name: str, value: str | None, variable: str, pattern: re.Pattern[s
     )
 
 
-def _resume(given: object, run_id: str | None, environ: Mapping[str, str]) -> Resume:
-    value = given if given is not None else environ.get("SWANLAB_RESUME", "").strip() or None
+def _resume(given: Given, run_id: str | None) -> Resume:
+    value = given["resume"] if given["resume"] is not None else given.variable("SWANLAB_RESUME")
     if value is None:
         return "allow"
     resume = _RESUME.get(str(value).lower()) if isinstance(value, str | bool) else None
@@ -226,21 +219,6 @@ def _resume(given: object, run_id: str | None, environ: Mapping[str, str]) -> Re
             "the id for a new run, or give resume='allow'"
         )
     return resume
-
-
-def _tags(given: object, variable: str) -> list[str]:
-    tags = _listed(variable) if given is None else given
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ConfigurationError(f"tags are {tags!r}; they take a list of strings")
-    found = [tag.strip() if isinstance(tag, str) else tag for tag in tags]
-    if given is None:
-        found = [tag for tag in found if tag]
-    for tag in found:
-        if not (isinstance(tag, str) and 0 < len(tag) <= _NAME):
-            raise ConfigurationError(f"a SwanLab tag is {tag!r}; it takes 1 to {_NAME} characters")
-    if len(found) > _TAGS:
-        raise ConfigurationError(f"there are {len(found)} tags; SwanLab takes {_TAGS}")
-    return list(dict.fromkeys(found))
 
 
 def _listed(variable: str) -> list[Any]:
@@ -262,33 +240,20 @@ def _log_dir(given: object, environ: Mapping[str, str]) -> str:
     return path
 
 
-def _console(given: object, environ: Mapping[str, str]) -> bool:
-    if given is None:
-        word = environ.get("SWANLAB_TERMINAL_PROXY_TYPE", "").strip().lower()
-        if word in _CONSOLE:
-            return _CONSOLE[word]
-        raise ConfigurationError(
-            f"SWANLAB_TERMINAL_PROXY_TYPE is {word!r}; it takes all, stdout, stderr or none"
-        )
-    return switch_setting("console", given, "", {})
-
-
-def _sampling(given: object, environ: Mapping[str, str]) -> float:
-    if given is None:
-        if environ.get("SWANLAB_PROBE_MONITOR", "").strip() and not switch(
-            environ, "SWANLAB_PROBE_MONITOR"
-        ):
-            return 0.0
-        variable = environ.get("SWANLAB_PROBE_MONITOR_INTERVAL", "").strip()
-        try:
-            given = float(variable) if variable else _SAMPLING
-        except ValueError:
-            given = variable
-    if given is False:
-        return 0.0
-    if isinstance(given, int | float) and given is not True and _SHORTEST <= given < 1e6:
-        return float(given)
+def _console(given: Given) -> bool:
+    if given["console"] is not None:
+        return given.switch("console")
+    word = (given.variable("SWANLAB_TERMINAL_PROXY_TYPE") or "").lower()
+    if word in _CONSOLE:
+        return _CONSOLE[word]
     raise ConfigurationError(
-        f"system_metrics (or SWANLAB_PROBE_MONITOR_INTERVAL) is {given!r}; it takes seconds, at "
-        f"least {_SHORTEST}, or False"
+        f"SWANLAB_TERMINAL_PROXY_TYPE is {word!r}; it takes all, stdout, stderr or none"
     )
+
+
+def _sampling(given: Given) -> float:
+    said = given["system_metrics"] is None and given.variable("SWANLAB_PROBE_MONITOR") is not None
+    if said and not switch(given.environ, "SWANLAB_PROBE_MONITOR"):
+        return 0.0
+    variable = "SWANLAB_PROBE_MONITOR_INTERVAL"
+    return given.seconds("system_metrics", variable, usual=_SAMPLING, least=_SHORTEST)

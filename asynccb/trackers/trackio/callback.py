@@ -107,20 +107,7 @@ class TrackioCallback(ServerTracker):
         auto_log_gpu: bool | None = None,
         gpu_log_interval: float = 10.0,
     ) -> None:
-        given = {
-            "project": project,
-            "name": name,
-            "group": group,
-            "space_id": space_id,
-            "bucket_id": bucket_id,
-            "private": private,
-            "server_url": server_url,
-            "resume": resume,
-            "log_model": log_model,
-            "auto_log_gpu": auto_log_gpu,
-            "gpu_log_interval": gpu_log_interval,
-        }
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: TrackioSettings) -> None:
         """Take the settings."""

@@ -18,12 +18,11 @@ from asynccb._ground.environment import (
     Uploaded,
     expanded,
     folder_setting,
-    switch_setting,
-    text_setting,
     upload_setting,
 )
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.shared.addresses import kept, quoted, server_parts, split
+from asynccb.trackers.shared.given import Given
 
 Resume: TypeAlias = Literal["allow", "never"]
 
@@ -121,29 +120,27 @@ class TrackioSettings:
         return self.project or self.other_project or _PROJECT
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSettings:
     """Return the settings: what was given, and for what is None, the environment variable."""
-    server = _server_url(given["server_url"], environ)
+    given = Given(arguments, environ)
+    server = _server_url(given["server_url"], given.variable("TRACKIO_SERVER_URL"))
     return TrackioSettings(
-        project=text_setting("project", given["project"], "", {}),
-        other_project=text_setting("project", None, "TRACKIO_PROJECT", environ),
-        run_name=text_setting("name", given["name"], "", {}),
-        group=text_setting("group", given["group"], "", {}),
+        project=given.text("project"),
+        other_project=given.variable("TRACKIO_PROJECT"),
+        run_name=given.text("name"),
+        group=given.text("group"),
         space_id=checked_space(given["space_id"]),
         server_url=server,
-        other_space_id=checked_space(environ.get("TRACKIO_SPACE_ID", "").strip() or None),
+        other_space_id=checked_space(given.variable("TRACKIO_SPACE_ID")),
         only_server=given["server_url"] is not None,
         bucket_id=_checked_bucket(given["bucket_id"]),
-        other_bucket_id=_checked_bucket(environ.get("TRACKIO_BUCKET_ID", "").strip() or None),
-        private=None
-        if given["private"] is None
-        else switch_setting("private", given["private"], "", {}),
+        other_bucket_id=_checked_bucket(given.variable("TRACKIO_BUCKET_ID")),
+        private=None if given["private"] is None else given.switch("private"),
         directory=_directory(environ),
         hub=_hub(environ),
         resume=_resume(given["resume"]),
         log_model=upload_setting("log_model", given["log_model"], "TRACKIO_LOG_MODEL", environ),
-        log_gpu=given["auto_log_gpu"] is None
-        or switch_setting("auto_log_gpu", given["auto_log_gpu"], "", {}),
+        log_gpu=given["auto_log_gpu"] is None or given.switch("auto_log_gpu"),
         gpu_interval=_interval(given["gpu_log_interval"]),
     )
 
@@ -205,8 +202,8 @@ def hub_token(environ: Mapping[str, str]) -> str:
         return ""
 
 
-def _server_url(given: object, environ: Mapping[str, str]) -> str | None:
-    url = given if given is not None else environ.get("TRACKIO_SERVER_URL", "").strip() or None
+def _server_url(given: object, variable: str | None) -> str | None:
+    url = given if given is not None else variable
     if url is None:
         return None
     address = str(url)

@@ -120,8 +120,7 @@ class WandbCallback(ServerTracker):
         base_url: str | None = None,
         directory: str | None = None,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key != "self"}
-        self.set_up(in_utf8(resolve(given, os.environ), os.environ))
+        self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = WandbTraining(self.settings)
 
     def set_up(self, settings: WandbSettings) -> None:

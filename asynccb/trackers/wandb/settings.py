@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asynccb._ground.environment import switch, text_setting
+from asynccb._ground.environment import switch
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.shared.addresses import quoted, server_parts
+from asynccb.trackers.shared.given import Given
 from asynccb.trackers.wandb.access import DEFAULT_BASE, app_url
 from asynccb.trackers.wandb.config_files import setting
 
@@ -35,6 +36,8 @@ _CONSOLE_OFF: Final = ("", "off")
 _CONSOLE_ON: Final = ("auto", "redirect", "wrap", "wrap_emu", "wrap_raw")
 _ODD: Final = re.compile(r"[/\\#?%:]")
 _SAMPLING: Final = 15.0
+_NO_SAMPLING: Final = ("WANDB__DISABLE_STATS", "WANDB_X_DISABLE_STATS")
+_TAG: Final = 64
 
 
 @dataclass(frozen=True)
@@ -68,33 +71,33 @@ class WandbSettings:
             )
 
 
-def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettings:
+def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettings:
     """Return the settings: what was given, and for what is None, variable or settings file."""
-    directory = text_setting("directory", given["directory"], "WANDB_DIR", environ)
+    given = Given(arguments, environ)
+    directory = given.text("directory", "WANDB_DIR")
 
-    def text(name: str, variable: str, saved: str | None = None) -> str | None:
-        found = text_setting(name, given[name], variable, environ)
-        return found or (setting(saved, environ, directory) if saved else None)
+    def saved(name: str, variable: str) -> str | None:
+        return given.text(name, variable) or setting(name, environ, directory)
 
-    base_url = _base_url(text("base_url", "WANDB_BASE_URL", "base_url") or DEFAULT_BASE)
+    base_url = _base_url(saved("base_url", "WANDB_BASE_URL") or DEFAULT_BASE)
     return WandbSettings(
         base_url=base_url,
         app_url=app_url(base_url, environ),
-        project=_project(text("project", "WANDB_PROJECT", "project") or DEFAULT_PROJECT),
-        entity=text("entity", "WANDB_ENTITY", "entity"),
-        name=text_setting("name", given["name"], "", {}),
-        usual_name=environ.get("WANDB_NAME", "").strip() or None,
-        run_id=_run_id(text("run_id", "WANDB_RUN_ID")),
-        resume=_resume(text("resume", "WANDB_RESUME")),
-        mode=_mode(given["mode"], environ),
-        tags=_tags(given["tags"], environ.get("WANDB_TAGS", "")),
-        notes=text("notes", "WANDB_NOTES"),
-        group=text("group", "WANDB_RUN_GROUP"),
-        job_type=text("job_type", "WANDB_JOB_TYPE"),
-        log_model=_choice("log_model", given, "WANDB_LOG_MODEL", environ, _LOG_MODEL),
-        watch=_choice("watch", given, "WANDB_WATCH", environ, _WATCH),
+        project=_project(saved("project", "WANDB_PROJECT") or DEFAULT_PROJECT),
+        entity=saved("entity", "WANDB_ENTITY"),
+        name=given.text("name"),
+        usual_name=given.variable("WANDB_NAME"),
+        run_id=_run_id(given.text("run_id", "WANDB_RUN_ID")),
+        resume=_resume(given.text("resume", "WANDB_RESUME")),
+        mode=_mode(given),
+        tags=given.tags("W&B", _TAG, listed=environ.get("WANDB_TAGS", "").split(","), strip=True),
+        notes=given.text("notes", "WANDB_NOTES"),
+        group=given.text("group", "WANDB_RUN_GROUP"),
+        job_type=given.text("job_type", "WANDB_JOB_TYPE"),
+        log_model=_choice("log_model", "WANDB_LOG_MODEL", _LOG_MODEL, given),
+        watch=_choice("watch", "WANDB_WATCH", _WATCH, given),
         console=_console(given["console"], environ.get("WANDB_CONSOLE", "")),
-        system_metrics=_sampling(given["system_metrics"], environ),
+        system_metrics=_sampling(given),
     )
 
 
@@ -140,43 +143,19 @@ def _resume(value: str | None) -> str | None:
     return value
 
 
-def _mode(given: object, environ: Mapping[str, str]) -> str:
-    if given is None and switch(environ, "WANDB_DISABLED"):
+def _mode(given: Given) -> str:
+    if given["mode"] is None and switch(given.environ, "WANDB_DISABLED"):
         return "disabled"
-    mode = given if given is not None else environ.get("WANDB_MODE", "").strip() or "online"
-    if not (isinstance(mode, str) and mode in _MODES):
-        raise ConfigurationError(
-            f"mode (or WANDB_MODE) is {mode!r}; it takes online, offline or disabled"
-        )
-    return _MODES[mode]
+    return given.choice("mode", "WANDB_MODE", _MODES, "online", "online, offline or disabled")
 
 
-def _tags(given: object, variable: str) -> list[str]:
-    tags = variable.split(",") if given is None else given
-    if isinstance(tags, str) or not isinstance(tags, Iterable):
-        raise ConfigurationError(f"tags are {tags!r}; they take a list of strings")
-    found = [tag.strip() if isinstance(tag, str) else tag for tag in tags]
-    if given is None:
-        found = [tag for tag in found if tag]
-    for tag in found:
-        if not (isinstance(tag, str) and 0 < len(tag) <= 64):
-            raise ConfigurationError(f"a W&B tag is {tag!r}; it takes 1 to 64 characters")
-    return list(dict.fromkeys(found))
-
-
-def _choice(
-    name: str,
-    given: Mapping[str, Any],
-    variable: str,
-    environ: Mapping[str, str],
-    choices: tuple[str, ...],
-) -> str:
+def _choice(name: str, variable: str, choices: tuple[str, ...], given: Given) -> str:
     """Return one of the choices; an odd one in a variable is said and off, as in transformers."""
     value = given[name]
     if value is False:
         return "false"
     if value is None:
-        value = environ.get(variable, "").strip() or "false"
+        value = given.variable(variable) or "false"
         if value not in choices:
             logger.warning(
                 "%s is %r; it takes one of %s, and counts as false", *(variable, value, choices)
@@ -200,20 +179,8 @@ def _console(given: object, variable: str) -> bool:
     return given
 
 
-def _sampling(given: object, environ: Mapping[str, str]) -> float:
-    if given is None:
-        if switch(environ, "WANDB__DISABLE_STATS") or switch(environ, "WANDB_X_DISABLE_STATS"):
-            return 0.0
-        variable = environ.get("WANDB_X_STATS_SAMPLING_INTERVAL", "").strip()
-        try:
-            given = float(variable) if variable else _SAMPLING
-        except ValueError:
-            given = variable
-    if given is False:
+def _sampling(given: Given) -> float:
+    if given["system_metrics"] is None and any(switch(given.environ, off) for off in _NO_SAMPLING):
         return 0.0
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 1 <= given < 1e6:
-        raise ConfigurationError(
-            f"system_metrics (or WANDB_X_STATS_SAMPLING_INTERVAL) is {given!r}; it takes seconds, "
-            "at least 1, or False"
-        )
-    return float(given)
+    variable = "WANDB_X_STATS_SAMPLING_INTERVAL"
+    return given.seconds("system_metrics", variable, usual=_SAMPLING, least=1)
