@@ -79,11 +79,15 @@ class ServerTracker(Tracker):
         **kwargs: Any,
     ) -> None:
         """Queue a prediction's metrics, which come as `test_*`."""
-        self.queue(metrics or {}, state)
+        self.queue_prediction(metrics or {}, state)
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue what was logged or predicted, unless the hooks for that are the tracker's own."""
+        """Queue what was logged."""
         raise NotImplementedError
+
+    def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
+        """Queue a prediction's metrics; as what is logged, unless the tracker has another way."""
+        self.queue(values, state)
 
     def connect(self) -> Client:
         """Look up the credentials and make the client; called once, in a worker thread."""

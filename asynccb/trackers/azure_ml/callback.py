@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import ConfigurationError
@@ -26,9 +26,6 @@ from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.token import Keeper
 from asynccb.trackers.shared.utf8 import in_utf8
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("asynccb")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
@@ -24,9 +24,6 @@ from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.settings import MLflowSettings, is_hosted, resolve
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.utf8 import in_utf8
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("asynccb")
 

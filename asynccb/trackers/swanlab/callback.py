@@ -146,30 +146,16 @@ class SwanLabCallback(ServerTracker):
         if not self._run.begun:
             self._run.begin(state.trial_name)
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a log's numbers, and the global step with the first of a step."""
-        values = named(logs or {})
+        numbers = named(values)
         if self._run.step != state.global_step:
-            self._run.step = values[STEP] = state.global_step
-        self._add(values, state)
+            self._run.step = numbers[STEP] = state.global_step
+        self._add(numbers, state)
 
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue what a prediction gave, as `test/…`."""
-        self._add(named(metrics or {}), state)
+        self._add(named(values), state)
 
     on_save = on_train_end = journaled
 

@@ -158,29 +158,15 @@ class WandbCallback(ServerTracker):
         if self.uploads:
             self._outbox.add(lambda history: self._models.begin(self.run))
 
-    async def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        logs: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a line; the figures of the whole run go into the summary."""
-        given = dict(logs or {})
-        single = {key: given.pop(key) for key in list(given) if key in SINGLE_VALUES}
-        self._add({**rewrite_logs(given), STEP: state.global_step}, single)
+        line = dict(values)
+        single = {key: line.pop(key) for key in values if key in SINGLE_VALUES}
+        self._add(line, state, single)
 
-    async def on_predict(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: Any,
-        metrics: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a line with what a prediction gave, as `test/…`."""
-        self._add({**rewrite_logs(metrics or {}), STEP: state.global_step}, {})
+        self._add(values, state, {})
 
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Note what is known of the run now, for the checkpoint's version."""
@@ -314,9 +300,10 @@ class WandbCallback(ServerTracker):
         self._outbox.restore(attributes)
         self._models.described = dict(attributes["models"])
 
-    def _add(self, values: dict[str, Any], single: dict[str, Any]) -> None:
+    def _add(self, values: Mapping[str, Any], state: TrainerState, single: dict[str, Any]) -> None:
         self._heard = True
-        self._outbox.add(Entry(self.time, values, single))
+        line = {**rewrite_logs(values), STEP: state.global_step}
+        self._outbox.add(Entry(self.time, line, single))
 
     # -- the run -----------------------------------------------------------------------------------
 
