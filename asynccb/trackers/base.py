@@ -2,36 +2,37 @@
 The contract of a tracker, written once.
 
 A tracker is a deterministic function from the events of a run to requests. Its lane reads the
-journal and, for a group of records at a time, calls
+journal and, for each group of records, calls
 
-    describe(run)                 once, and again when a run record comes by (a resumed training)
+    describe(run)                 once, and again for each further run record (a resumed training)
     await on_log(...), ...        for each event: add to the outbox; no input or output here
-    await told(what, ...)         for what its `training_side` tells, in order with the events
+    await told(what, ...)         for each message of its `training_side`, in order with the events
     await flush()                 send the outbox; return when the server has acknowledged all of it
-    await finish(status)          once, after the last record and upload, the outbox empty
+    await finish(status)          once, after the last record and upload, with an empty outbox
 
-and then moves the cursor past the group, with `state()["attributes"]` beside it. After a crash the
-same records come again, to a new object with those attributes; a tracker therefore takes every
-timestamp, id and offset from the record and its attributes, never from the clock or the dice, and
-sends the same bytes again. A training that is resumed from a checkpoint writes a journal of its
-own; when everything of the interrupted one is delivered, its end too,
+Then the lane moves the cursor past the group and stores `state()["attributes"]` beside it. After a
+crash, a new object with those attributes receives the same records again. A tracker therefore takes
+every timestamp, id and offset from the record and its attributes, never from the clock or the dice,
+and sends the same bytes again. A training that is resumed from a checkpoint writes its own journal.
+When everything of the interrupted training is delivered, its end included,
 
-    resume(attributes)            has a new tracker go on with the run of that one
+    resume(attributes)            makes a new tracker continue the run of the interrupted training
 
-and logs that the server has already are left out, unless the tracker `rewinds`. These calls never
-overlap, and with
+and logs that the server already has are left out, unless the tracker `rewinds`. None of these calls
+overlap, neither with each other nor with
 
     await heartbeat()             every `beat` seconds, from the first flush until the end
 
-they do not either. Large files go another way, beside the calls above:
+Large files take another path, beside the calls above:
 
-    files(event, args, state)     as soon as an event is in the journal: what it wants uploaded
-    await upload(kept)            one folder at a time, until it returns; then the files are let go
+    files(event, args, state)     as soon as an event is in the journal: return the files to upload
+    await upload(kept)            one folder at a time, until it returns; then its copy is deleted
 
-What `flush`, `finish` and `upload` raise decides what happens next: `TransientError`, that they are
-called again later, for as long as it takes; `AccessError`, that this tracker gives up and its
-journal is kept for `asynccb sync`. A record that the server refuses is the tracker's to set aside,
-with `reject`. Anything else is a bug and is handled as the callback's `on_error` says.
+The exception that `flush`, `finish` or `upload` raises decides the next step. After a
+`TransientError` the lane calls the method again later, for as long as it takes. After an
+`AccessError` this tracker gives up, and its journal is kept for `asynccb sync`. The tracker itself
+sets aside a record that the server refuses, with `reject`. Any other exception is a bug, and the
+callback's `on_error` says what happens.
 """
 
 from __future__ import annotations
@@ -55,24 +56,28 @@ from asynccb.trackers.names import scalars
 logger = logging.getLogger("asynccb")
 
 _CAUSES: Final = 100
-"""Distinct causes of a rejection that are said; later ones are only counted."""
+"""Distinct causes of a rejection that are logged; rejections with later ones are only counted."""
 
 
 def _nowhere(metrics: Mapping[str, float]) -> None:
-    """Stand in where there is no run that metrics could be added to."""
+    """Discard the metrics: there is no run to add them to."""
 
 
 async def journaled(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-    """Do nothing: a hook has its event in the journal, where `files` is asked about it."""
+    """
+    Do nothing.
+
+    An event is in the journal, and so passed to `files`, only if the tracker has a hook for it.
+    """
 
 
 class Tracker(TrainerCallback, ExportableState):
     """
     Send a run's events to an experiment tracker, from the companion process.
 
-    Constructors take every setting as a keyword; None takes the environment variable, read in the
-    training process when the tracker is made. Credentials are never constructor arguments: they are
-    looked up where they are used, so that no state, journal or `repr` can hold one.
+    Constructors accept every setting as a keyword. For None, the environment variable is read in
+    the training process when the tracker is made. Credentials are never constructor arguments: the
+    tracker looks them up when it uses them, so no state, journal or `repr` can contain one.
     """
 
     placement: Placement = "process"
@@ -81,78 +86,80 @@ class Tracker(TrainerCallback, ExportableState):
     in_checkpoint: ClassVar[bool] = False
 
     rewinds: ClassVar[bool] = False
-    """Whether its server hides or replaces what it got after a checkpoint, so that a resumed
-    training is to log that again; others get only the logs that they do not have."""
+    """Whether its server hides or replaces logs from after a checkpoint, so that a resumed training
+    must log those steps again. Other trackers receive only the logs that they do not have."""
 
     name: ClassVar[str]
     """Name in `report_to`."""
 
     interval: ClassVar[float] = 1.0
-    """Seconds for which events are gathered before they are sent together."""
+    """Seconds for which events are gathered before the tracker sends them together."""
 
     group: ClassVar[int] = 2000
-    """Most records that are delivered together."""
+    """Maximum number of records that are delivered together."""
 
     enabled: bool = True
-    """Whether it wants any events; where not, it is not served at all."""
+    """Whether it wants any events; if not, it is not served at all."""
 
     local: bool = False
-    """Whether it only writes files, so that `ASYNCCB_OFFLINE` need not hold it back."""
+    """Whether it writes files only, so that `ASYNCCB_OFFLINE` does not hold it back."""
 
     offline: bool = False
-    """Whether it gets nothing until `asynccb sync`, as all do under `ASYNCCB_OFFLINE`."""
+    """Whether it receives nothing until `asynccb sync`, as every tracker does under
+    `ASYNCCB_OFFLINE`."""
 
     beat: float | None = None
-    """Seconds between two heartbeats; None where the server wants none. May change at any time."""
+    """Seconds between two heartbeats; None for a server without them. May change at any time."""
 
     training_side: TrainingSide | None = None
-    """What it does in the training process, where the model is; what that tells comes to `told`."""
+    """Its part in the training process, where the model is; that part's messages go to `told`."""
 
     uploads: Collection[Event] = ()
-    """Events that `files` is asked for; as others, they are in the journal if they have a hook."""
+    """Events that are passed to `files`. Like others, they are in the journal only if the tracker
+    has a hook for them, which may be `journaled`."""
 
     offers: ClassVar[bool] = False
-    """Whether it has metrics of its own for the run, which it gives to `offer`."""
+    """Whether it measures metrics for the run itself, and passes them to `offer`."""
 
     offer: Callable[[Mapping[str, float]], None] = staticmethod(_nowhere)
     """
-    Add metrics to the run, from any thread of the companion: every tracker gets them in its
-    `on_log`, at the step of the moment, and they are journaled like the training's own logs. Those
-    offered before the hook for `on_train_end` returns come before the run's end. Without a
-    companion, or in a sync, they go nowhere.
+    Add metrics to the run, from any thread of the companion. Every tracker receives them in its
+    `on_log`, at the current step, and they are journaled like the training's own logs. Metrics
+    offered before the hook for `on_train_end` returns precede the run's end. Without a companion,
+    or in a sync, they are discarded.
     """
 
     run: RunDescription
-    """The run whose events come; set before the first hook."""
+    """The run that the events belong to; set before the first hook."""
 
     time: int = 0
-    """When the record that a hook is called for was emitted: Unix time in nanoseconds."""
+    """Unix time in nanoseconds at which the record that a hook is called for was emitted."""
 
     address: str | None = None
-    """Where a person looks at the run, a URL or a directory; set when known."""
+    """The URL or directory at which a person can look at the run; set when known."""
 
     rejected: int = 0
-    """Records that were set aside because they can never be delivered."""
+    """Number of records that were set aside because they can never be delivered."""
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether `report_to="all"` includes it: its address, key or directory is there."""
+        """Return whether `report_to="all"` includes it: its address, key or directory is set."""
         raise NotImplementedError
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
+        """Accept the description of the run."""
         self.run = run
 
     async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
-        """Take what the training side has told at a step; like a hook, in order with those."""
+        """Accept a message that the training side sent at a step; called in order with hooks."""
         raise NotImplementedError
 
     async def flush(self) -> None:
-        """Send the outbox and return when it is acknowledged; called again after a failure."""
+        """Send the outbox and return when the server acknowledged it; called again if it fails."""
         raise NotImplementedError
 
     async def heartbeat(self) -> None:
-        """Tell the server that the run lives; after a failure, called at the next beat."""
+        """Tell the server that the run is alive; after a failure, called at the next beat."""
         raise NotImplementedError
 
     async def finish(self, status: RunStatus) -> None:
@@ -161,53 +168,54 @@ class Tracker(TrainerCallback, ExportableState):
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
         """
-        Return the folder that an event wants uploaded, if any.
+        Return the folder to upload for an event, if any.
 
-        Called ahead of the hooks, which may lag behind an outage, so it may look at nothing but its
+        Called ahead of the hooks, which may lag behind during an outage, so it may read only its
         arguments and the settings. The files are linked, or copied, at once.
         """
         raise NotImplementedError
 
     async def upload(self, kept: Kept) -> None:
         """
-        Store a folder's files and tell `kept` of each; called again for the rest after a failure.
+        Store a folder's files, and call `kept.stored` for each.
 
-        Runs beside `flush`, so that metrics do not wait for it.
+        After a failure, called again for the remaining files. Runs beside `flush`, so metrics do
+        not wait for it.
         """
         raise NotImplementedError
 
     async def close(self) -> None:
-        """Let go of connections and files; called once, in every case, with little time."""
+        """Close connections and files; called exactly once, with little time to do it."""
 
     def state(self) -> dict[str, Any]:
-        """Return the settings as `args`, and as `attributes` what a new object needs to go on."""
+        """Return the settings as `args`, and the state that a new object needs as `attributes`."""
         raise NotImplementedError
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build a tracker that goes on where the one that gave the state had come."""
+        """Build a tracker that continues where the tracker that returned the state had come to."""
         tracker = cls(**state["args"])
         tracker.restore(state["attributes"])
         return tracker
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the attributes that `state()` gave."""
+        """Restore the attributes that `state()` returned."""
         for name, value in attributes.items():
             setattr(self, name, value)
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
         """
-        Go on with the run of a training that was interrupted, and that this one resumes.
+        Continue the run of an interrupted training that this training resumes.
 
-        Called before the first hook with the attributes that the tracker had there when all was
-        delivered; `describe` follows, with the key of that run. Returns whether it goes on there: a
-        tracker that was given another run, or another server, by its settings does not.
+        Called before the first hook, with the attributes that the tracker had there when everything
+        was delivered. `describe` follows, with the key of that run. Returns whether the tracker
+        continues that run; it does not if its settings name another run or another server.
         """
         self.restore(attributes)
         return True
 
     def numbers(self, values: Mapping[str, Any] | None) -> dict[str, float]:
-        """Return the numbers among logged values; the others are rejected, by name."""
+        """Return the numbers among logged values, and reject the other values by name."""
         numbers, others = scalars(values or {})
         for name in others:
             self.reject(f"the metric {name!r}", "it is no number")
@@ -215,10 +223,10 @@ class Tracker(TrainerCallback, ExportableState):
 
     def reject(self, what: str, why: str, *, cause: str | None = None, record: Any = None) -> None:
         """
-        Count a record that can never be delivered, and say so once per cause.
+        Count a record that can never be delivered, and log a warning once per cause.
 
-        The cause is `what` with `why`, unless it is named. The record, as it would have been sent,
-        is set aside in a file of the run's folder by the lane; None sets nothing aside.
+        Without `cause`, `what` and `why` together are the cause. The lane sets the record aside, as
+        it would have been sent, in a file of the run's folder; for None it sets nothing aside.
         """
         self.rejected += 1
         if record is not None:
@@ -235,7 +243,7 @@ class Tracker(TrainerCallback, ExportableState):
         )
 
     def take_refusals(self) -> Iterable[Refusal]:
-        """Return what is to be set aside, and forget it."""
+        """Return the refused records that are to be set aside, and forget them."""
         taken = tuple(self._refusals)
         self._refusals.clear()
         return taken
@@ -249,7 +257,7 @@ class Tracker(TrainerCallback, ExportableState):
         return set()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what stays in the training process."""
+        """Leave out the training side, which stays in the training process."""
         return {key: value for key, value in vars(self).items() if key != "training_side"}
 
     def __repr__(self) -> str:

@@ -1,10 +1,10 @@
 """
-What trackers send: names, which values count as numbers, and configurations without secrets.
+Names of metrics, the values that count as numbers, and configurations without secrets.
 
 Pure functions, the same for every tracker. Promises: the same input gives the same output in any
-process, and what `clean` returns can be written as strict JSON and as MessagePack and holds no
-credential that can be told by its key or by its place in a URL. Names and the order of merging
-are those of transformers 5.23.
+process. The output of `clean` can be written as strict JSON and as MessagePack, and contains no
+credential that its key or its place in a URL gives away. Names, and the order in which
+configurations are merged, follow transformers 5.23.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SINGLE_VALUES: Final = frozenset(
         "total_flos",
     }
 )
-"""Figures of a whole run, logged once at its end under these raw names."""
+"""Figures of a whole run; they are logged once, at its end, under these raw names."""
 
 _PREFIXES: Final = (("eval_", "eval/"), ("test_", "test/"))
 
@@ -33,8 +33,8 @@ def rewrite_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
     """
     Return the logs under grouped names.
 
-    `eval_x` becomes `eval/x`, `test_x` becomes `test/x`, any other `x` becomes `train/x`, without
-    exceptions: `train_loss` becomes `train/train_loss` and `epoch` becomes `train/epoch`.
+    `eval_x` becomes `eval/x`, `test_x` becomes `test/x`, and any other `x` becomes `train/x`,
+    without exceptions: `train_loss` becomes `train/train_loss` and `epoch` becomes `train/epoch`.
     """
     return {_grouped(name): value for name, value in logs.items()}
 
@@ -50,12 +50,12 @@ def scalars(logs: Mapping[str, Any]) -> tuple[dict[str, float], list[str]]:
     """
     Return the numbers of the logs as floats, and the names of all other values, in their order.
 
-    NaN and infinity are numbers. An integer too large for a float (above 1.8e308) is not one.
+    NaN and infinity are numbers. An integer too large for a float (above 1.8e308) is not.
     """
     kept: dict[str, float] = {}
     dropped: list[str] = []
     for name, value in logs.items():
-        if type(value) is float:  # nearly all: asking an abstract class costs 2 us
+        if type(value) is float:  # nearly always; a check against an abstract class costs 2 us
             kept[name] = value
             continue
         number = _as_float(value) if is_scalar(value) else None
@@ -77,8 +77,8 @@ def run_config(run: RunDescription) -> dict[str, Any]:
     """
     Return a run's configuration, cleaned: the training arguments over the model's configuration.
 
-    Where both have a name, the argument wins. The configuration of PEFT adapters is there as
-    `peft_config`, unless something else already has that name.
+    If both contain a name, the argument wins. The configuration of PEFT adapters is included as
+    `peft_config`, unless that name is already in use.
     """
     config: dict[str, Any] = {}
     if run.model is not None:

@@ -1,4 +1,4 @@
-"""Which trackers `report_to` stands for."""
+"""The tracker classes that `report_to` names."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TRACKERS: Final = {
     "trackio": "trackio:TrackioCallback",
     "wandb": "wandb:WandbCallback",
 }
-"""Names that `report_to` takes, in the order in which `"all"` adds them, each with its module below
-`trackers` and its class. A name whose module is not there is an unknown one."""
+"""Names that `report_to` accepts, in the order in which `"all"` adds them, each with its module
+below `trackers` and its class. A name whose module is missing counts as unknown."""
 
 _ALIASES: Final = {
     "azureml": "azure_ml",
@@ -34,7 +34,7 @@ _ALIASES: Final = {
     "flytekit": "flyte",
     "tensorboardx": "tensorboard",
 }
-"""What packages and products are called, where that differs from the name in transformers."""
+"""Names of packages and products that differ from the name in transformers."""
 
 
 def get_reporting_integration_callbacks(
@@ -43,10 +43,10 @@ def get_reporting_integration_callbacks(
     """
     Return the tracker classes that `report_to` names, each once, in its order.
 
-    It is `"all"`, `"none"` or None, a name, or a list of names. `"all"` means every tracker that is
-    configured in the environment (`environ`, by default that of this process): its address, key or
-    directory is there; in transformers it means every package that is installed. Raises
-    `ConfigurationError`, listing what is known, for any other name.
+    `report_to` is `"all"`, `"none"` or None, a name, or a list of names. `"all"` means every
+    tracker for which the environment (`environ`, by default that of this process) contains an
+    address, a key or a directory; in transformers it means every installed package.
+    Raises `ConfigurationError` for an unknown name, and lists the known names.
     """
     names = [report_to] if isinstance(report_to, str) else list(report_to or ())
     if names in ([], ["none"]):

@@ -1,8 +1,9 @@
 """
-What trackers have in common that talk to a server over HTTP.
+The common part of trackers that talk to a server over HTTP.
 
-Promises: one client, made when there is something to send; the run exists on the server before
-anything is sent to it, however often that was tried, and whether metrics or files come first.
+Promises: a tracker has one client, made when there is something to send. The run exists on the
+server before anything is sent to it, however many attempts that takes, and whether metrics or files
+come first.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 _PATIENCE: Final = 10
-"""Attempts, about two minutes of them, at a file over which the server fails, and only that."""
+"""Attempts (about two minutes) at a file over which the server fails while it accepts others."""
 
 
 @dataclass
 class _Doubt:
-    """Count what speaks against a file."""
+    """The evidence against a file: the failures, and whether the server accepted others."""
 
     failures: int = 0
     others_passed: bool = False
@@ -44,8 +45,8 @@ class ServerTracker(Tracker):
     """
     Gather records in queues and send them through one client.
 
-    A subclass has `settings_type`, a frozen dataclass of plain values without credentials; its
-    constructor resolves them and calls `set_up`.
+    A subclass defines `settings_type`, a frozen dataclass of plain values without credentials. Its
+    constructor resolves the settings and calls `set_up`.
     """
 
     settings_type: ClassVar[type[DataclassInstance]]
@@ -56,7 +57,7 @@ class ServerTracker(Tracker):
     _stopping: bool = False
 
     def set_up(self, settings: Any) -> None:
-        """Take the settings and make empty queues; called for a new tracker and a restored one."""
+        """Accept the settings and make empty queues; called for new and for restored trackers."""
         self.settings = settings
 
     async def on_log(
@@ -67,7 +68,7 @@ class ServerTracker(Tracker):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Queue what was logged."""
+        """Queue the logged values."""
         self.queue(logs or {}, state)
 
     async def on_predict(
@@ -78,15 +79,15 @@ class ServerTracker(Tracker):
         metrics: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Queue a prediction's metrics, which come as `test_*`."""
+        """Queue a prediction's metrics, whose names are `test_*`."""
         self.queue_prediction(metrics or {}, state)
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue what was logged."""
+        """Queue logged values."""
         raise NotImplementedError
 
     def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue a prediction's metrics; as what is logged, unless the tracker has another way."""
+        """Queue a prediction's metrics; like logged values, unless the tracker overrides this."""
         self.queue(values, state)
 
     def connect(self) -> Client:
@@ -97,8 +98,9 @@ class ServerTracker(Tracker):
         """
         Find or create the run on the server, and set `address`.
 
-        Called before anything is sent, until it has returned once in this process. An answer may
-        have been lost: what is created carries `run.key`, and is looked for first.
+        Called before anything is sent, until it has returned once in this process. The answer to an
+        earlier attempt may have been lost: mark the run that you create with `run.key`, and search
+        for that key first.
         """
         raise NotImplementedError
 
@@ -108,18 +110,18 @@ class ServerTracker(Tracker):
         raise NotImplementedError
 
     async def send(self, client: Client) -> None:
-        """Send all that is queued; after a failure, called again for the rest."""
+        """Send everything that is queued; after a failure, called again for the rest."""
         raise NotImplementedError
 
     def attributes(self) -> dict[str, Any]:
-        """Return ids, offsets and counters as they are after all that was queued is sent."""
+        """Return ids, offsets and counters as they are once everything queued has been sent."""
         raise NotImplementedError
 
     async def ready(self) -> Client:
         """Return the client of a run that has begun."""
         if self._opening is None:
             self._opening = anyio.Lock()
-        async with self._opening:  # metrics and files may come at once
+        async with self._opening:  # metrics and files may arrive at the same time
             if self._client is None:
                 self._client = await anyio.to_thread.run_sync(self.connect)
             if not self._begun:
@@ -128,12 +130,12 @@ class ServerTracker(Tracker):
             return self._client
 
     async def flush(self) -> None:
-        """Send what is queued; the first time, connect and begin the run."""
+        """Send the queued records; the first time, connect and begin the run."""
         if self.pending:
             await self.send(await self.ready())
 
     def stop_training(self, who: str) -> None:
-        """Ask the training to stop, because somebody has pressed a button at a server; once."""
+        """Ask the training to stop, once, because somebody asked for it on the server's pages."""
         if self._stopping:
             return
         self._stopping = True
@@ -145,10 +147,10 @@ class ServerTracker(Tracker):
 
     async def upload(self, kept: Kept) -> None:
         """
-        Store the files one by one; those that are refused, or cannot be read, are rejected.
+        Store the files one by one, and reject each file that is refused or cannot be read.
 
-        So is one over which the server fails again and again, where it takes others; a server that
-        takes none is waited for.
+        A file over which the server fails again and again is rejected, too, if the server accepts
+        other files. If it accepts none, the upload is retried until the server recovers.
         """
         client = await self.ready()
         failed: list[tuple[KeptFile, FaultError]] = []
@@ -182,7 +184,7 @@ class ServerTracker(Tracker):
         return {}
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
-        """Store one file; a tracker that stores folders as a whole has an `upload` of its own."""
+        """Store one file; a tracker that stores folders as a whole overrides `upload` instead."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -196,7 +198,7 @@ class ServerTracker(Tracker):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build a tracker from resolved settings; the environment may be another one by now."""
+        """Build a tracker from resolved settings; the environment may have changed since."""
         tracker = cls.__new__(cls)
         tracker.set_up(cls.settings_type(**state["args"]))
         tracker.restore(state["attributes"])

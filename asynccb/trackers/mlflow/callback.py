@@ -2,8 +2,8 @@
 MLflow over its REST interface, without the `mlflow` package.
 
 Promises: each point is on the server once, with the step, the time and the value of the record,
-whatever was retried or replayed on the way; a run is created once; the run ends with the state that
-the training ended with.
+however often it was retried or replayed on the way. A run is created once. The run ends with the
+state that the training ended with.
 """
 
 from __future__ import annotations
@@ -32,28 +32,31 @@ class MLflowCallback(MLflowTracker):
     """
     Log a run to an MLflow server: parameters, tags, metrics, checkpoints and how it ended.
 
-    Every argument left as None takes its environment variable, named in brackets:
+    Each argument left as None is read from its environment variable, named in brackets:
 
     * `tracking_uri` [`MLFLOW_TRACKING_URI`]: the server's address, `http(s)://host:port/prefix`.
-      A user and password in the variable's address are used, but not kept; in the argument they
-      are refused.
-    * `experiment_name` [`MLFLOW_EXPERIMENT_NAME`], by default `"Default"`: created if missing.
+      A user and password in the variable's address are used, but not stored. In the argument they
+      raise an error.
+    * `experiment_name` [`MLFLOW_EXPERIMENT_NAME`], by default `"Default"`; created if missing.
     * `run_id` [`MLFLOW_RUN_ID`]: the run to continue, instead of a new one.
     * `tags` [`MLFLOW_TAGS`, a JSON object].
-    * `nested_run` [`MLFLOW_NESTED_RUN`]: make a new run that is a child of `run_id`, in its
-      experiment unless one is named. (transformers takes the process's active run as the parent.)
+    * `nested_run` [`MLFLOW_NESTED_RUN`]: make a new run that is a child of `run_id`, in the
+      parent's experiment unless `experiment_name` is set. (transformers uses the process's active
+      run as the parent.)
     * `flatten_params` [`MLFLOW_FLATTEN_PARAMS`]: log nested parameters one by one, as `a.b`.
-    * `max_log_params` [`MLFLOW_MAX_LOG_PARAMS`]: log only so many parameters.
+    * `max_log_params` [`MLFLOW_MAX_LOG_PARAMS`]: log at most so many parameters.
     * `log_artifacts` [`HF_MLFLOW_LOG_ARTIFACTS`]: upload each checkpoint as `checkpoint-<step>`.
 
     Metrics keep their names; characters other than ASCII letters, digits and `_ - . space : /`
-    become `_`. Parameters are the model's configuration under the training arguments; a value above
-    6,000 characters is left out. A training that is resumed from a checkpoint goes on with the run
-    of the interrupted one; the server keeps the first value that a parameter got, so that those
-    that have changed are rejected. Credentials, certificates and the time-out are
-    MLflow's own: `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`,
-    `~/.mlflow/credentials`, `MLFLOW_TRACKING_INSECURE_TLS`, `MLFLOW_TRACKING_SERVER_CERT_PATH`,
-    `MLFLOW_TRACKING_CLIENT_CERT_PATH`, `MLFLOW_HTTP_REQUEST_TIMEOUT`.
+    become `_`. Parameters are the training arguments and the model's configuration; if both contain
+    a name, the argument wins. A value above 6,000 characters is left out. A training that is
+    resumed from a checkpoint continues the run of the interrupted training. The server keeps the
+    first value of each parameter, so a changed parameter is rejected.
+
+    Credentials, certificates and the timeout are set by MLflow's own `MLFLOW_TRACKING_USERNAME` and
+    `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`, `~/.mlflow/credentials`, `MLFLOW_TRACKING_INSECURE_TLS`,
+    `MLFLOW_TRACKING_SERVER_CERT_PATH`, `MLFLOW_TRACKING_CLIENT_CERT_PATH` and
+    `MLFLOW_HTTP_REQUEST_TIMEOUT`.
 
     Raises `ConfigurationError` for a setting that cannot work, such as a database's address.
     """
@@ -74,11 +77,11 @@ class MLflowCallback(MLflowTracker):
         max_log_params: int | None = None,
         log_artifacts: bool | None = None,
     ) -> None:
-        transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
+        transport(os.environ)  # raises for a bad certificate or timeout here, and not later
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: MLflowSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
@@ -86,22 +89,22 @@ class MLflowCallback(MLflowTracker):
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
         """
-        Tell whether there is an address and `DISABLE_MLFLOW_INTEGRATION` is not on.
+        Return whether there is an address and `DISABLE_MLFLOW_INTEGRATION` is not on.
 
-        Addresses of AzureML and DagsHub are those trackers', which do the same and more.
+        Addresses of AzureML and DagsHub do not count: their own trackers do the same and more.
         """
         address = environ.get("MLFLOW_TRACKING_URI", "").strip()
         off = switch(environ, "DISABLE_MLFLOW_INTEGRATION")
         return bool(address) and not off and not is_hosted(address, environ)
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
-        """Store a file below its checkpoint's name."""
+        """Store a file under its checkpoint's name."""
         assert self._mlflow.info is not None  # or the run has not begun
         store = find_store(client, self._mlflow.info.artifact_uri)
         await store.put(file.path, f"{kept.name}/{file.name}")
 
     def connect(self) -> Client:
-        """Look up the credentials, which may be in a file, and make the client."""
+        """Look up the credentials, in variables and in a file, and make the client."""
         return open_client(self.settings.tracking_uri, os.environ)
 
     def _adopt(self, run: RunInfo) -> None:

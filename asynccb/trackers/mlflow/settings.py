@@ -1,7 +1,8 @@
 """
-Where an MLflow tracker's settings come from, and which are refused.
+An MLflow tracker's settings: where each is read from, and which values are refused.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: a setting that cannot work raises where it was given; the stored settings contain no
+credential.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _NO_ADDRESS: Final = "is no address: it takes http(s)://host:port/prefix"
 
 @dataclass(frozen=True)
 class MLflowSettings:
-    """Hold an MLflow tracker's settings as plain data; `MLflowCallback` says what they mean."""
+    """An MLflow tracker's settings as plain data; `MLflowCallback` documents them."""
 
     tracking_uri: str
     experiment_name: str | None
@@ -54,7 +55,7 @@ class MLflowSettings:
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     given = Given(arguments, environ)
     return MLflowSettings(
         tracking_uri=_tracking_uri(given["tracking_uri"], environ),
@@ -69,12 +70,12 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowS
 
 
 def is_azure(address: str) -> bool:
-    """Tell whether an address is an AzureML workspace's."""
+    """Return whether an address names an AzureML workspace."""
     return address.lower().startswith("azureml:")
 
 
 def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether an address is a repository's of DagsHub, or of the host that stands for it."""
+    """Return whether an address names a repository of DagsHub, or of `DAGSHUB_CLIENT_HOST`."""
     host = split(environ.get("DAGSHUB_CLIENT_HOST", "").strip() or DAGSHUB)
     parts = split(address)
     if host is None or parts is None:
@@ -84,7 +85,7 @@ def is_dagshub(address: str, environ: Mapping[str, str]) -> bool:
 
 
 def is_hosted(address: str, environ: Mapping[str, str]) -> bool:
-    """Tell whether a host speaks MLflow's protocol there for which there is a tracker."""
+    """Return whether an address belongs to a service that has a tracker of its own."""
     return is_azure(address) or is_dagshub(address, environ)
 
 
@@ -177,7 +178,7 @@ def _tracking_uri(given: object, environ: Mapping[str, str]) -> str:
 
 
 def _check_address(address: str, parts: SplitResult) -> None:
-    """Raise `ConfigurationError`, saying what to do, for anything but the address of a server."""
+    """Raise `ConfigurationError`, with advice, unless the address is that of a server."""
     wrong = _advice(shown(address), parts)
     if wrong is None and not parts.hostname:
         wrong = "has no host, as in http://127.0.0.1:5000"
@@ -190,9 +191,9 @@ def _check_address(address: str, parts: SplitResult) -> None:
 
 def _advice(address: str, parts: SplitResult) -> str | None:
     """
-    Return what is wrong with an address of another kind than `http(s)://`, and what to do.
+    Return the fault of an address that does not begin with `http(s)://`, and the remedy.
 
-    The address is as it may be shown, and so empty where nothing of it may.
+    `address` is the part that a message may show, which is empty if nothing may be shown.
     """
     scheme = parts.scheme.lower()
     if scheme in ("http", "https"):
@@ -217,7 +218,7 @@ def _advice(address: str, parts: SplitResult) -> str | None:
 
 
 def _with_placeholders(address: str, parts: SplitResult) -> str:
-    """Return a database's URI for a command line, with words for what is not shown of it."""
+    """Return a database's URI for a command line, with placeholders for its secret parts."""
     if not address:
         return "DATABASE_URI"
     return address.replace("://", "://USER:PASSWORD@", 1) if "@" in parts.netloc else address

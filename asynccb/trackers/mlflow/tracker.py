@@ -1,8 +1,8 @@
 """
-What every tracker does whose server speaks MLflow's protocol: hand the events to its `MLflowRun`.
+The common part of trackers whose server speaks MLflow's protocol: events go to an `MLflowRun`.
 
-Promises: those of `MLflowRun`. Where the server is, who may write to it, and where files go is the
-tracker's own.
+Promises: the same as `MLflowRun`. Each tracker itself decides where the server is, which
+credentials it uses, and where files go.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class MLflowTracker(ServerTracker):
-    """Log to one run of MLflow's protocol, `_mlflow`, which `set_up` makes."""
+    """Log to one run of MLflow's protocol, `_mlflow`; a subclass makes it in `set_up`."""
 
     _mlflow: MLflowRun
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
+        """Accept the description of the run."""
         super().describe(run)
         self._mlflow.describe(run)
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Queue parameters and tags; a run that is continued runs again."""
+        """Queue parameters and tags, and set a continued run to running again."""
         self._mlflow.begin_training()
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
@@ -67,7 +67,7 @@ class MLflowTracker(ServerTracker):
         await self._mlflow.begin(client)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued."""
+        """Send the queued records."""
         await self._mlflow.send()
 
     async def finish(self, status: RunStatus) -> None:
@@ -76,13 +76,13 @@ class MLflowTracker(ServerTracker):
         await self.flush()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, once the server has made it, and where that is."""
+        """Return the run, once the server has made it, and the server's address."""
         return self._mlflow.attributes()
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run, unless the settings name another one, or another place."""
+        """Continue the run, unless the settings name another run or another server."""
         return self._mlflow.resume(attributes)
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the run."""
+        """Restore the run."""
         self._mlflow.restore(attributes)
