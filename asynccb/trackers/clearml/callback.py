@@ -1,8 +1,8 @@
 """
 ClearML over its own REST API, without the `clearml` package.
 
-Promises: each value is at its title, series and iteration, whatever was retried or replayed on the
-way; a run is one task, which ends as the training does.
+Promises: each value is at its title, series and iteration, however often it was retried or replayed
+on the way. A run is one task, and ends with the training's status.
 """
 
 from __future__ import annotations
@@ -46,38 +46,38 @@ class ClearMLCallback(ServerTracker):
     """
     Log a run to ClearML: hyper-parameters, configuration, scalars, models, and how it ended.
 
-    Every argument left as None takes its environment variable, named in brackets:
+    Each argument left as None is read from its environment variable, named in brackets:
 
     * `project` [`CLEARML_PROJECT`], by default `"HuggingFace Transformers"`, and `task`
-      [`CLEARML_TASK`], by default `"Trainer"`: names of three characters and more; `a/b` is a
+      [`CLEARML_TASK`], by default `"Trainer"`: names of three characters or more; `a/b` is a
       project within another. `tags` are those of a new task.
-    * `task_id`: the task to continue. Without it, a task that an agent runs, or that `Task.init`
-      has opened in this process, is logged to, and left to whoever ends it; of several trainings in
-      one process the second one has `_2` behind its titles and sections, and so on.
-    * `log_model` [`CLEARML_LOG_MODEL`]: make each checkpoint a model, as one file, of which no more
-      stay than `save_total_limit`. Off by default, as transformers documents it.
-    * `artifacts`: a folder, or a file, whose files are artifacts of the task when the training
-      ends, each under its path in there.
-    * `console`: True sends the lines that Python prints; off by default. A server stores a line
-      twice whose answer was lost.
+    * `task_id`: the task to continue. Without it, if an agent runs a task or `Task.init` has opened
+      one in this process, the tracker logs to that task and does not end it. If several trainings
+      run in one process, the titles and sections of the second one end in `_2`, and so on.
+    * `log_model` [`CLEARML_LOG_MODEL`]: make each checkpoint a model, as one file, and keep at most
+      `save_total_limit` of them. Off by default, as transformers documents it.
+    * `artifacts`: a folder, or a file. When the training ends, its files become artifacts of the
+      task, each under its path in the folder.
+    * `console`: True sends the lines that Python prints; off by default. If the answer to a line is
+      lost, the server stores that line twice.
     * `system_metrics`: seconds between two samples of CPU, memory and GPUs, under the titles
       `:monitor:machine` and `:monitor:gpu`; 30 by default, False for none.
 
     Addresses are `CLEARML_API_HOST`, `CLEARML_WEB_HOST` and `CLEARML_FILES_HOST`, else those of the
     configuration file (`CLEARML_CONFIG_FILE`, by default `~/clearml.conf`), else ClearML's own.
-    Credentials are looked up where they are used: `CLEARML_API_ACCESS_KEY` and
+    Credentials are looked up when they are used: `CLEARML_API_ACCESS_KEY` and
     `CLEARML_API_SECRET_KEY`, or `CLEARML_AUTH_TOKEN`, or those of the file.
-    `CLEARML_API_HOST_VERIFY_CERT` and `CLEARML_API_EXTRA_RETRY_CODES` are those of the vendor;
-    requests are always POST. `CLEARML_OFFLINE_MODE` keeps everything for `asynccb sync`.
+    `CLEARML_API_HOST_VERIFY_CERT` and `CLEARML_API_EXTRA_RETRY_CODES` work as in the vendor's
+    package; requests are always POST. `CLEARML_OFFLINE_MODE` keeps everything for `asynccb sync`.
 
     `eval_x` is the series `x` of the title `eval`, `test_x` of `test`, any other `x` of `train`, at
-    the global step; the figures of the whole run, and the epoch, are single values. ClearML keeps
-    one value for each of them and step: a later one replaces it, and so does a training that is
-    resumed from a checkpoint. NaN and infinity, for which the vendor's package reports 0.0, are
-    lines of the task's console, as is what single precision cannot hold.
+    the global step. The figures of the whole run, and the epoch, are single values. ClearML keeps
+    one value for each series and step: a later value replaces it, also if a training is resumed
+    from a checkpoint. NaN and infinity, for which the vendor's package reports 0.0, become lines of
+    the task's console, and so do values that single precision cannot represent.
 
-    Somebody who aborts, ends or resets the task on the server's pages stops the training at the
-    next step, and the task is left so.
+    If somebody aborts, ends or resets the task on the server's pages, the training stops at the
+    next step, and the tracker leaves the task's status as it is.
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
@@ -105,7 +105,7 @@ class ClearMLCallback(ServerTracker):
         self.training_side = ConsoleSide(self.settings.console)
 
     def set_up(self, settings: ClearMLSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.offline = settings.offline
         self.beat = settings.report
@@ -126,18 +126,18 @@ class ClearMLCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether there are credentials, in variables or in the configuration file."""
+        """Return whether there are credentials, in variables or in the configuration file."""
         return is_configured(environ)
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description; hyper-parameters and configuration are sent again."""
+        """Accept the description, and have hyper-parameters and configuration sent again."""
         super().describe(run)
         self._stale = True
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Have the task made."""
+        """Have the task created."""
         self._heard = True
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
@@ -188,12 +188,12 @@ class ClearMLCallback(ServerTracker):
         await self._files.store_artifact(self._opened[1], file)
 
     def connect(self) -> Client:
-        """Look up the credentials; the first token is got when the run begins."""
+        """Look up the credentials; the first token is requested when the run begins."""
         self._keeper = open_keeper(self.settings, os.environ)
         return open_api(self.settings, self._keeper)
 
     async def begin(self, client: Client) -> None:
-        """Get a token, then find the task, or make it."""
+        """Request a token, then find the task, or create it."""
         await client.renew()
         server = self._server = ClearMLServer(client)
         owner = self._owner = await open_task(server, self.settings, self.run, self._known)
@@ -208,7 +208,7 @@ class ClearMLCallback(ServerTracker):
         return bool(self._outbox) or (self._heard and self._stale)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued."""
+        """Send the queued records."""
         await self._renew(client)
         server, owner = self._opened
         if self._stale:
@@ -217,7 +217,7 @@ class ClearMLCallback(ServerTracker):
         await self._outbox.send(server, owner, self.run.host or "asynccb")
 
     async def heartbeat(self) -> None:
-        """Say that the run lives, and hear whether somebody wants it to stop."""
+        """Tell the server that the run is alive, and ask whether somebody wants it to stop."""
         if self._owner is None or self._ended or not is_live(self.run):
             return
         client = await self.ready()
@@ -225,10 +225,10 @@ class ClearMLCallback(ServerTracker):
         server, owner = self._opened
         task = await server.task(owner.task)
         if task is None:
-            return  # the next events find that out
+            return  # the next events raise
         if not task.wants_stop:
             self._ran = True
-        elif self._ran and self.settings.heeds_stop:  # and not ended from the first
+        elif self._ran and self.settings.heeds_stop:  # it had not ended before we began
             self.stop_training("ClearML")
         if task.is_abandoned and not self.settings.external:
             await server.start_task(task.id)
@@ -238,7 +238,7 @@ class ClearMLCallback(ServerTracker):
         await self._sample(client)
 
     async def finish(self, status: RunStatus) -> None:
-        """End the task, unless it is another's, or somebody has ended it."""
+        """End the task, unless somebody else owns it or has ended it."""
         if self._ended or (self._known is None and not self.pending):
             return
         await self.flush()
@@ -258,11 +258,11 @@ class ClearMLCallback(ServerTracker):
         await super().close()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the task, and where it is."""
+        """Return the task, and the settings that identify it."""
         return {"known": None if self._known is None else list(self._known), "place": self._place}
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the task of an interrupted training, unless the settings name another."""
+        """Continue the task of an interrupted training, unless the settings name another task."""
         if attributes["known"] is not None and attributes["place"] != self._place:
             logger.warning(
                 "ClearML: the interrupted training logged elsewhere, as the settings were; the "
@@ -272,7 +272,7 @@ class ClearMLCallback(ServerTracker):
         return super().resume(attributes)
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the task."""
+        """Restore the task."""
         known = attributes.get("known")
         if known is not None:
             self._known = Known(*known)
@@ -286,12 +286,12 @@ class ClearMLCallback(ServerTracker):
 
     @property
     def _place(self) -> list[str | None]:
-        """What settles which task a run is."""
+        """The settings that determine which task a run is."""
         settings = self.settings
         return [settings.api, settings.project, settings.task, settings.task_id]
 
     async def _sample(self, client: Client) -> None:
-        """Send what the machine does, where it is time to; the first time after a whole period."""
+        """Send a sample of the machine if one is due; the first after one whole period."""
         period, now = self.settings.system_metrics, time.monotonic()
         if self._sampled is None:
             self._sampled = now
@@ -301,6 +301,6 @@ class ClearMLCallback(ServerTracker):
             await self.send(client)
 
     async def _renew(self, client: Client) -> None:
-        """Renew the token that is about to end."""
+        """Renew the token if it is about to expire."""
         if self._keeper is not None and self._keeper.is_ending:
             await client.renew()

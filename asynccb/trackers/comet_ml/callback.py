@@ -1,10 +1,10 @@
 """
-Comet over its own HTTP protocol, or into the archives that `comet upload` sends; without the
+Comet over its own HTTP protocol, or in the archives that `comet upload` sends; without the
 `comet_ml` package.
 
 Promises: each value is sent at its step and time, complete and in order, within the documented
-rates. Where an answer was lost, or a process, the server is asked what it has, and that is not sent
-again. An archive has each value once.
+rates. If an answer is lost, or a process dies, the tracker asks the server for the values that it
+has, and does not send them again. An archive contains each value once.
 """
 
 from __future__ import annotations
@@ -46,39 +46,42 @@ logger = logging.getLogger("asynccb")
 
 _FIRST_BEAT: Final = 10.0
 _BEATS: Final = 1.0, 300.0
-"""Seconds between two signs of life: the least and the most that a server may ask for."""
+"""Seconds between two signs of life: the minimum and maximum that a server may ask for."""
 
 
 class CometCallback(ServerTracker):
     """
     Log a run to Comet: metrics, parameters, the model's layers, files, and how it ended.
 
-    Every argument left as None takes its environment variable, named in brackets; those with a *
-    may also be in the files of `comet login` and `comet_ml`, `.env` and `.comet.config`:
+    Each argument left as None is read from its environment variable, named in brackets. Settings
+    with a * are also read from `.env` and `.comet.config`, the files of `comet login` and
+    `comet_ml`:
 
     * `project_name` [`COMET_PROJECT_NAME`]*, by default Comet's "Uncategorized Experiments", and
       `workspace` [`COMET_WORKSPACE`]*, by default that of the key.
-    * `mode` [`COMET_MODE`]: `"get_or_create"`, the default, goes on with the experiment whose key
-      is given, or makes it; `"get"` needs that there is one, `"create"` that there is none. Without
-      a key each run makes an experiment of its own. Another word is refused; transformers goes on
-      without Comet.
+    * `mode` [`COMET_MODE`]: `"get_or_create"`, the default, continues the experiment with the given
+      key, or creates it; `"get"` requires that the experiment exists, `"create"` that it does not.
+      Without a key, each run creates a new experiment. Any other word is refused; transformers
+      continues without Comet.
     * `experiment_key` [`COMET_EXPERIMENT_KEY`]*: 32 to 50 letters and digits.
-    * `name`, or else the training arguments' `run_name` [`COMET_EXPERIMENT_NAME`]*; `tags`.
+    * `name`, else the training arguments' `run_name` [`COMET_EXPERIMENT_NAME`]*; `tags`.
     * `online` [`COMET_START_ONLINE`]*: False writes the archive `<key>.zip` in `offline_directory`
       [`COMET_OFFLINE_DIRECTORY`]*, by default `.cometml-runs`, for `comet upload`, which keeps
       15,000 values of each metric. (`ASYNCCB_OFFLINE` keeps everything for `asynccb sync`.)
-    * `log_assets` [`COMET_LOG_ASSETS`]: at the end of training, the files below `output_dir`.
-    * `url` [`COMET_URL_OVERRIDE`]*: the server, else that which the key names behind its `*`.
+    * `log_assets` [`COMET_LOG_ASSETS`]: at the end of training, upload the files below
+      `output_dir`.
+    * `url` [`COMET_URL_OVERRIDE`]*: the server, else the server that the key names behind its `*`.
 
-    The key is looked up where it is used: `COMET_API_KEY`*.
+    The key is looked up when it is used: `COMET_API_KEY`*.
 
     Names are those of transformers, `train/…`, `eval/…`, `test/…`, at the global step, with its
-    epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet takes 12,000 values a
-    minute: more than 130 a second are delivered at that pace, after the training if need be. A stop
-    that somebody asks for on the experiment's page is a request at the next boundary.
+    epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet accepts 12,000 values a
+    minute. More than 130 values a second are delivered at that pace, after the training if
+    necessary. If somebody asks for a stop on the experiment's page, the training stops at the next
+    boundary.
 
-    Raises `ConfigurationError` for a setting that cannot work, `AccessError` for a settings file
-    that cannot be read.
+    Raises `ConfigurationError` for a setting that cannot work, and `AccessError` for a settings
+    file that cannot be read.
     """
 
     name: ClassVar[str] = "comet_ml"
@@ -104,7 +107,7 @@ class CometCallback(ServerTracker):
         self.training_side = CometTraining()
 
     def set_up(self, settings: CometSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.uploads = (Event.TRAIN_END,) if settings.log_assets else ()
         self.beat = _FIRST_BEAT if settings.online else None
@@ -114,7 +117,7 @@ class CometCallback(ServerTracker):
         self._archive: CometArchive | None = None
         self._written = 0
         self._earlier: str | None = None
-        """Key of the experiment of a training that this one resumes."""
+        """Key of the experiment that this training resumes."""
         self._asked = False
         self._stale = False
         self._ended = False
@@ -123,18 +126,18 @@ class CometCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether there is a key, or archives are wanted."""
+        """Return whether there is a key, or runs go into archives."""
         return is_configured(environ)
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description; the parameters are sent again."""
+        """Accept the description, and have the parameters sent again."""
         super().describe(run)
         self._stale = True
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Have the experiment made."""
+        """Have the experiment created."""
         self._hear()
 
     on_train_end = journaled
@@ -159,7 +162,7 @@ class CometCallback(ServerTracker):
         return bool(self._outbox)
 
     async def flush(self) -> None:
-        """Send what is queued, or write it into the archive."""
+        """Send the queued records, or write them into the archive."""
         if self.settings.online:
             await super().flush()
         elif self.pending:
@@ -175,7 +178,7 @@ class CometCallback(ServerTracker):
         return client
 
     async def begin(self, client: Client) -> None:
-        """Find the experiment, or make it, unless this training has done so before."""
+        """Find the experiment, or create it, unless this training already has."""
         assert self._server is not None  # or there is no connection
         if self._experiment is not None:
             self._server.experiment = self._experiment
@@ -196,12 +199,12 @@ class CometCallback(ServerTracker):
         logger.info("Comet experiment: %s", self.address)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued; at Comet's pace that may take longer than a heart beat."""
+        """Send the queued records; at Comet's pace that may take longer than a heartbeat."""
         assert self._server is not None
         await self._outbox.send_to_server(self._server, self._beat_if_due, whole=self._is_last)
 
     async def heartbeat(self) -> None:
-        """Say that the run lives."""
+        """Tell the server that the run is alive."""
         if self._experiment is None or self._ended:
             return
         await self.ready()
@@ -209,9 +212,9 @@ class CometCallback(ServerTracker):
         await self._beat(self._server)
 
     async def finish(self, status: RunStatus) -> None:
-        """Say how the run ended, unless nothing ever happened in it."""
+        """Report how the run ended, unless nothing ever happened in it."""
         if self._experiment is not None and not self._ended:
-            self._hear()  # a process that has died may have left parameters for later
+            self._hear()  # a process that died may have left the parameters unsent
         self._is_last = True
         await self.flush()
         error, now = ERRORS[status], milliseconds(self.time)
@@ -254,7 +257,7 @@ class CometCallback(ServerTracker):
         await super().close()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the experiment, how far the archive has come, and where that is."""
+        """Return the experiment, the length of the archive, and the settings that identify them."""
         written = self._written if self._archive is None else self._archive.written
         begun = self._experiment is not None or written > 0
         return {
@@ -266,14 +269,14 @@ class CometCallback(ServerTracker):
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         if attributes["experiment"] is not None:
             self._experiment = msgspec.convert(attributes["experiment"], Experiment)
         self._written = attributes["written"]
         self._earlier = attributes["earlier"]
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the experiment, in a session or an archive of its own."""
+        """Continue the experiment, in a new session or a new archive."""
         if attributes["place"] != self.settings.place:
             logger.warning("Comet: the interrupted training logged elsewhere; this one does not")
             return False
@@ -283,7 +286,7 @@ class CometCallback(ServerTracker):
     # -- the experiment ----------------------------------------------------------------------------
 
     def _opened(self) -> CometArchive:
-        """Return the archive of this training; the experiment may have others."""
+        """Return the archive of this training; the experiment may have further archives."""
         if self._archive is None:
             name = archive_name(self.settings, self.run, self._earlier)
             self._archive = CometArchive(self.settings.offline_directory, name, self._written)
@@ -291,7 +294,7 @@ class CometCallback(ServerTracker):
         return self._archive
 
     async def _beat(self, server: CometServer) -> None:
-        """Say that the run lives; hear whether it is to stop, and when to say so again."""
+        """Send a sign of life; read from the answer whether to stop, and when the next is due."""
         try:
             beat = await server.beat(milliseconds(time.time_ns()), alive=True)
             stopped = beat.pending_rpcs and await server.is_stopped()
@@ -303,24 +306,24 @@ class CometCallback(ServerTracker):
             self._stop()
 
     async def _beat_if_due(self) -> None:
-        # Half of the time is left for the batch that comes next, which may wait for its turn.
+        # The other half of the period is left for the next batch, which may wait for its turn.
         if anyio.current_time() - self._beaten >= (self.beat or _FIRST_BEAT) / 2:
             await self.heartbeat()
 
     def _hear(self) -> None:
-        """Queue what is known of the run, once for each description."""
+        """Queue the run's parameters and facts, once for each description."""
         if self._stale:
             self._stale = False
             self._outbox.describe(self.run, self.settings.name, self.settings.usual_name, self.time)
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue metrics, behind what is known of the run."""
+        """Queue metrics, behind the run's parameters and facts."""
         self._hear()
         for name in self._outbox.add(values, state, self.time):
             self.reject(f"the value {name!r}", "it is neither a number nor a text")
 
     def _stop(self) -> None:
-        """Ask the training to stop, because somebody has asked for that; once."""
+        """Ask the training to stop, once, because somebody asked for it on Comet's page."""
         if not self._stopping:
             self._outbox.notes.extend([other("experiment_stopped_by_user", True)])
         self.stop_training("Comet")

@@ -1,9 +1,9 @@
 """
-SwanLab over its own HTTP protocol, or into files that `swanlab sync` reads, without the `swanlab`
+SwanLab over its own HTTP protocol, or in files that `swanlab sync` reads, without the `swanlab`
 package.
 
-Promises: each number is under its key and step once, whatever was retried or replayed on the way; a
-run is made once; its state in the end is that of the training.
+Promises: each number is stored once under its key and step, however often it was retried or
+replayed on the way. A run is created once. Its final state is that of the training.
 """
 
 from __future__ import annotations
@@ -45,38 +45,40 @@ class SwanLabCallback(ServerTracker):
     """
     Log a run to SwanLab: configuration, metrics, models, and how it ended.
 
-    Every argument left as None takes its environment variable, named in brackets (for those of
-    project and run, the vendor's newer names such as `SWANLAB_PROJECT_NAME` do as well):
+    Each argument left as None is read from its environment variable, named in brackets (for project
+    and run, the vendor's newer names such as `SWANLAB_PROJECT_NAME` work, too):
 
-    * `mode` [`SWANLAB_MODE`]: `"cloud"`, which is the default and is called `"online"` too, sends
-      to a server. `"local"` and `"offline"` write a folder that `swanlab sync` uploads, below
-      `log_dir` [`SWANLAB_LOG_DIR`], by default `swanlog`; the vendor's `local` starts a dashboard
-      besides, which nothing here does. `"disabled"` does nothing at all.
+    * `mode` [`SWANLAB_MODE`]: `"cloud"` (the default, also called `"online"`) sends to a server.
+      `"local"` and `"offline"` write a folder that `swanlab sync` uploads, below `log_dir`
+      [`SWANLAB_LOG_DIR`], by default `swanlog`. The vendor's `local` also starts a dashboard; this
+      tracker does not. `"disabled"` does nothing at all.
     * `project` [`SWANLAB_PROJECT`, `SWANLAB_PROJ_NAME`], by default the name of the working
       directory; `workspace` [`SWANLAB_WORKSPACE`], by default that of the key; `public`
-      [`SWANLAB_PUBLIC`], whether a project that is made is so.
-    * `name`, or else the training arguments' `run_name` [`SWANLAB_EXP_NAME`], with a search's
-      trial; `description` [`SWANLAB_DESCRIPTION`]; `tags` [`SWANLAB_TAGS`, with commas]; `group`
-      [`SWANLAB_GROUP`]; `job_type` [`SWANLAB_JOB_TYPE`].
+      [`SWANLAB_PUBLIC`], whether a newly created project is public.
+    * `name`, else the training arguments' `run_name` [`SWANLAB_EXP_NAME`], with the trial of a
+      search; `description` [`SWANLAB_DESCRIPTION`]; `tags` [`SWANLAB_TAGS`, separated by commas];
+      `group` [`SWANLAB_GROUP`]; `job_type` [`SWANLAB_JOB_TYPE`].
     * `run_id` [`SWANLAB_RUN_ID`] and `resume` [`SWANLAB_RESUME`]: the run to continue. With
-      `"must"` the tracker gives up where there is none; `"allow"` and None continue one, or make
-      one. `"never"` makes a new run, and so goes with no id.
-    * `log_model` [`SWANLAB_LOG_MODEL`]: stores each `"checkpoint"`, or the best or last one at the
-      `"end"`, among the run's files; `"false"` is the default. (In transformers it only warns.)
-    * `console` [`SWANLAB_TERMINAL_PROXY_TYPE`]: True, or another word than `none`, sends the lines
-      that Python prints; off by default.
+      `"must"` the tracker gives up if the run does not exist; `"allow"` and None continue the run,
+      or create it. `"never"` creates a new run, and so accepts no id.
+    * `log_model` [`SWANLAB_LOG_MODEL`]: `"checkpoint"` stores each checkpoint among the run's
+      files, `"end"` the best or last one at the end; `"false"` is the default. (transformers only
+      logs a warning.)
+    * `console` [`SWANLAB_TERMINAL_PROXY_TYPE`]: True, or any accepted word except `none`, sends the
+      lines that Python prints; off by default.
     * `system_metrics` [`SWANLAB_PROBE_MONITOR_INTERVAL`, off by `SWANLAB_PROBE_MONITOR=false`]:
-      seconds between two samples of CPU, memory and GPUs of the process that trains; 10 by default,
-      and none in local mode.
-    * `api_host` [`SWANLAB_API_HOST`] and `web_host` [`SWANLAB_WEB_HOST`]: a server of one's own,
-      else that of the last `swanlab login`, else swanlab.cn.
+      seconds between two samples of CPU, memory and GPUs of the training process; 10 by default.
+      Local mode takes no samples.
+    * `api_host` [`SWANLAB_API_HOST`] and `web_host` [`SWANLAB_WEB_HOST`]: your own server, else
+      that of the last `swanlab login`, else swanlab.cn.
 
-    The key is looked up where it is used: `SWANLAB_API_KEY`, or what `swanlab login` has saved.
+    The key is looked up when it is used: `SWANLAB_API_KEY`, or the key that `swanlab login` has
+    saved.
 
-    Names are those of transformers: `train/…`, `eval/…`, `test/…` at the global step, the figures
-    of the whole run as `single_value/…`; nested mappings as `train/a/b`. The server has one number
-    for a key and a step: the last that was logged. NaN and infinity are both NaN there. Values that
-    are no numbers are rejected.
+    Names are those of transformers: `train/…`, `eval/…`, `test/…` at the global step; the figures
+    of the whole run are `single_value/…`, nested mappings `train/a/b`. The server keeps one number
+    for each key and step, the last that was logged, and stores NaN and infinity both as NaN. Values
+    other than numbers are rejected.
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
@@ -113,7 +115,7 @@ class SwanLabCallback(ServerTracker):
             self.training_side = ConsoleSide(True)
 
     def set_up(self, settings: SwanLabSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.enabled = settings.mode != "disabled"
         self.uploads = _UPLOADS[settings.log_model]
@@ -128,11 +130,11 @@ class SwanLabCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether there is a key, or a mode that needs none, and it is not disabled."""
+        """Return whether there is a key, or a mode that needs none, and it is not disabled."""
         return is_configured(environ)
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description; the configuration is sent again."""
+        """Accept the description, and have the configuration sent again."""
         super().describe(run)
         self._run.describe(run)
         self._cloud.describe()
@@ -142,25 +144,25 @@ class SwanLabCallback(ServerTracker):
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Take the name of a search's trial, unless something was logged before."""
+        """Use the name of a search's trial, unless something was logged before."""
         if not self._run.begun:
             self._run.begin(state.trial_name)
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue a log's numbers, and the global step with the first of a step."""
+        """Queue a log's numbers, and with the first log of a step, the global step."""
         numbers = named(values)
         if self._run.step != state.global_step:
             self._run.step = numbers[STEP] = state.global_step
         self._add(numbers, state)
 
     def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue what a prediction gave, as `test/…`."""
+        """Queue a prediction's metrics, as `test/…`."""
         self._add(named(values), state)
 
     on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
-        """Return the checkpoint's folder; at the end, that of the best or last one."""
+        """Return the checkpoint's folder; at the end, that of the best or last checkpoint."""
         return model_folder(event, args, state, self.reject)
 
     async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
@@ -177,9 +179,9 @@ class SwanLabCallback(ServerTracker):
         return self._cloud.connect()
 
     async def begin(self, client: Client) -> None:
-        """Find the run, or make it."""
+        """Find the run, or create it."""
         place = await self._cloud.begin(client)
-        # The web's address of a project begins with an @, which the server leaves out.
+        # A project's path on the web begins with an @, which the server leaves out.
         self.address = f"{self.settings.web_host}/@{place.path.lstrip('/')}"
         logger.info("SwanLab run %s: %s", self._run.name, self.address)
 
@@ -189,11 +191,11 @@ class SwanLabCallback(ServerTracker):
         return bool(self._cloud) or bool(self._file)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued."""
+        """Send the queued records."""
         await self._cloud.send(client, self._refuse, self.reject)
 
     async def flush(self) -> None:
-        """Send what is queued, or write it."""
+        """Send the queued records, or write them to the file."""
         if self._file is None:
             await super().flush()
         elif self._file:
@@ -203,7 +205,7 @@ class SwanLabCallback(ServerTracker):
                 logger.info("SwanLab run: upload it with `swanlab sync %s`", self.address)
 
     async def heartbeat(self) -> None:
-        """Say that the run lives, once it does, and what its machine does."""
+        """Tell the server that the run is alive, once it exists, and sample its machine."""
         if self._cloud.place is None:
             return
         client = await self.ready()
@@ -213,7 +215,7 @@ class SwanLabCallback(ServerTracker):
         await self._cloud.beat(client)
 
     async def upload(self, kept: Kept) -> None:
-        """Store a model's files on the server, or put them into the run's folder."""
+        """Store a model's files on the server, or in the run's folder."""
         if self._file is None:
             await super().upload(kept)
             return
@@ -225,7 +227,7 @@ class SwanLabCallback(ServerTracker):
             await kept.stored(file)
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
-        """Store a file below its folder's name."""
+        """Store a file under its folder's name."""
         server, place = await self._cloud.reached(client)
         if self._storage is None:
             self._storage = Storage(self.settings.api_host)
@@ -250,10 +252,10 @@ class SwanLabCallback(ServerTracker):
         if self._storage is not None:
             await self._storage.close()
 
-    # -- what goes on ------------------------------------------------------------------------------
+    # -- continuing --------------------------------------------------------------------------------
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, and how far it has come."""
+        """Return the run, and the position up to which it is delivered."""
         return {
             "place": self.settings.place,
             "run": self._run.attributes(),
@@ -262,7 +264,7 @@ class SwanLabCallback(ServerTracker):
         }
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run of an interrupted training, unless the settings name another one."""
+        """Continue the run of an interrupted training, unless the settings name another run."""
         if attributes["place"] != self.settings.place:
             logger.warning(
                 "SwanLab: the interrupted training logged elsewhere, as the settings were; the "
@@ -270,12 +272,12 @@ class SwanLabCallback(ServerTracker):
             )
             return False
         self.restore(attributes)
-        # It is made again, where somebody has deleted it since.
+        # If somebody has deleted the run since, it is created again.
         self._goes_on, self._cloud.known = self._cloud.known, False
         return True
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         self._run.restore(attributes["run"])
         self._cloud.restore(attributes["cloud"])
         if self._file is not None:

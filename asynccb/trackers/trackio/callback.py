@@ -1,8 +1,9 @@
 """
-Trackio: a server of one's own or in a Space of Hugging Face, or the local dashboard, without the
-`trackio` package.
+Trackio: your own server, a Space of Hugging Face, or the local dashboard, without the `trackio`
+package.
 
-Promises: each row is stored once, at its global step, whatever was retried or replayed on the way.
+Promises: each row is stored once, at its global step, however often it was retried or replayed on
+the way.
 """
 
 from __future__ import annotations
@@ -54,37 +55,37 @@ logger = logging.getLogger("asynccb")
 _ODD: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _HINT: Final = "set TRACKIO_WRITE_TOKEN to the token that the server shows when it starts"
 _STALE: Final = 120 * 10**9
-"""Nanoseconds without an event after which figures of this machine are none of the run."""
+"""Nanoseconds without an event after which figures of this machine no longer count as the run's."""
 
 
 class TrackioCallback(ServerTracker):
     """
-    Log a run to Trackio: configuration, metrics, texts, the GPUs' use, models, and a bad end.
+    Log a run to Trackio: configuration, metrics, texts, GPU usage, models, and failed ends.
 
     A run goes to a Space, else to a server, else to the folder that a local `trackio show` reads:
 
     * `space_id`, else `trackio_space_id` of the training arguments, else [`TRACKIO_SPACE_ID`], with
-      the token of `HF_TOKEN` or of a login. A Space that is not there is made, with `bucket_id`,
-      else `trackio_bucket_id` of the arguments, else [`TRACKIO_BUCKET_ID`], else a bucket of its
-      own; private as `private` says, else `hub_private_repo` of the arguments, else as the Hub
-      does it.
+      the token of `HF_TOKEN` or of a login. A missing Space is created, with `bucket_id`, else
+      `trackio_bucket_id` of the arguments, else [`TRACKIO_BUCKET_ID`], else a new bucket. `private`
+      decides whether it is private, else `hub_private_repo` of the arguments, else the Hub's
+      default.
     * `server_url` [`TRACKIO_SERVER_URL`], with the token of `TRACKIO_WRITE_TOKEN`, or of the
-      variable's address; in the argument a token is refused.
+      variable's address. A token in the argument is refused.
     * [`TRACKIO_DIR`], else `trackio` below [`HF_HOME`]: files that Trackio 0.28 or later imports.
 
-    `project` is the project, else `project` of the training arguments, else [`TRACKIO_PROJECT`].
-    `name` is the run's, else a search's trial, else `run_name` of the arguments. With
-    `resume="allow"`, as in transformers, a server's run of that name in the project goes on; a run
-    without a name, `"never"` and the folder always make a new one. `log_model`
-    [`TRACKIO_LOG_MODEL`] stores each `"checkpoint"`, or the best or last one at the `"end"`, as a
-    version of the artifact `model-<name>`; the folder takes none. `auto_log_gpu` (on) and
-    `gpu_log_interval` in seconds are those of `trackio.init`: memory, power, use and temperature of
-    the GPUs that the training sees.
+    The project is `project`, else `project` of the training arguments, else [`TRACKIO_PROJECT`].
+    The run's name is `name`, else a search's trial, else `run_name` of the arguments. With
+    `resume="allow"`, as in transformers, a server's run of that name in the project is continued. A
+    run without a name, `"never"` and the folder always create a new run. `log_model`
+    [`TRACKIO_LOG_MODEL`] stores each checkpoint (`"checkpoint"`), or the best or last one at the
+    end (`"end"`), as a version of the artifact `model-<name>`; the folder accepts no artifacts.
+    `auto_log_gpu` (on) and `gpu_log_interval` (seconds) work as in `trackio.init`: they log memory,
+    power, use and temperature of the GPUs that the training sees.
 
     `eval_x` is shown as `eval/x`, `test_x` as `test/x`, any other `x` as `train/x`, at the global
-    step; nested mappings as `train/a/b`; the figures of the whole run, which transformers drops, at
-    the last step. A server dates rows by their arrival; the folder keeps the time of each. A run
-    that did not finish gets an alert, for lack of a status.
+    step, and nested mappings as `train/a/b`. The figures of the whole run, which transformers
+    drops, are logged at the last step. A server dates rows by their arrival; the folder keeps the
+    time of each. Since Trackio has no run status, a run that did not finish receives an alert.
     """
 
     name: ClassVar[str] = "trackio"
@@ -110,7 +111,7 @@ class TrackioCallback(ServerTracker):
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: TrackioSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         events = {"checkpoint": (Event.SAVE,), "end": (Event.TRAIN_END,), "false": ()}
         self.uploads = events[settings.log_model]
@@ -123,11 +124,11 @@ class TrackioCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether a server, a Space or a folder is named."""
+        """Return whether a variable names a server, a Space or a folder."""
         return is_configured(environ)
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description of the run."""
+        """Accept the description of the run."""
         super().describe(run)
         self._run.describe(run)
         self._destination = self.settings.destination(run.args)
@@ -135,7 +136,7 @@ class TrackioCallback(ServerTracker):
     on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
-        """Return the checkpoint's folder; at the end, that of the best or last one."""
+        """Return the checkpoint's folder; at the end, that of the best or last checkpoint."""
         return model_folder(event, args, state, self.reject)
 
     @property
@@ -153,7 +154,7 @@ class TrackioCallback(ServerTracker):
         return Client(self._destination.url, headers=headers, hint=_HINT)
 
     async def begin(self, client: Client) -> None:
-        """Find the server, and the run to go on with; there is nothing to create."""
+        """Find the server and the run to continue; nothing needs to be created."""
         if isinstance(self._destination, Space):
             if self._space is None:
                 space = await find_space(client, self._wanted(self._destination.name))
@@ -170,7 +171,7 @@ class TrackioCallback(ServerTracker):
         logger.info("Trackio run: %s", self.address)
 
     async def flush(self) -> None:
-        """Send what is queued."""
+        """Send the queued rows."""
         if not self.pending:
             return
         store = await self._opened()
@@ -184,7 +185,7 @@ class TrackioCallback(ServerTracker):
         await self._rows.send(post, self._refuse, verify)
 
     async def heartbeat(self) -> None:
-        """Store how much the GPUs are used, while the run is live on this machine."""
+        """Store the GPUs' usage, while the run is live on this machine."""
         if self._gpus is None:
             self._gpus = await anyio.to_thread.run_sync(open_nvml, os.environ)
         if self._gpus is None:
@@ -197,7 +198,7 @@ class TrackioCallback(ServerTracker):
         await self._store_one(row, f"gpu-{now}")
 
     async def upload(self, kept: Kept) -> None:
-        """Store a folder as a version of the model's artifact; its files go when all are stored."""
+        """Store a folder as a version of the model's artifact; its files are stored as a whole."""
         what = f"the artifact {kept.name}"
         if isinstance(self._destination, Inbox):
             self.reject(what, "Trackio's folder takes no artifacts: give a server or a Space")
@@ -222,7 +223,7 @@ class TrackioCallback(ServerTracker):
             self.reject(what, str(error), cause=error.cause)
 
     async def finish(self, status: RunStatus) -> None:
-        """Store an alert where the run did not finish, unless nothing was ever logged in it."""
+        """Store an alert if the run did not finish, unless nothing was ever logged in it."""
         if not self._run.count:
             return
         await self.flush()
@@ -236,11 +237,11 @@ class TrackioCallback(ServerTracker):
             await self._space.close()
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, how many rows it has, and where they are."""
+        """Return the run, its number of rows, and the settings that identify it."""
         return {**self._run.attributes(), "place": self.settings.place}
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run and its count of rows, unless the settings name another place."""
+        """Continue the run and its count of rows, unless the settings name another place."""
         if attributes.get("place") != self.settings.place:
             logger.warning(
                 "Trackio: the interrupted training logged elsewhere, as the settings were; the "
@@ -250,11 +251,11 @@ class TrackioCallback(ServerTracker):
         return super().resume(attributes)
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the run and its rows."""
+        """Restore the run and its rows."""
         self._run.restore(attributes)
 
     async def _opened(self) -> TrackioServer | TrackioInbox:
-        """Return what takes rows: the server, once it is found, or the folder."""
+        """Return the destination of rows: the server, once it is found, or the folder."""
         if isinstance(self._destination, Inbox):
             if self._store is None:
                 self._store = TrackioInbox(self._destination.directory, self._run.key)
@@ -268,7 +269,7 @@ class TrackioCallback(ServerTracker):
         return self._store
 
     async def _store_one(self, row: SystemRow | AlertRow, name: str) -> None:
-        """Store a row that is none of the metrics; in a file behind those so far."""
+        """Store a row other than metrics; in the folder, in a file after the existing ones."""
         store = await self._opened()
         try:
             await store.store([row], f"{self._run.count:012d}-{name}")
@@ -295,7 +296,7 @@ class TrackioCallback(ServerTracker):
         return Wanted(space, self.settings.bucket_of(self.run.args), private)
 
     async def _find_run(self, server: TrackioServer) -> str:
-        """Return the id of the run to go on with, or of a new one."""
+        """Return the id of the run to continue, or of a new run."""
         if self.settings.resume == "allow" and self._run.named is not None:
             for known in await server.runs(self._run.project):
                 if known.name == self._run.named:

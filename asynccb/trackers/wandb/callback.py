@@ -1,8 +1,8 @@
 """
 Weights & Biases over its own HTTP protocol, without the `wandb` package.
 
-Promises: each log is one line of the run's history, once and in order, whatever was retried or
-replayed on the way; a run is created once; its state in the end is that of the training.
+Promises: each log is one line of the run's history, once and in order, however often it was retried
+or replayed on the way. A run is created once. Its final state is that of the training.
 """
 
 from __future__ import annotations
@@ -50,46 +50,47 @@ _UPLOADS: Final = {
 }
 _LOOK: Final = 0.05
 _BEAT: Final = 15.0
-"""Seconds; the vendor's package says something every 30, and the server waits for some minutes."""
+"""Seconds. The vendor's package sends a sign of life every 30; the server waits some minutes."""
 
 
 class WandbCallback(ServerTracker):
     """
     Log a run to Weights & Biases: configuration, history, summary, and how it ended.
 
-    Every argument left as None takes its environment variable, named in brackets, and a * marks
-    those that W&B's settings files may have, too:
+    Each argument left as None is read from its environment variable, named in brackets. A * marks
+    settings that are also read from W&B's settings files:
 
     * `project` [`WANDB_PROJECT`]*, by default `"huggingface"`; `entity` [`WANDB_ENTITY`]*, by
       default that of the key.
-    * `name`, or else the training arguments' `run_name` [`WANDB_NAME`]; `notes` [`WANDB_NOTES`];
-      `tags` [`WANDB_TAGS`, with commas]; `group` [`WANDB_RUN_GROUP`]; `job_type`
+    * `name`, else the training arguments' `run_name` [`WANDB_NAME`]; `notes` [`WANDB_NOTES`];
+      `tags` [`WANDB_TAGS`, separated by commas]; `group` [`WANDB_RUN_GROUP`]; `job_type`
       [`WANDB_JOB_TYPE`].
-    * `run_id` [`WANDB_RUN_ID`] and `resume` [`WANDB_RESUME`]: the run to continue. With `"must"`
-      the tracker gives up where there is none, with `"never"` where there is one; `"allow"` and
-      None continue one, or make one. (`"auto"` is refused: name the run.)
+    * `run_id` [`WANDB_RUN_ID`] and `resume` [`WANDB_RESUME`]: the run to continue. The tracker
+      gives up if the run does not exist (`"must"`), or if it exists (`"never"`). `"allow"` and None
+      continue the run, or create it. (`"auto"` is refused: name the run.)
     * `mode` [`WANDB_MODE`]: `"offline"` keeps everything for `asynccb sync`; `"disabled"` does
       nothing at all.
-    * `log_model` [`WANDB_LOG_MODEL`]: `"checkpoint"` makes every checkpoint, and the final model, a
-      version of the artifact `model-<run>`, `"end"` the final model alone, which is written to disk
-      for that at the end of the training; `"false"` is the default.
+    * `log_model` [`WANDB_LOG_MODEL`]: `"checkpoint"` makes every checkpoint and the final model a
+      version of the artifact `model-<run>`. `"end"` does so for the final model alone, which is
+      written to disk at the end of the training for this purpose. `"false"` is the default.
     * `watch` [`WANDB_WATCH`]: histograms of `"gradients"`, `"parameters"` or `"all"`, every 100
-      steps or `logging_steps`, if that is more. They are counted on the model's device, before the
-      optimizer's step, so of clipped gradients; where a loop has no such event, after the step.
-    * `console` [`WANDB_CONSOLE`]: True, or another word than `off`, sends the lines that Python
-      prints; off by default.
+      steps, or every `logging_steps` if that is more. They are counted on the model's device before
+      the optimizer's step, so gradients are already clipped; in a loop without an event there, they
+      are counted after the step.
+    * `console` [`WANDB_CONSOLE`]: True, or any accepted word except `off`, sends the lines that
+      Python prints; off by default.
     * `system_metrics` [`WANDB_X_STATS_SAMPLING_INTERVAL`, off by `WANDB_X_DISABLE_STATS`]: seconds
       between two samples of CPU, memory and GPUs; 15 by default.
-    * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: where the project's settings file
-      is, `wandb/settings`; journals go where the dispatcher says.
+    * `base_url` [`WANDB_BASE_URL`]*; `directory` [`WANDB_DIR`]: the folder with the project's
+      settings file, `wandb/settings`. The dispatcher decides where journals go.
 
-    The key is looked up where it is used: `WANDB_API_KEY`, or what `wandb login` has saved.
+    The key is looked up when it is used: `WANDB_API_KEY`, or the key that `wandb login` has saved.
 
-    Names are those of transformers: `train/…`, `eval/…`, `test/…`, all over `train/global_step`;
-    the figures of the whole run are in the summary alone. Every log is a line of its own, so that
-    steps which repeat or go back are all there. Values of any kind go on: texts, lists, NaN.
-    A training that dies leaves its run to the server, which shows it as crashed some minutes after
-    the last sign of life, as it does for the vendor's own package.
+    Names are those of transformers: `train/…`, `eval/…`, `test/…`, all over `train/global_step`.
+    The figures of the whole run are in the summary alone. Each log is a separate line, so steps
+    that repeat or go back are all kept. Values of any kind are sent: texts, lists, NaN. If a
+    training dies, its run is left to the server, which shows it as crashed some minutes after the
+    last sign of life, as it does for the vendor's own package.
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
@@ -124,7 +125,7 @@ class WandbCallback(ServerTracker):
         self.training_side = WandbTraining(self.settings)
 
     def set_up(self, settings: WandbSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.enabled = settings.mode != "disabled"
         self.offline = settings.mode == "offline"
@@ -142,41 +143,41 @@ class WandbCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether there is a key, and neither `WANDB_MODE` nor `WANDB_DISABLED` forbids it."""
+        """Return whether a key exists and neither `WANDB_MODE` nor `WANDB_DISABLED` forbids it."""
         return has_key(environ)
 
     def describe(self, run: RunDescription) -> None:
-        """Take the description; the configuration is sent again."""
+        """Accept the description, and have the configuration sent again."""
         super().describe(run)
         self._stale = True
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Have the run made."""
+        """Have the run created."""
         self._heard = True
         if self.uploads:
             self._outbox.add(lambda history: self._models.begin(self.run))
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue a line; the figures of the whole run go into the summary."""
+        """Queue a line; the figures of the whole run go into the summary instead."""
         line = dict(values)
         single = {key: line.pop(key) for key in values if key in SINGLE_VALUES}
         self._add(line, state, single)
 
     def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Queue a line with what a prediction gave, as `test/…`."""
+        """Queue a line with a prediction's metrics, as `test/…`."""
         self._add(values, state, {})
 
     async def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Note what is known of the run now, for the checkpoint's version."""
+        """Record the run's current history and state, for the checkpoint's version."""
         if Event.SAVE in self.uploads:
             self._outbox.add(lambda history: self._models.save(self.run, history, state))
 
     async def on_train_end(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
     ) -> None:
-        """Do so for the final model; the server takes what is logged after it all the same."""
+        """Record them for the final model; the server still accepts later logs."""
         if self.uploads:
             self._outbox.add(lambda history: self._models.end(self.run, history, state))
 
@@ -186,7 +187,7 @@ class WandbCallback(ServerTracker):
         self._outbox.add_told(what, values, self.time)
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
-        """Return the checkpoint, the final model, or at first, what the model is like."""
+        """Return the checkpoint or the final model; at the beginning, the model's architecture."""
         folder = folder_of(event, getattr(args, "output_dir", None), state.global_step)
         if isinstance(folder, str):
             self.reject("a model", folder)
@@ -196,7 +197,7 @@ class WandbCallback(ServerTracker):
     async def upload(self, kept: Kept) -> None:
         """Store a version of the model."""
         while not self._models.know(kept):
-            await anyio.sleep(_LOOK)  # what was logged before is still under way
+            await anyio.sleep(_LOOK)  # earlier logs are still being sent
         await self.ready()
         assert self._server is not None
         assert self._run is not None
@@ -217,7 +218,7 @@ class WandbCallback(ServerTracker):
         return open_client(self.settings.base_url)
 
     async def begin(self, client: Client) -> None:
-        """Find the run, or make it."""
+        """Find the run, or create it."""
         server = self._server = WandbServer(client)
         run_id = self._run.run_id if self._run else id_of(self.settings, self.run)
         known = await server.known(*self._place, run_id)
@@ -239,7 +240,7 @@ class WandbCallback(ServerTracker):
         return bool(self._outbox) or (self._heard and self._stale)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued."""
+        """Send the queued records."""
         assert self._server is not None
         assert self._run is not None  # or the run has not begun
         if self._stale:
@@ -253,7 +254,7 @@ class WandbCallback(ServerTracker):
         await self._outbox.send(client, self._run, self.run.started)
 
     async def heartbeat(self) -> None:
-        """Say that the run lives, and what its machine does."""
+        """Tell the server that the run is alive, and send a sample of its machine."""
         if self._run is None:
             return
         client = await self.ready()
@@ -264,7 +265,7 @@ class WandbCallback(ServerTracker):
             await self._outbox.beat(client, self._run)
 
     async def finish(self, status: RunStatus) -> None:
-        """End the run, unless nothing ever happened in it; one that crashed is left as it is."""
+        """End the run, unless nothing ever happened in it; leave a crashed run as it is."""
         if self._ended or (self._run is None and not self.pending):
             return
         if status in _EXIT_CODES:
@@ -273,7 +274,7 @@ class WandbCallback(ServerTracker):
         self._ended = True
 
     def attributes(self) -> dict[str, Any]:
-        """Return the run, and how far its files have come."""
+        """Return the run, and the offsets of its files."""
         return {
             "run_info": None if self._run is None else msgspec.to_builtins(self._run),
             **self._outbox.state(),
@@ -282,7 +283,7 @@ class WandbCallback(ServerTracker):
         }
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the run of an interrupted training, unless the settings name another one."""
+        """Continue the run of an interrupted training, unless the settings name another run."""
         if attributes["run_info"] is None:
             return True
         if not is_of(attributes["run_info"], attributes["base_url"], self.settings):
@@ -291,7 +292,7 @@ class WandbCallback(ServerTracker):
         return True
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         run = attributes.get("run_info")
         if run is None:
             return
