@@ -1,9 +1,9 @@
 """
 AzureML: a workspace's MLflow interface and its artifact store, without packages.
 
-Promises: those of the MLflow tracker, within the limits of a workspace; a job is never ended from
-inside, its state is the service's. AzureML does not say whether it stores a point that is sent
-twice once; each has a fixed time and step.
+Promises: the same as the MLflow tracker, within the limits of a workspace. A job is never ended
+from inside: the service sets its state. AzureML does not document whether it stores a point once if
+it is sent twice; each point has a fixed time and step.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from asynccb.trackers.shared.utf8 import in_utf8
 logger = logging.getLogger("asynccb")
 
 _LIMITS: Final = Limits(metrics=200, pairs=50, params=200)
-"""250 values of a metric a request (200 on old back ends), 200 parameters a run."""
+"""A request takes 250 values of a metric (200 on old back ends), a run 200 parameters."""
 _STUDIO: Final = "https://ml.azure.com/runs"
 _HINT: Final = "see that the identity may write to the workspace"
 
 
 class AzureMLCallback(MLflowTracker):
     """
-    Log a run to an AzureML workspace: what `MLflowCallback` logs, within its limits.
+    Log a run to an AzureML workspace, like `MLflowCallback`, within the workspace's limits.
 
-    `tracking_uri` [`MLFLOW_TRACKING_URI`] is the workspace's, `azureml://…`; `azureml_run`, a live
-    `Run` of azureml-core, stands for it and for `run_id`. `experiment_name`, `run_id`, `tags`,
-    `nested_run`, `flatten_params`, `max_log_params` and `log_artifacts`, which stores each
-    checkpoint with the run, are those of `MLflowCallback`, with its variables.
+    `tracking_uri` [`MLFLOW_TRACKING_URI`] is the workspace's address, `azureml://…`. Instead of it
+    and of `run_id`, `azureml_run` accepts a live `Run` of azureml-core. `experiment_name`,
+    `run_id`, `tags`, `nested_run`, `flatten_params`, `max_log_params` and `log_artifacts`, which
+    stores each checkpoint with the run, work as in `MLflowCallback`, with its variables.
 
-    In a job, whose variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`], the run is that job:
-    metrics are added to it, and its state is left alone. Metrics keep their names and come at the
-    global step, which transformers leaves out. At most 200 parameters are logged, and those beyond
+    In a job, variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`]. The run is then that job:
+    metrics are added to it, and its state is left alone. Metrics keep their names and are logged at
+    the global step, which transformers leaves out. At most 200 parameters are logged; further ones
     are rejected with a warning.
 
-    The token is `MLFLOW_TRACKING_TOKEN` or `AZUREML_RUN_TOKEN`, renewed by the service before it
-    ends, else that of a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,
-    `AZURE_CLIENT_SECRET`), else what the package azure-identity finds, if it is installed. Raises
-    `ConfigurationError` for a setting that cannot work.
+    The token is `MLFLOW_TRACKING_TOKEN` or `AZUREML_RUN_TOKEN`, which the service renews before it
+    expires; else that of a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,
+    `AZURE_CLIENT_SECRET`); else a token that the package azure-identity finds, if it is installed.
+    Raises `ConfigurationError` for a setting that cannot work.
     """
 
     name: ClassVar[str] = "azure_ml"
@@ -78,11 +78,11 @@ class AzureMLCallback(MLflowTracker):
             if tracking_uri is not None or run_id is not None:
                 raise ConfigurationError("give azureml_run, or tracking_uri and run_id, not both")
             tracking_uri, run_id = _place_of(azureml_run)
-        transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
+        transport(os.environ)  # raises for a bad certificate or timeout here, and not later
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: AzureMLSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
         self._mlflow = MLflowRun(
@@ -93,11 +93,11 @@ class AzureMLCallback(MLflowTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether `MLFLOW_TRACKING_URI` is a workspace's."""
+        """Return whether `MLFLOW_TRACKING_URI` names a workspace."""
         return is_configured(environ)
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
-        """Store a file below its checkpoint's name."""
+        """Store a file under its checkpoint's name."""
         assert self._region is not None
         run = self._mlflow.info
         assert run is not None  # or the run has not begun
@@ -106,7 +106,7 @@ class AzureMLCallback(MLflowTracker):
         await put_blob(self._region, path, file.path, f"{kept.name}/{file.name}")
 
     def connect(self) -> Client:
-        """Find where tokens come from; the first one is got when the run begins."""
+        """Find the source of tokens; the first one is requested when the run begins."""
         settings, reach = self.settings, transport(os.environ)
         path = None
         if settings.run_id is not None and settings.experiment_id is not None:
@@ -116,21 +116,21 @@ class AzureMLCallback(MLflowTracker):
         return Client(settings.host, transport=reach)
 
     async def begin(self, client: Client) -> None:
-        """Get a token, then find or create the experiment and the run."""
+        """Request a token, then find or create the experiment and the run."""
         assert self._keeper is not None  # or there is no connection
         if self._region is None:
             self._workspace = await self._open(self.settings.tracking_uri, self._keeper)
             self._region = await self._open(self.settings.host, self._keeper)
-        await self._renew()  # the server may have been away for long
+        await self._renew()  # the server may have been out of reach for long
         await super().begin(self._workspace)
 
     async def send(self, client: Client) -> None:
-        """Send what is queued."""
+        """Send the queued records."""
         await self._renew()
         await super().send(client)
 
     async def heartbeat(self) -> None:
-        """Renew the token where it is time to, though nothing is logged."""
+        """Renew the token when that is due, even if nothing is logged."""
         await self._renew()
 
     async def close(self) -> None:
@@ -150,7 +150,7 @@ class AzureMLCallback(MLflowTracker):
         )
 
     async def _renew(self) -> None:
-        """Renew the token that is about to end: an ended one could not ask for the next."""
+        """Renew the token if it is about to expire: an expired one could not request the next."""
         if self._keeper is not None and self._keeper.is_ending and self._region is not None:
             await self._workspace.renew()
             await self._region.renew()

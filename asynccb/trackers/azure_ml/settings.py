@@ -1,8 +1,8 @@
 """
-Where an AzureML tracker's settings come from, and what they make of a workspace's address.
+An AzureML tracker's settings, and the parts of a workspace's address.
 
-Facts are those of azureml-mlflow 1.62. Promises: what cannot work is refused where it was given;
-what is kept holds no credential.
+Facts are from azureml-mlflow 1.62. Promises: a setting that cannot work raises where it was given;
+the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _WORKSPACE: Final = re.compile(
 )
 
 _VERSION: Final = "v2.0"
-"""Of the workspace's MLflow, for clients of MLflow 2 and 3, whatever the address says."""
+"""Version of the workspace's MLflow interface for clients of MLflow 2 and 3. It is used even if the
+address names another version."""
 
 
 @dataclass(frozen=True)
 class AzureMLSettings(mlflow.MLflowSettings):
-    """Hold an AzureML tracker's settings as plain data; `AzureMLCallback` says what they mean."""
+    """An AzureML tracker's settings as plain data; `AzureMLCallback` documents them."""
 
     host: str
     """Scheme, host and port of the workspace's region."""
@@ -36,7 +37,7 @@ class AzureMLSettings(mlflow.MLflowSettings):
     """Path that names the workspace, from `/subscriptions` on."""
     experiment_id: str | None
     is_job: bool
-    """Whether `run_id` is the job that this process is, whose state is the service's."""
+    """Whether `run_id` is the job that this process runs in; the service sets a job's state."""
 
     @property
     def history(self) -> str:
@@ -49,7 +50,7 @@ class AzureMLSettings(mlflow.MLflowSettings):
 
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> AzureMLSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     host, workspace = _address(given["tracking_uri"], environ)
     address = f"{host}/mlflow/{_VERSION}{workspace}"
     settings = mlflow.resolve({**given, "tracking_uri": address}, environ)
@@ -69,7 +70,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> AzureMLSett
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether the address of a workspace is there."""
+    """Return whether `MLFLOW_TRACKING_URI` names a workspace."""
     return mlflow.is_azure(environ.get("MLFLOW_TRACKING_URI", "").strip())
 
 

@@ -1,8 +1,9 @@
 """
-CodeCarbon: the energy that a training uses, and the carbon dioxide that this sets free.
+CodeCarbon: the energy that a training uses, and the carbon dioxide that it emits.
 
-Promises: the training waits neither for CodeCarbon's look at the hardware nor for its measurements,
-which the companion makes; what is measured is in the table within one interval, whoever dies.
+Promises: the training waits neither for CodeCarbon's detection of the hardware nor for its
+measurements, which the companion makes. A measurement is in the table within one interval,
+whichever process dies.
 """
 
 from __future__ import annotations
@@ -38,28 +39,32 @@ logger = logging.getLogger("asynccb")
 
 class CodeCarbonCallback(Tracker):
     """
-    Measure a training's energy with the package `codecarbon`, one process on each node.
+    Measure a training's energy with the package `codecarbon`, in one process on each node.
 
-    `country_iso_code` (three letters) says where the machine stands; given here or where CodeCarbon
-    looks (`CODECARBON_COUNTRY_ISO_CODE`, `.codecarbon.config`), or a cloud's provider and region
-    there, CodeCarbon asks the network nothing. Without, it asks two services where it is, and takes
-    Canada where neither answers. `output_dir` is where `emissions.csv` goes, by default what is
-    configured for CodeCarbon, or the run's `output_dir`. `measure_power_secs` are the seconds
-    between measurements (15). All else is configured as ever: `CODECARBON_<KEY>` and the files.
-    Raises `ConfigurationError` for a value that cannot work, and where `codecarbon` is not
-    installed (the extra `codecarbon`).
+    * `country_iso_code` (three letters): the country of the machine. If it is given here, or where
+      CodeCarbon reads it (`CODECARBON_COUNTRY_ISO_CODE`, `.codecarbon.config`), or if a cloud's
+      provider and region are given there, CodeCarbon makes no network request. Otherwise it asks
+      two services for the location, and assumes Canada if neither answers.
+    * `output_dir`: the folder of `emissions.csv`, by default the one configured for CodeCarbon, or
+      the run's `output_dir`.
+    * `measure_power_secs`: seconds between measurements (15).
 
-    A row of the table is what one training, from its beginning to its end, has used; it grows with
-    every measurement. Measuring begins when the hardware is known, a second or three after the
-    process has started; a training that ends before that is not measured, which is said. A
-    companion or a training that is started again has a row of its own; the rows of a run add up.
+    Everything else is configured as usual for CodeCarbon: `CODECARBON_<KEY>` and the files. Raises
+    `ConfigurationError` for a value that cannot work, and if `codecarbon` is not installed (the
+    extra `codecarbon`).
 
-    Every tracker of the run gets what it measures, too, as `codecarbon/emissions` (kg of CO2
+    A row of the table contains the consumption of one training from its beginning to its end, and
+    grows with every measurement. Measuring begins when the hardware is known, one to three seconds
+    after the process has started. If a training ends earlier, it is not measured, and a warning is
+    logged. If a companion or a training is restarted, it writes a new row; the rows of a run add
+    up.
+
+    Every tracker of the run receives the measurements, too: `codecarbon/emissions` (kg of CO2
     equivalents), `codecarbon/energy_consumed`, `…/cpu_energy`, `…/gpu_energy`, `…/ram_energy` (kWh)
     and `codecarbon/duration` (s), each over all sessions of the run on this machine, and
-    `codecarbon/emissions_rate` (kg/s), `…/cpu_power`, `…/gpu_power`, `…/ram_power` (W). Those of a
-    node without other trackers are in its table alone; and a training that is killed has no last
-    ones.
+    `codecarbon/emissions_rate` (kg/s), `…/cpu_power`, `…/gpu_power`, `…/ram_power` (W). On a node
+    without other trackers the measurements are in its table alone. A training that is killed has no
+    last measurement.
     """
 
     name: ClassVar[str] = "codecarbon"
@@ -88,12 +93,12 @@ class CodeCarbonCallback(Tracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether the environment says anything to CodeCarbon, and it is there."""
+        """Return whether a `CODECARBON_` variable is set and the package is installed."""
         wanted = any(name.lower().startswith("codecarbon_") for name in environ)
         return wanted and is_installed("codecarbon")
 
     def describe(self, run: RunDescription) -> None:
-        """Take the run; measure on, where a companion that died had measured."""
+        """Accept the run; continue to measure if a companion that died was measuring."""
         super().describe(run)
         if self._training and self._session is None:
             self._begin()
@@ -101,13 +106,13 @@ class CodeCarbonCallback(Tracker):
     async def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find out what the hardware is."""
+        """Begin to detect the hardware."""
         self._prepare()
 
     async def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure from here on."""
+        """Begin to measure."""
         if not self._training:
             self._begin()
 
@@ -118,23 +123,23 @@ class CodeCarbonCallback(Tracker):
         await self._end()
 
     async def flush(self) -> None:
-        """Count what could not be written: rows are written as they are measured."""
+        """Reject rows that could not be written; the others are written as they are measured."""
         while self._unwritten:
             row, why = self._unwritten.popleft()
             self.reject("a row of its table", why, record=row)
 
     async def finish(self, status: RunStatus) -> None:
-        """Measure for the last time, where the training has ended without a word."""
+        """Measure for the last time, if the training ended without its event."""
         await self._end()
         await self.flush()
 
     async def close(self) -> None:
-        """Leave what is being measured."""
+        """Abandon the running measurement."""
         if self._session is not None:
             self._session.leave()
 
     def state(self) -> dict[str, Any]:
-        """Return the settings, and as attributes the sessions, of which the last may be running."""
+        """Return the settings, and as attributes the sessions; the last one may be running."""
         return {
             "args": asdict(self.settings),
             "attributes": {"sessions": list(self._sessions), "training": self._training},
@@ -142,19 +147,19 @@ class CodeCarbonCallback(Tracker):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build one that delivers an old journal: what that was about is over, and not measured."""
+        """Build a tracker for an old journal: its training is over, so nothing is measured."""
         tracker = cls.__new__(cls)
         tracker._set_up(CodeCarbonSettings(**state["args"]), measures=False)
         tracker.restore(state["attributes"])
         return tracker
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take back the sessions."""
+        """Restore the sessions."""
         self._sessions = list(attributes["sessions"])
         self._training = attributes["training"]
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on with the sums of the training that was interrupted."""
+        """Continue the sums of the interrupted training."""
         self._sessions = list(attributes["sessions"])
         return True
 
@@ -162,7 +167,7 @@ class CodeCarbonCallback(Tracker):
 
     def _prepare(self) -> None:
         if self._session is None and self._measures:
-            # The same again where a companion died before this was written down.
+            # The same id again if a companion died before this was stored.
             name = f"{self.run.host} {self.run.training} {len(self._sessions)}"
             run_id = str(uuid.uuid5(uuid.UUID(self.run.key), name))
             self._session = Session(self.settings, self._path.parent, run_id, self._take)
@@ -204,7 +209,7 @@ class CodeCarbonCallback(Tracker):
         return deque()
 
     def _take(self, row: Row) -> None:
-        """Write down and pass on what a session has measured so far; on CodeCarbon's threads."""
+        """Write and offer a session's measurements so far; called on CodeCarbon's threads."""
         if self._earlier is None:
             if not self.settings.offline:
                 logger.warning(

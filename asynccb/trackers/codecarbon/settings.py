@@ -1,9 +1,9 @@
 """
-What a CodeCarbon tracker is told, by its constructor or where CodeCarbon 3.3 itself looks.
+A CodeCarbon tracker's settings: from its constructor, or from the places that CodeCarbon 3.3 reads.
 
-That is, the later winning, `~/.codecarbon.config`, `./.codecarbon.config`, and environment
-variables `CODECARBON_<KEY>`. Promises: what cannot work is refused where it was given; what is kept
-holds no credential (CodeCarbon looks those up itself).
+These are `~/.codecarbon.config`, `./.codecarbon.config`, and environment variables
+`CODECARBON_<KEY>`; a later place wins. Promises: a setting that cannot work raises where it was
+given; the stored settings contain no credential (CodeCarbon looks those up itself).
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ _FILE: Final = ".codecarbon.config"
 _PREFIX: Final = "codecarbon_"
 _COUNTRIES: Final = "data/private_infra/global_energy_mix.json"
 _REMOTE: Final = ("api", "prometheus", "logfire", "boamps")
-"""Its outputs beside the CSV file, which is written by us."""
+"""CodeCarbon's outputs beside the CSV file, which we write."""
 
 
 @dataclass(frozen=True)
 class CodeCarbonSettings:
-    """Hold the settings as plain data; `CodeCarbonCallback` says what they mean."""
+    """The settings as plain data; `CodeCarbonCallback` documents them."""
 
     country_iso_code: str | None
     offline: bool
-    """Whether CodeCarbon asks the network nothing: it is told where the machine stands."""
+    """Whether CodeCarbon makes no network request, because it knows where the machine is."""
     output_dir: str | None
-    """Absolute; None for the run's own."""
+    """Absolute; None for the run's `output_dir`."""
     output_file: str
     origin: str
-    """Working directory of the training process, from which the run's directory counts."""
+    """Working directory of the training process; the run's directory is relative to it."""
     csv: bool
     outputs: list[str]
-    """What CodeCarbon writes to besides."""
+    """Further outputs of CodeCarbon."""
     measure_power_secs: float
     live_interval: int
     """Measurements between two rows and offers."""
@@ -50,7 +50,7 @@ class CodeCarbonSettings:
 
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CodeCarbonSettings:
-    """Return the settings: what was given, and for what is None, what is configured."""
+    """Return the settings: the arguments, and for each that is None, CodeCarbon's setting."""
     folder = None if given["output_dir"] is None else os.fspath(given["output_dir"])
     found = configured(environ)
     mode = found.get("tracking_mode", "machine")
@@ -79,7 +79,7 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str]) -> CodeCarbonS
 
 
 def configured(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what the files and the environment say, by key, as CodeCarbon reads them."""
+    """Return the settings of the files and the environment, by key, as CodeCarbon reads them."""
     found: dict[str, str] = {}
     for folder in (expanded(environ.get("HOME") or "~"), Path.cwd()):
         found.update(_of_file(folder / _FILE))
@@ -95,12 +95,12 @@ def _of_file(file: Path) -> dict[str, str]:
         parser.read(file)
         return dict(parser["codecarbon"]) if parser.has_section("codecarbon") else {}
     except (configparser.Error, UnicodeDecodeError) as error:
-        # The error's own text would quote a line, which may hold a key.
+        # The error's own text would quote a line, which may contain a key.
         raise ConfigurationError(f"{file} cannot be read: {_why(error)}") from None
 
 
 def _why(error: configparser.Error | UnicodeDecodeError) -> str:
-    """Return what is wrong with a file, without quoting from it."""
+    """Return the fault of a file, without quoting from it."""
     if isinstance(error, configparser.InterpolationError):
         return f"the value of {error.option} has a %, which is written as %% there"
     if isinstance(error, UnicodeDecodeError):
@@ -131,7 +131,7 @@ def _country(code: object) -> str | None:
 
 
 def _countries() -> frozenset[str]:
-    """Return the countries whose energy CodeCarbon knows; nothing where its data moved."""
+    """Return the countries whose energy mix CodeCarbon knows; empty if its data has moved."""
     folder = folder_of("codecarbon")
     try:
         return frozenset(json.loads((folder or Path()).joinpath(_COUNTRIES).read_text()))
@@ -155,7 +155,7 @@ def _methods(found: Mapping[str, str]) -> list[str]:
 
 
 def _is_on(text: str) -> bool:
-    return text.lower() == "true"  # as CodeCarbon has it: not for "1"
+    return text.lower() == "true"  # like CodeCarbon, which does not accept "1"
 
 
 def _seconds(given: object, found: Mapping[str, str]) -> float:
@@ -170,7 +170,7 @@ def _seconds(given: object, found: Mapping[str, str]) -> float:
 
 
 def _interval(found: Mapping[str, str], *, remote: bool) -> int:
-    """Return CodeCarbon's `api_call_interval`; each measurement, where no service pays for it."""
+    """Return CodeCarbon's `api_call_interval`, by default 8 if a service is called, else 1."""
     text = found.get("api_call_interval", "8" if remote else "1")
     try:
         return int(text)

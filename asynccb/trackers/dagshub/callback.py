@@ -1,8 +1,9 @@
 """
 DagsHub: the MLflow server of a repository, and the repository itself for files, without packages.
 
-Promises: those of the MLflow tracker; putting the same files again makes no second commit. DagsHub
-does not say whether it stores a point that is sent twice once; each has a fixed time and step.
+Promises: the same as the MLflow tracker. If the same files are uploaded again, no second commit is
+made. DagsHub does not document whether it stores a point once if it is sent twice; each point has a
+fixed time and step.
 """
 
 from __future__ import annotations
@@ -38,27 +39,27 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 _OUTPUT: Final = "artifacts"
-"""Directory of the repository that the output goes to, as in transformers."""
+"""Directory of the repository for the output, as in transformers."""
 _HINT: Final = "set DAGSHUB_USER_TOKEN to a token that may write to the repository"
 
 
 class DagsHubCallback(MLflowTracker):
     """
-    Log a run to a DagsHub repository: what `MLflowCallback` logs, and files as commits.
+    Log a run to a DagsHub repository, like `MLflowCallback`, and commit files.
 
-    `repo_owner` and `repo_name` name the repository, or `MLFLOW_TRACKING_URI`, which is
+    `repo_owner` and `repo_name` name the repository, else `MLFLOW_TRACKING_URI` does, as
     `https://dagshub.com/OWNER/NAME.mlflow`; the host is `DAGSHUB_CLIENT_HOST`. The repository must
-    be there. `experiment_name`, `run_id`, `tags`, `nested_run`, `flatten_params`, `max_log_params`
-    and `log_artifacts`, which stores each checkpoint with the run, are those of `MLflowCallback`,
-    with its variables.
+    exist. `experiment_name`, `run_id`, `tags`, `nested_run`, `flatten_params`, `max_log_params` and
+    `log_artifacts`, which stores each checkpoint with the run, work as in `MLflowCallback`, with
+    its variables.
 
     `log_output` [`HF_DAGSHUB_LOG_ARTIFACTS`] commits the whole `output_dir` as `artifacts/` to
-    `branch` [`BRANCH`, by default `"main"`] when the training ends; journals are left out. The
-    commit is made by the first rank alone.
+    `branch` [`BRANCH`, by default `"main"`] when the training ends, without journals. Only the
+    first rank commits.
 
-    Credentials are `DAGSHUB_USER_TOKEN`, else `DAGSHUB_USERNAME` and `DAGSHUB_PASSWORD`, else what
-    `dagshub login` has saved, else `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`. Raises
-    `ConfigurationError` for a setting that cannot work, such as no repository.
+    Credentials are `DAGSHUB_USER_TOKEN`, else `DAGSHUB_USERNAME` and `DAGSHUB_PASSWORD`, else the
+    token that `dagshub login` has saved, else `MLFLOW_TRACKING_USERNAME` and `_PASSWORD`. Raises
+    `ConfigurationError` for a setting that cannot work, such as a missing repository.
     """
 
     name: ClassVar[str] = "dagshub"
@@ -80,11 +81,11 @@ class DagsHubCallback(MLflowTracker):
         log_artifacts: bool | None = None,
         log_output: bool | None = None,
     ) -> None:
-        transport(os.environ)  # A bad certificate or time-out is to be refused here, not later.
+        transport(os.environ)  # raises for a bad certificate or timeout here, and not later
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: DagsHubSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         wanted = {Event.SAVE: settings.log_artifacts, Event.TRAIN_END: settings.log_output}
         self.uploads = [event for event, is_wanted in wanted.items() if is_wanted]
@@ -93,7 +94,7 @@ class DagsHubCallback(MLflowTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether `MLFLOW_TRACKING_URI` is a repository of DagsHub."""
+        """Return whether `MLFLOW_TRACKING_URI` names a DagsHub repository."""
         return is_configured(environ)
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
@@ -120,7 +121,7 @@ class DagsHubCallback(MLflowTracker):
                 await kept.stored(file)
 
     async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
-        """Store a file below its checkpoint's name."""
+        """Store a file under its checkpoint's name."""
         assert self._server is not None
         assert self._mlflow.info is not None  # or the run has not begun
         store = find_store(self._server, self._mlflow.info.artifact_uri)

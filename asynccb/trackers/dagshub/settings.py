@@ -1,7 +1,8 @@
 """
-Where a DagsHub tracker's settings and credentials come from: arguments, variables, saved tokens.
+A DagsHub tracker's settings and credentials: from arguments, variables and saved tokens.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: a setting that cannot work raises where it was given; the stored settings contain no
+credential.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _HOST_LINE: Final = re.compile(r"^(\S.*?):\s*$")
 
 @dataclass(frozen=True)
 class DagsHubSettings(mlflow.MLflowSettings):
-    """Hold a DagsHub tracker's settings as plain data; `DagsHubCallback` says what they mean."""
+    """A DagsHub tracker's settings as plain data; `DagsHubCallback` documents them."""
 
     host: str
     owner: str
@@ -38,13 +39,13 @@ class DagsHubSettings(mlflow.MLflowSettings):
 
     @property
     def repository(self) -> str:
-        """Owner and name, as the interface has them in paths."""
+        """Owner and name, as in the paths of the interface."""
         return f"{self.owner}/{self.repo}"
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Hold a token, or a user's name and password."""
+    """A token, or a user's name and password."""
 
     user: str = ""
     secret: str = ""
@@ -54,7 +55,7 @@ class Credentials:
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DagsHubSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     given = Given(arguments, environ)
     host = _host(environ)
     owner, repo = _repository(given["repo_owner"], given["repo_name"], environ)
@@ -71,16 +72,16 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DagsHub
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether the address of a repository is there."""
+    """Return whether `MLFLOW_TRACKING_URI` names a repository."""
     return mlflow.is_dagshub(environ.get("MLFLOW_TRACKING_URI", "").strip(), environ)
 
 
 def find_credentials(host: str, environ: Mapping[str, str]) -> Credentials:
     """
-    Return the user and password, or the token alone; raise `AccessError` where there are none.
+    Return the user and password, or the token alone; raise `AccessError` if there are none.
 
-    In this order: DagsHub's token, user and password, the saved token, MLflow's user and password,
-    those in its address.
+    The order is: DagsHub's token, its user and password, the saved token, MLflow's user and
+    password, the user and password in MLflow's address.
     """
     if token := environ.get("DAGSHUB_USER_TOKEN", "").strip():
         return Credentials(secret=token)
@@ -109,7 +110,7 @@ def _saved_token(host: str, environ: Mapping[str, str]) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     section = ""
-    for line in lines:  # what the client writes, which is a small part of YAML
+    for line in lines:  # the client writes only a small part of YAML
         if found := _HOST_LINE.match(line):
             section = found[1].strip("'\"").rstrip("/")
         elif section == host and (token := _TOKEN_LINE.match(line)):

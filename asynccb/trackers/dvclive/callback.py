@@ -2,8 +2,8 @@
 DVCLive: tables, `metrics.json`, `params.yaml` and `dvc.yaml` for `dvc`, and live updates of DVC
 Studio, without the `dvclive` package.
 
-Promises: each row is in its table once, at its global step, whatever died in between; a Studio that
-is away, or refuses, holds the files up no more than briefly.
+Promises: each row is in its table once, at its global step, whichever process died in between. A
+Studio that is out of reach, or refuses, delays the files only briefly.
 """
 
 from __future__ import annotations
@@ -47,35 +47,38 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 _MODELS: Final = ("best", "last")
-"""What a final model is called, where the best one is loaded in the end, and else."""
+"""Names of a final model: if the best model is loaded at the end, and otherwise."""
 
 
 class DVCLiveCallback(ServerTracker):
     """
-    Log a run as DVCLive does: into files that `dvc metrics`, `dvc plots` and `dvc params` read.
+    Log a run as DVCLive does: in files that `dvc metrics`, `dvc plots` and `dvc params` read.
 
-    The arguments are those of `dvclive.Live`: `dir`; `resume` [`DVCLIVE_RESUME`], to go on behind
-    what the directory holds instead of clearing it; `dvcyaml`, which is added to and not replaced,
-    None for none; `save_dvc_exp`, to save an experiment in the end, in a Git repository and outside
-    of DVC's pipelines; `exp_name` [`DVC_EXP_NAME`], else made of the run's key; `exp_message`.
-    transformers takes them, too, and ignores them. Or give a `Live`: its settings and its directory
-    are used, by the companion. It may go on logging other metrics there, and hears of ours when the
-    run is closed, so do that first; where it was entered with `with`, its own end saves the
-    experiment, else it is ended here, and `live.end()` is not to be called.
+    The arguments are those of `dvclive.Live`, which transformers accepts, too, but ignores:
 
-    `log_model` [`HF_DVCLIVE_LOG_MODEL`] has DVC track, below `dir/artifacts`, the final model as
-    `last`, or `best` (True), or at each save all of `output_dir` as it is then (`"all"`); that and
+    * `dir`; `resume` [`DVCLIVE_RESUME`], to append to the directory's content instead of clearing
+      it; `dvcyaml`, a file that is extended and not replaced, or None for no file.
+    * `save_dvc_exp`: save an experiment at the end, in a Git repository and outside of DVC's
+      pipelines. `exp_name` [`DVC_EXP_NAME`], else a name made of the run's key; `exp_message`.
+    * `live`: a `Live` instead of these. The companion uses its settings and its directory. The
+      `Live` may continue to log other metrics there; it sees ours only after the run is closed, so
+      close the run first. If the `Live` was entered with `with`, its own end saves the experiment.
+      Otherwise the experiment is ended here; do not call `live.end()`.
+
+    `log_model` [`HF_DVCLIVE_LOG_MODEL`] makes DVC track files below `dir/artifacts`: True the final
+    model, as `last` or `best`; `"all"` the whole `output_dir` at each save, as it is then. That and
     experiments need the package `dvc`.
 
     With a token (`DVC_STUDIO_TOKEN`, or DVC's configuration) and a repository (a Git remote, or
-    `DVC_STUDIO_REPO_URL`) Studio gets live updates at `DVC_STUDIO_URL`, unless `DVC_STUDIO_OFFLINE`
-    is on. While it is away files are written, and what it lacks is sent when it is back; where it
-    refuses, nothing more is sent. `ASYNCCB_OFFLINE` holds back the files, too, of a run that has a
-    Studio.
+    `DVC_STUDIO_REPO_URL`), Studio receives live updates at `DVC_STUDIO_URL`, unless
+    `DVC_STUDIO_OFFLINE` is on. While Studio is out of reach, files are written, and the missing
+    updates are sent when it is back. If Studio refuses, nothing more is sent. If a run has a
+    Studio, `ASYNCCB_OFFLINE` holds back its files, too.
 
-    `train_` and `eval_` in a name become folders, as in transformers; rows have the global step,
-    where transformers counts its logs. Texts are in the tables, but not in Studio's plots.
-    `DVCLIVE_TEST` switches it off. Raises `ConfigurationError` for what cannot work.
+    `train_` and `eval_` in a name become folders, as in transformers. Rows carry the global step;
+    transformers counts its logs instead. Texts are in the tables, but not in Studio's plots.
+    `DVCLIVE_TEST` switches the tracker off. Raises `ConfigurationError` for a setting that cannot
+    work.
     """
 
     name: ClassVar[str] = "dvclive"
@@ -99,7 +102,7 @@ class DVCLiveCallback(ServerTracker):
             self.training_side = DVCLiveTraining(self.settings, live)
 
     def set_up(self, settings: DVCLiveSettings) -> None:
-        """Take the settings."""
+        """Accept the settings."""
         super().set_up(settings)
         events = {"all": (Event.SAVE,), "true": (Event.TRAIN_END,), "false": ()}
         self.uploads = events[settings.log_model]
@@ -117,7 +120,7 @@ class DVCLiveCallback(ServerTracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether a variable asks for it, or the directory lies in a DVC repository."""
+        """Return whether a variable asks for it, or the directory lies in a DVC repository."""
         return is_configured(environ)
 
     async def on_train_begin(
@@ -130,7 +133,7 @@ class DVCLiveCallback(ServerTracker):
     on_save = on_train_end = journaled
 
     def files(self, event: Event, args: PlainArguments, state: StateSnapshot) -> Folder | None:
-        """Return all of the output; at the end, the model that the training process wrote."""
+        """Return the whole output; at the end, the model that the training process wrote."""
         output = getattr(args, "output_dir", None)
         if output is None:
             self.reject("the model", "the training arguments have no output_dir to find it in")
@@ -159,14 +162,14 @@ class DVCLiveCallback(ServerTracker):
         )
 
     async def begin(self, client: Client) -> None:
-        """Tell Studio that the experiment begins; nothing says where to look at it."""
+        """Tell Studio that the experiment begins; its answer contains no address to look at."""
         studio = Studio(client, self.settings, self._name or "")
         if self.settings.opens:
             await studio.start()
         self._studio = studio
 
     async def flush(self) -> None:
-        """Write what is queued, and then tell Studio of it."""
+        """Write the queued rows, and then send them to Studio."""
         if self._dirty:
             await self._write()
             self._dirty = False
@@ -178,7 +181,7 @@ class DVCLiveCallback(ServerTracker):
         """
         Save the experiment, unless the training died, and tell Studio that it is over.
 
-        Studio has no word for how a run ended. Nothing is written for a run without a log.
+        Studio has no status for the end of a run. Nothing is written for a run without a log.
         """
         await self.flush()
         if not self._open:
@@ -198,7 +201,7 @@ class DVCLiveCallback(ServerTracker):
         if settings.git is None and settings.dvc is None:
             self.reject(what, "that needs a Git repository around the working directory")
             return
-        # Where that is part of the output, what is kept would be kept again, and again.
+        # If our directory is part of the output, its artifacts would be copied into themselves.
         ours = relative(settings.dir, Path(settings.origin, self.run.args.output_dir)) + "/"
         files = [file for file in kept.pending() if not file.name.startswith(ours)]
         try:
@@ -209,7 +212,7 @@ class DVCLiveCallback(ServerTracker):
             self.reject(what, str(error))
 
     def attributes(self) -> dict[str, Any]:
-        """Return whose directory it is, and how far the tables and Studio have come."""
+        """Return the directory's owner, and the positions of the tables and of Studio."""
         return {
             "dir": self.settings.dir,
             "name": self._name,
@@ -223,7 +226,7 @@ class DVCLiveCallback(ServerTracker):
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Go on behind the last acknowledged rows."""
+        """Continue behind the last acknowledged rows."""
         self._name = attributes["name"]
         self._open = attributes["open"]
         self._goes_on = attributes["goes_on"]
@@ -234,10 +237,10 @@ class DVCLiveCallback(ServerTracker):
         self._folder.tables.restore(attributes["tables"])
         if self._open:
             self.address = self.settings.dir
-            self._updates.note()  # the cursor does not say whether Studio has it all
+            self._updates.note()  # the cursor does not record whether Studio has everything
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on in the directory, and with the experiment, unless the settings name another."""
+        """Continue in the directory and the experiment, unless the settings name another one."""
         if attributes.get("dir") != self.settings.dir:
             logger.warning(
                 "DVCLive: the interrupted training logged to %s, as the settings were; the resumed "

@@ -1,9 +1,9 @@
 """
 Flyte: the training's checkpoints in the task's store, and its log history as a Deck.
 
-Runs in the training process, because a task's surroundings are that process's; everything that
-takes time runs on threads. Promises: a checkpoint that was cut off while it was uploaded is never
-restored; a task that is killed leaves the Deck that was published last.
+Runs in the training process, because a task's surroundings exist only there; everything slow runs
+on threads. Promises: a checkpoint whose upload was interrupted is never restored. A task that is
+killed leaves the last published Deck.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 PUBLISHED: Final = 10.0
-"""Least seconds between two uploads of the Deck, which is written anew each time."""
+"""Minimum seconds between two uploads of the Deck, which is rewritten as a whole each time."""
 
 
 class FlyteCallback(Tracker):
     """
     Save checkpoints in a Flyte task's store and show the log history in its Deck.
 
-    Make it in the task, on the thread that Flyte has started it on, and ask it for the checkpoint
-    of an attempt that has failed before the training begins:
+    Make it in the task, on the thread that Flyte started the task on. Before the training begins,
+    ask it for the checkpoint of a failed attempt:
 
         @flytekit.task(retries=3, enable_deck=True)
         def train() -> None:
@@ -52,16 +52,16 @@ class FlyteCallback(Tracker):
             with asynccb.Trainer(model, args, callbacks=[flyte]) as trainer:
                 trainer.train(resume_from_checkpoint=flyte.restore_checkpoint(args.output_dir))
 
-    With `sync_checkpoints` every checkpoint is uploaded, one at a time: one that waits while a
-    newer one is saved is left out. The store keeps the last two. transformers uploads them over one
-    another, so that an attempt may find a mixture. With `save_log_history` the Deck "Log History"
-    has a chart for each metric and the last logs; it is published at most every ten seconds, and at
-    the end of the training. The task needs `enable_deck=True` for it, and neither pandas nor the
-    Deck plugin.
+    With `sync_checkpoints`, checkpoints are uploaded one at a time. If a newer checkpoint is saved
+    while one waits, the waiting one is skipped. The store keeps the last two. (transformers uploads
+    them over one another, so the next attempt may find a mixture.) With `save_log_history`, the
+    Deck "Log History" shows a chart for each metric, and the last logs. It is published at most
+    every ten seconds, and at the end of the training. The task needs `enable_deck=True` for it, but
+    neither pandas nor the Deck plugin.
 
-    Outside a task it does nothing, which it says. Raises `ConfigurationError` where `flytekit` is
-    not installed (the extra `flyte`). `ASYNCCB_OFFLINE` leaves it alone: no later sync could upload
-    a checkpoint for another attempt.
+    Outside a task it only logs a warning. Raises `ConfigurationError` if `flytekit` is not
+    installed (the extra `flyte`). `ASYNCCB_OFFLINE` does not affect it: no later sync could upload
+    a checkpoint for the next attempt.
     """
 
     name: ClassVar[str] = "flyte"
@@ -96,23 +96,24 @@ class FlyteCallback(Tracker):
             self.address = f"{self._task.output.rstrip('/')}/deck.html"
 
     def _may(self, ability: str, what: str, needed: str) -> bool:
-        """Tell whether the task can do something; say so where one that there is cannot."""
+        """Return whether the task has an ability; log a warning if a task exists without it."""
         if self._task is not None and not getattr(self._task, ability):
             logger.warning("Flyte gets no %s: the task needs %s", what, needed)
         return self._task is not None and bool(getattr(self._task, ability))
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Tell whether a task of Flyte runs in this process, on a cluster."""
+        """Return whether a Flyte task runs in this process, on a cluster."""
         return bool(environ.get("FLYTE_INTERNAL_EXECUTION_ID")) and is_installed("flytekit")
 
     def restore_checkpoint(self, directory: str | Path) -> str | None:
         """
-        Return the last checkpoint of an attempt that failed, as a folder below `directory`.
+        Return the last checkpoint of a failed attempt, as a folder below `directory`.
 
-        None where there is none, or none was uploaded whole. It is uploaded again for the next
-        attempt, beside the training. Blocks for the download; for the task's thread. Raises what
-        the store raises where it cannot be read, rather than have the training begin anew.
+        Returns None if no checkpoint was uploaded whole. The checkpoint is uploaded again for the
+        next attempt, beside the training. Call it on the task's thread, which it blocks during the
+        download. If the store cannot be read, its exception is raised, so that the training does
+        not start over.
         """
         if self._task is None or self._sync is None:
             return None
@@ -130,7 +131,7 @@ class FlyteCallback(Tracker):
     async def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take the history of the training that is resumed."""
+        """Copy the log history of the training that is resumed."""
         if self._history.count == 0:
             for entry in state.log_history:
                 self._add(int(entry.get("step", 0)), entry)
@@ -153,27 +154,27 @@ class FlyteCallback(Tracker):
         await self._publish_last()
 
     async def flush(self) -> None:
-        """Publish the history, if it was not for a while, and wait for nothing."""
+        """Publish the history if that is due; do not wait for the upload."""
         if time.monotonic() - self._published >= PUBLISHED:
             self._publish()
 
     async def heartbeat(self) -> None:
-        """Publish what came since."""
+        """Publish logs that arrived since."""
         await self.flush()
 
     async def finish(self, status: RunStatus) -> None:
-        """Publish what came last, and wait until the last checkpoint is stored."""
+        """Publish the last logs, and wait until the last checkpoint is stored."""
         await self._publish_last()
         if self._sync is not None:
             await anyio.to_thread.run_sync(self._sync.finish, abandon_on_cancel=True)
 
     async def close(self) -> None:
-        """Leave what is not stored yet, and say so."""
+        """Abandon checkpoints that are not stored yet, and log that."""
         if self._sync is not None:
             self._sync.leave()
 
     def state(self) -> dict[str, Any]:
-        """Return the settings; what else it needs is in the task's store."""
+        """Return the settings; everything else is in the task's store."""
         return {"args": dict(self._given), "attributes": {}}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -185,7 +186,7 @@ class FlyteCallback(Tracker):
             self._changed = True
 
     def _publish(self) -> None:
-        """Publish on a thread what has changed, unless that is under way: the store may be slow."""
+        """Publish changes on a thread, unless one is still at it: the store may be slow."""
         if self._changed and not (self._publishing and self._publishing.is_alive()):
             assert self._task is not None
             self._changed = False
@@ -196,7 +197,7 @@ class FlyteCallback(Tracker):
             self._publishing.start()
 
     async def _publish_last(self) -> None:
-        """Publish what has changed, and wait for that."""
+        """Publish the last changes, and wait until they are published."""
         await self._published_all()
         self._publish()
         await self._published_all()
@@ -206,14 +207,14 @@ class FlyteCallback(Tracker):
             await anyio.to_thread.run_sync(self._publishing.join, abandon_on_cancel=True)
 
     def _draw(self) -> None:
-        """Publish the task's decks, with ours among them; flytekit logs what goes wrong there."""
+        """Publish the task's decks, ours included; flytekit logs failures."""
         from flytekit.deck import Deck
 
         if not self._drawn:
             self._drawn = True
             history = self._history
 
-            class _LogHistoryDeck(Deck):  # type: ignore[misc]  # without types where it is missing
+            class _LogHistoryDeck(Deck):  # type: ignore[misc]  # untyped if it is not installed
                 """Draw the history when it is written, by us or by flytekit at the task's end."""
 
                 @property
@@ -225,7 +226,7 @@ class FlyteCallback(Tracker):
 
 
 class _Side(TrainingSide):
-    """Take a checkpoint as soon as it is saved, before it can be rotated away."""
+    """Link a checkpoint as soon as it is saved, before it can be rotated away."""
 
     def __init__(self, sync: CheckpointSync) -> None:
         self._sync = sync

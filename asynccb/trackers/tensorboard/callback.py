@@ -1,9 +1,9 @@
 """
 TensorBoard: event files in a directory, which `tensorboard --logdir` shows.
 
-Promises: each log is in the files exactly once, whatever died in between; a training that was
-resumed from a checkpoint is shown as one curve. Needs no torch and writes nothing in the training
-process.
+Promises: each log is in the files exactly once, whichever process died in between. A training that
+was resumed from a checkpoint is shown as one curve. Needs no torch, and writes nothing in the
+training process.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ logger = logging.getLogger("asynccb")
 
 @dataclass(frozen=True)
 class _Position:
-    """Say where the next record goes; plain values, because it is kept with the cursor."""
+    """The place of the next record, in plain values, because it is stored with the cursor."""
 
     origin: str
     """Working directory of the training process, from which relative directories count."""
     root: str | None = None
-    """Directory of the run; a search's trials have theirs below it."""
+    """Directory of the run; the directories of a search's trials are below it."""
     file: str | None = None
     offset: int = 0
     """Bytes of `file` that are acknowledged."""
     count: int = 0
-    """Files begun so far."""
+    """Number of files begun so far."""
     step: int = 0
     """Highest step in `file`."""
     trained: bool = False
@@ -58,22 +58,21 @@ class TensorBoardCallback(Tracker):
     """
     Write scalars, texts and hyper-parameters to TensorBoard event files.
 
-    `logging_dir` is the run's directory; None takes `TENSORBOARD_LOGGING_DIR`, and where that is
-    not set either, `<output_dir>/runs/<date>_<host>`. In a hyper-parameter search the trial's name
-    is appended. `tb_writer` is accepted for the sake of code written for transformers: a live
-    `SummaryWriter` cannot go to another process, so only its `log_dir` is used, and images that it
-    writes appear beside our scalars. Raises `ConfigurationError` for both at once, and for a
-    directory that is none.
+    `logging_dir` is the run's directory; by default that of `TENSORBOARD_LOGGING_DIR`, else
+    `<output_dir>/runs/<date>_<host>`. In a hyper-parameter search the trial's name is appended.
+    `tb_writer` is accepted for code written for transformers. A live `SummaryWriter` cannot move to
+    another process, so only its `log_dir` is used; images that it writes appear beside our scalars.
+    Raises `ConfigurationError` if both are given, or if the directory is not valid.
 
-    `eval_x` is shown as `eval/x`, `test_x` as `test/x`, any other `x` as `train/x`, strings as
-    texts; other values are dropped, with one warning per name. Values are 32-bit floats, as
+    `eval_x` is shown as `eval/x`, `test_x` as `test/x`, any other `x` as `train/x`, and strings as
+    texts. Other values are dropped, with one warning per name. Values are 32-bit floats, as
     everywhere in TensorBoard. All values of a log share one record.
 
-    A training resumed at step s begins a new file in the directory of the interrupted one, unless
-    it was given another, and what that holds after step s is hidden; so is, when steps go back
-    within a training, what was logged at the later ones. A run that begins at step 0 hides nothing
-    of another one that its directory holds. The status on the hyper-parameter page is
-    that of the run's first end: TensorBoard never reads a second one.
+    A training resumed at step s begins a new file in the directory of the interrupted training,
+    unless its settings name another directory, and the records after step s there are hidden. If
+    steps go back within a training, the records of the later steps are hidden, too. A run that
+    begins at step 0 hides nothing of another run in its directory. The hyper-parameter page shows
+    the status of the run's first end: TensorBoard never reads a second one.
     """
 
     name: ClassVar[str] = "tensorboard"
@@ -90,13 +89,13 @@ class TensorBoardCallback(Tracker):
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
-        """Return True: a directory is all it needs, and there is a default for that."""
+        """Return True: the tracker needs only a directory, and has a default for it."""
         return True
 
     async def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Begin a file, unless a log before the training has; add the configuration to it."""
+        """Begin a file, unless a log before the training already did; add the configuration."""
         from asynccb.trackers.tensorboard import values as records
 
         step = state.global_step
@@ -137,7 +136,7 @@ class TensorBoardCallback(Tracker):
         self._acknowledged = self._position
 
     async def finish(self, status: RunStatus) -> None:
-        """Write how the run ended; a run without a single record gets no file for that."""
+        """Write how the run ended; for a run without a single record, no file is made."""
         from asynccb.trackers.tensorboard import values as records
 
         if self._position.trained and not self._position.ended:
@@ -146,14 +145,14 @@ class TensorBoardCallback(Tracker):
         await self.flush()
 
     def state(self) -> dict[str, Any]:
-        """Return the directory, and as attributes the place behind the last acknowledged record."""
+        """Return the directory, and as attributes the end of the last acknowledged record."""
         return {
             "args": {"logging_dir": self._logging_dir},
             "attributes": asdict(self._acknowledged),
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Go on behind the last acknowledged record; what the file holds there is overwritten."""
+        """Continue after the last acknowledged record; later bytes of the file are overwritten."""
         position = _Position(**attributes)
         self._position = self._acknowledged = position
         self._writer = EventWriter(position.file, position.offset)
@@ -161,7 +160,7 @@ class TensorBoardCallback(Tracker):
             self.address = str(Path(position.file).parent)
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
-        """Go on in the directory of the interrupted training, unless the settings name another."""
+        """Continue in the directory of the interrupted run, unless the settings name another."""
         if self._logging_dir is not None and attributes["root"] not in (None, self._logging_dir):
             return False
         return super().resume(attributes)
@@ -191,7 +190,7 @@ class TensorBoardCallback(Tracker):
         self._add(records.values(self._seconds, step, numbers, texts))
 
     def _go_back(self, state: TrainerState) -> None:
-        """Begin a file where steps decrease: within one file, readers would drop either end."""
+        """Begin a file when steps decrease: within one file, readers would drop either part."""
         logger.warning(
             "TensorBoard: steps went back from %d to %d; what was logged from step %d on is hidden",
             self._position.step,
@@ -203,20 +202,20 @@ class TensorBoardCallback(Tracker):
         self._position = replace(self._position, trained=trained)
 
     def _needs_file(self, state: TrainerState) -> bool:
-        """Tell whether a training that begins now has to go to a new file."""
+        """Return whether a training that begins now needs a new file."""
         position = self._position
         if position.file is None or position.trained or state.global_step > 0:
             return True
         return position.step > 0 or Path(position.file).parent != self._directory(state)
 
     def _first_hidden(self, state: TrainerState) -> int:
-        """Return from which step on a training that begins now hides what its directory holds."""
+        """Return the first step of the directory's records that a training beginning now hides."""
         if state.global_step > 0:
-            # That step was logged before its checkpoint was saved: only what follows is hidden.
+            # That step was logged before its checkpoint was saved: only later steps are hidden.
             return state.global_step + 1
         file = self._position.file
         starts_anew = file is not None and Path(file).parent == self._directory(state)
-        # What is there and is not this run's own may be another run's, which may be going on.
+        # Other records in the directory may belong to another run, which may still be going on.
         return 0 if starts_anew else HIDE_NOTHING
 
     def _begin_file(self, state: TrainerState, start: int) -> None:
@@ -232,7 +231,7 @@ class TensorBoardCallback(Tracker):
         self._writer.add(record, self._seconds)
 
     def _root(self) -> str:
-        """Return the run's directory, absolute; a default one is named from the run's own start."""
+        """Return the run's directory, absolute; the default one is named after the run's start."""
         if self._position.root is not None:
             return self._position.root
         if self._logging_dir is not None:

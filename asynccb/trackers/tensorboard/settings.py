@@ -1,7 +1,7 @@
 """
-Where a run's event files go: the directory that was asked for, or the default of transformers.
+The directory of a run's event files: the given one, or the default of transformers.
 
-Promises: an absolute path, the same in every process that reads the run's records.
+Promises: the path is absolute, and the same in every process that reads the run's records.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _VARIABLE: Final = "TENSORBOARD_LOGGING_DIR"
 
 def default_directory(run: RunDescription, origin: str) -> str:
     """
-    Return `<output_dir>/runs/<date>_<host>`; a relative `output_dir` counts from `origin`.
+    Return `<output_dir>/runs/<date>_<host>`; a relative `output_dir` starts at `origin`.
 
-    Date and host are those of the run's first record, in local time.
+    Date and host are those of the run's first record; the date is in local time.
     """
     date = time.strftime("%b%d_%H-%M-%S", time.localtime(run.started // 10**9))
     output = os.path.expanduser(getattr(run.args, "output_dir", None) or "")
@@ -30,7 +30,7 @@ def default_directory(run: RunDescription, origin: str) -> str:
 
 
 def given_directory(tb_writer: Any, logging_dir: str | os.PathLike[str] | None) -> str | None:
-    """Return the directory that was asked for, absolute, or None for the default."""
+    """Return the given directory as an absolute path, or None for the default."""
     if tb_writer is not None and logging_dir is not None:
         raise ConfigurationError("give tb_writer or logging_dir, not both")
     if tb_writer is not None:
