@@ -32,7 +32,7 @@ The exception that `flush`, `finish` or `upload` raises decides the next step. A
 `TransientError` the lane calls the method again later, for as long as it takes. After an
 `AccessError` this tracker gives up, and its journal is kept for `asynccb sync`. The tracker itself
 sets aside a record that the server refuses, with `reject`. Any other exception is a bug, and the
-callback's `on_error` says what happens.
+callback's `on_error` decides the consequence.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _CAUSES: Final = 100
 
 
 def _nowhere(metrics: Mapping[str, float]) -> None:
-    """Discard the metrics: there is no run to add them to."""
+    """Discard the metrics, for lack of a run."""
 
 
 async def journaled(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -112,7 +112,7 @@ class Tracker(TrainerCallback, ExportableState):
     """Seconds between two heartbeats; None for a server without them. May change at any time."""
 
     training_side: TrainingSide | None = None
-    """Its part in the training process, where the model is; that part's messages go to `told`."""
+    """Its part in the training process, beside the model; that part's messages go to `told`."""
 
     uploads: Collection[Event] = ()
     """Events that are passed to `files`. Like others, they are in the journal only if the tracker
@@ -193,7 +193,7 @@ class Tracker(TrainerCallback, ExportableState):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Build a tracker that continues where the tracker that returned the state had come to."""
+        """Build a tracker that continues from the state that an earlier tracker returned."""
         tracker = cls(**state["args"])
         tracker.restore(state["attributes"])
         return tracker

@@ -1,8 +1,8 @@
 """
 An AzureML tracker's settings, and the parts of a workspace's address.
 
-Facts are from azureml-mlflow 1.62. Promises: a setting that cannot work raises where it was given;
-the stored settings contain no credential.
+Facts are from azureml-mlflow 1.62. Promises: an invalid setting raises in the constructor; the
+stored settings contain no credential.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-Where a ClearML tracker's settings come from, and which are refused.
+A ClearML tracker's settings: where each is read from, and which values are refused.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _SAMPLING: Final = 30.0
 
 @dataclass(frozen=True)
 class ClearMLSettings:
-    """Hold a ClearML tracker's settings as plain data; `ClearMLCallback` says what they mean."""
+    """A ClearML tracker's settings as plain data; `ClearMLCallback` documents them."""
 
     api: str
     web: str
     files: str
     conf: str
-    """The configuration file; credentials may be there, if it is."""
+    """Path of the configuration file, which may be missing, and may contain credentials."""
     verify: bool
     retried: list[int]
-    """Statuses after which a request is made again, beside the usual ones."""
+    """HTTP statuses after which a request is retried, beside the usual ones."""
     project: str
     task: str
     task_id: str | None
@@ -53,14 +53,14 @@ class ClearMLSettings:
     """Seconds between two samples; 0 for none."""
     offline: bool
     report: float
-    """Seconds between two looks at the task's status."""
+    """Seconds between two checks of the task's status."""
     ping: float
     """Seconds between two signs of life."""
     heeds_stop: bool
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> ClearMLSettings:
-    """Return the settings: what was given, and for what is None, variable or configuration file."""
+    """Return the settings: the arguments, and for each that is None, variable or file."""
     given = Given(arguments, environ)
     path = conf_path(environ)
     conf = open_conf(path, environ)
@@ -95,7 +95,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> ClearML
 
 
 def variable(name: str, environ: Mapping[str, str]) -> str:
-    """Return a variable's value by its name without `CLEARML_`, or of its older name."""
+    """Return the value of a variable, named without `CLEARML_`, or of its older `TRAINS_` name."""
     for prefix in ("CLEARML_", "TRAINS_"):
         if value := environ.get(prefix + name, "").strip():
             return value
@@ -103,14 +103,14 @@ def variable(name: str, environ: Mapping[str, str]) -> str:
 
 
 def conf_path(environ: Mapping[str, str]) -> Path:
-    """Return where the configuration file is, or would be."""
+    """Return the path of the configuration file, which may be missing."""
     given = variable("CONFIG_FILE", environ)
     home = environ.get("HOME", "").strip() or "~"
     return Path(os.path.abspath(expanded(given or f"{home}/clearml.conf")))
 
 
 def open_conf(path: Path, environ: Mapping[str, str]) -> Configuration:
-    """Return what the file says: nothing, where there is none."""
+    """Return the configuration in the file, which is empty if the file is missing."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def open_conf(path: Path, environ: Mapping[str, str]) -> Configuration:
 
 
 def external_task(environ: Mapping[str, str]) -> str | None:
-    """Return the task that this process runs in: an agent's, or one that `Task.init` has opened."""
+    """Return the task that this process runs in, which an agent or `Task.init` has opened."""
     opened = variable("PROC_MASTER_ID", environ).partition(":")[2]
     return variable("TASK_ID", environ) or opened or None
 
@@ -143,7 +143,7 @@ def _host(given: str, conf: Configuration, path: str) -> str | None:
 
 
 def _files(given: str, conf: Configuration, stores: bool) -> str | None:
-    """Return the file server's address; a bucket will do, where nothing is to be stored."""
+    """Return the file server's address; it may be a bucket's if nothing is to be stored."""
     address = given or conf.text("api.files_server") or ""
     scheme = address.partition("://")[0]
     if scheme in ("", "http", "https") or "://" not in address:
@@ -157,7 +157,7 @@ def _files(given: str, conf: Configuration, stores: bool) -> str | None:
 
 
 def _web_of(api: str) -> str:
-    """Return the address of the pages for people, which the usual ones tell."""
+    """Return the address of the web pages, derived from the usual form of the API's address."""
     if "://api." in api:
         return api.replace("://api.", "://app.", 1)
     return api.replace(":8008", ":8080", 1)

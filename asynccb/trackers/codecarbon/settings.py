@@ -2,8 +2,8 @@
 A CodeCarbon tracker's settings: from its constructor, or from the places that CodeCarbon 3.3 reads.
 
 These are `~/.codecarbon.config`, `./.codecarbon.config`, and environment variables
-`CODECARBON_<KEY>`; a later place wins. Promises: a setting that cannot work raises where it was
-given; the stored settings contain no credential (CodeCarbon looks those up itself).
+`CODECARBON_<KEY>`; a later place wins. Promises: an invalid setting raises in the constructor; the
+stored settings contain no credential (CodeCarbon looks those up itself).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CodeCarbonSettings:
 
     country_iso_code: str | None
     offline: bool
-    """Whether CodeCarbon makes no network request, because it knows where the machine is."""
+    """Whether CodeCarbon makes no network request, because it knows the machine's location."""
     output_dir: str | None
     """Absolute; None for the run's `output_dir`."""
     output_file: str

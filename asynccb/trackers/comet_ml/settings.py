@@ -1,7 +1,7 @@
 """
-Where a Comet tracker's settings come from, and which are refused.
+A Comet tracker's settings: where each is read from, and which values are refused.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _LONGEST_TAG: Final = 100
 
 @dataclass(frozen=True)
 class CometSettings:
-    """Hold a Comet tracker's settings as plain data; `CometCallback` says what they mean."""
+    """A Comet tracker's settings as plain data; `CometCallback` documents them."""
 
     url: str | None
-    """The server's root; None for that of the key, or of the cloud."""
+    """The server's root; None for the server that the key names, or the cloud."""
     project_name: str | None
     workspace: str | None
     experiment_key: str | None
     name: str | None
     usual_name: str | None
-    """That of the variable, for a run that the training arguments do not name."""
+    """The name in the variable, for a run that the training arguments do not name."""
     tags: list[str]
     mode: Mode
     online: bool
@@ -52,12 +52,12 @@ class CometSettings:
 
     @property
     def place(self) -> list[str | None]:
-        """What settles which experiment it is; an archive goes to the same one in the end."""
+        """The settings that determine the experiment; an archive is later uploaded to it."""
         return [self.url, self.workspace, self.project_name, self.experiment_key]
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> CometSettings:
-    """Return the settings: what was given, and for what is None, what `setting` finds."""
+    """Return the settings: the arguments, and for each that is None, the result of `setting`."""
     given = Given(arguments, environ)
 
     def text(name: str) -> str | None:
@@ -82,11 +82,11 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> CometSe
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether runs can be logged: there is a key, or they go into archives."""
+    """Return whether runs can be logged: there is a key, or runs go into archives."""
     try:
         return not _online(None, environ) or setting("api_key", environ) is not None
     except (AccessError, ConfigurationError):
-        return True  # whoever has settings that are broken wants to hear of it
+        return True  # include the tracker, so that its constructor reports the broken settings
 
 
 def _url(given: str | None, environ: Mapping[str, str]) -> str | None:
@@ -96,7 +96,9 @@ def _url(given: str | None, environ: Mapping[str, str]) -> str | None:
     try:
         return host_in(setting("api_key", environ) or "")
     except AccessError:
-        return None  # where the key is used it is said, and costs no training
+        return (
+            None  # the error is raised again when the key is used; there it does not end a training
+        )
 
 
 def _experiment_key(value: str | None) -> str | None:

@@ -1,8 +1,7 @@
 """
 A DagsHub tracker's settings and credentials: from arguments, variables and saved tokens.
 
-Promises: a setting that cannot work raises where it was given; the stored settings contain no
-credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 _MODELS: Final = ("best", "last")
-"""Names of a final model: if the best model is loaded at the end, and otherwise."""
+"""The name of a final model if the best model is loaded at the end, and its name otherwise."""
 
 
 class DVCLiveCallback(ServerTracker):

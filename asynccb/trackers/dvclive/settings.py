@@ -1,7 +1,7 @@
 """
-Where a DVCLive tracker's settings come from: what is given, a `Live`, the environment, DVC's files.
+A DVCLive tracker's settings: from arguments, a `Live`, the environment, or DVC's files.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ LogModel: TypeAlias = Literal["true", "all", "false"]
 
 _STUDIO: Final = "https://studio.datachain.ai"
 _ODD_IN_NAME: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\/]|\.\.|@\{|^[.-]|\.$|\.lock$")
-"""What Git takes in no part of a reference, or `dvc` for an option."""
+"""Text that Git refuses in a part of a reference, or that `dvc` takes for an option."""
 _TRUE: Final = frozenset({"1", "ON", "YES", "TRUE"})
 _FALSE: Final = frozenset({"", "0", "OFF", "NO", "FALSE"})
 
 
 @dataclass(frozen=True)
 class DVCLiveSettings:
-    """Hold a DVCLive tracker's settings as plain data; `DVCLiveCallback` says what they mean."""
+    """A DVCLive tracker's settings as plain data; `DVCLiveCallback` documents them."""
 
     enabled: bool
     dir: str
-    """Absolute, as all paths here."""
+    """Absolute, like all paths here."""
     origin: str
     """Working directory of the training process."""
     resume: bool
     keeps: bool
-    """Whether a `Live` has seen to what the directory held before, and may write there, too."""
+    """Whether a `Live` has prepared the directory, and may write there, too."""
     dvcyaml: str | None
     save_dvc_exp: bool
     exp_name: str | None
@@ -59,21 +59,21 @@ class DVCLiveSettings:
     dvc: str | None
     commit: str
     studio: str | None
-    """Address that DVC Studio takes updates at; None where it is not to get any."""
+    """Address to which updates of DVC Studio are sent; None for no updates."""
     studio_repo: str
     opens: bool
-    """Whether Studio is told that the experiment begins: a `Live`, or `dvc exp run`, has not."""
+    """Whether to tell Studio that the experiment begins; a `Live` or `dvc exp run` does so."""
     ends: bool
-    """Whether the experiment is ended here, and not by its owner."""
+    """Whether to end the experiment here; else its owner does: a `with`, or `dvc exp run`."""
 
     @property
     def root(self) -> str:
-        """What paths in Studio count from."""
+        """The folder to which paths in Studio are relative."""
         return self.dvc or self.origin
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DVCLiveSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     live = arguments["live"]
     if live is not None:
         arguments = {**arguments, **_of_live(live, arguments)}
@@ -107,7 +107,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> DVCLive
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether a variable asks for it, or the working directory lies in a DVC repository."""
+    """Return whether a variable asks for it, or the working directory lies in a DVC repository."""
     names = ("DVC_STUDIO_TOKEN", "STUDIO_TOKEN", "DVC_EXP_NAME", "DVC_ROOT")
     asked = any(environ.get(name, "").strip() for name in names)
     asked |= environ.get("HF_DVCLIVE_LOG_MODEL", "").strip().upper() not in _FALSE
@@ -115,7 +115,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 
 def _of_live(live: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a `Live` says; refuse what is none, and settings beside one."""
+    """Return a `Live`'s settings; raise if it is not a `Live`, or if settings are given, too."""
     if not any((c.__module__, c.__name__) == ("dvclive.live", "Live") for c in type(live).__mro__):
         raise ConfigurationError(f"live is a {type(live).__name__}; it takes a dvclive.Live")
     beside = [name for name, default in DEFAULTS.items() if given[name] != default]
@@ -139,7 +139,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "exp_name": None,
     "exp_message": None,
 }
-"""Settings that a `Live` has, too."""
+"""Settings that a `Live` has, too, with their defaults."""
 
 
 def _path(name: str, value: object, origin: str) -> str:
@@ -187,7 +187,7 @@ def _log_model(value: object, environ: Mapping[str, str]) -> LogModel:
 def _with_studio(
     settings: DVCLiveSettings, repository: Repository, environ: Mapping[str, str]
 ) -> DVCLiveSettings:
-    """Add where Studio is; there is none without a token, and none where it is told to be off."""
+    """Add the address of Studio, unless the token is missing or a setting switches Studio off."""
     off = (studio_setting("offline", repository.dvc, environ) or "").upper() in _TRUE
     if switch(environ, "DVC_STUDIO_OFFLINE") or off or not studio_token(repository.dvc, environ):
         return settings
@@ -212,7 +212,7 @@ def _with_studio(
 
 
 def _studio_address(url: str, environ: Mapping[str, str]) -> str:
-    """Return where DVC Studio takes updates, below its address."""
+    """Return the address to which updates are sent, below that of DVC Studio."""
     try:
         address = urljoin(url, environ.get("STUDIO_ENDPOINT", "").strip() or "api/live")
     except ValueError:
@@ -226,5 +226,5 @@ def _studio_address(url: str, environ: Mapping[str, str]) -> str:
 
 
 def relative(path: str | Path, root: str | Path) -> str:
-    """Return a path as DVC's files and Studio have it: relative to a root, with slashes."""
+    """Return a path in the form of DVC's files and Studio: relative to a root, with slashes."""
     return Path(os.path.relpath(path, root)).as_posix()

@@ -1,8 +1,7 @@
 """
 An MLflow tracker's settings: where each is read from, and which values are refused.
 
-Promises: a setting that cannot work raises where it was given; the stored settings contain no
-credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations

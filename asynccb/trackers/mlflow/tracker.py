@@ -1,8 +1,8 @@
 """
 The common part of trackers whose server speaks MLflow's protocol: events go to an `MLflowRun`.
 
-Promises: the same as `MLflowRun`. Each tracker itself decides where the server is, which
-credentials it uses, and where files go.
+Promises: the same as `MLflowRun`. Each tracker itself decides on the server's address, the
+credentials, and the destination of files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Settings as a tracker's constructor was given them, and for those that are None, as variables are.
+A tracker's settings: the arguments of its constructor, and for each that is None, its variable.
 
-Promises: a value that cannot work raises `ConfigurationError`, which names the argument and its
-variable, quotes the value, and lists what would do.
+Promises: an invalid value raises `ConfigurationError`, which names the argument and its variable,
+quotes the value, and lists the valid ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ C = TypeVar("C")
 
 
 class Given:
-    """A constructor's arguments, and the environment; arguments of other names may be there."""
+    """A constructor's arguments (all of its `locals()` will do), and the environment."""
 
     def __init__(self, arguments: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         self._arguments = arguments
@@ -28,15 +28,15 @@ class Given:
         return self._arguments[name]
 
     def variable(self, name: str) -> str | None:
-        """Return a variable's value without the space around it; None if nothing is left."""
+        """Return a variable's value without surrounding space; None if nothing is left."""
         return self.environ.get(name, "").strip() or None
 
     def text(self, name: str, variable: str = "") -> str | None:
-        """Return a text, or None; without the name of a variable, only the argument counts."""
+        """Return a text, or None; if no variable is named, only the argument counts."""
         return text_setting(name, self[name], variable, self.environ)
 
     def switch(self, name: str, variable: str = "") -> bool:
-        """Return a switch, which is off unless it is on."""
+        """Return a switch, which is off by default."""
         return switch_setting(name, self[name], variable, self.environ)
 
     def choice(self, name: str, variable: str, choices: Mapping[str, C], usual: C, takes: str) -> C:
@@ -49,11 +49,11 @@ class Given:
         raise ConfigurationError(f"{name} (or {variable}) is {word!r}; it takes {takes}")
 
     def seconds(self, name: str, variable: str = "", *, usual: float, least: int) -> float:
-        """Return seconds below a million, or 0.0 for False."""
+        """Return seconds, at least `least` and below a million, or 0.0 for False."""
         value = self[name]
         if value is None:
             value = self.variable(variable)
-            with suppress(ValueError):  # a text that is no number is refused below
+            with suppress(ValueError):  # a text instead of a number is refused below
                 value = usual if value is None else float(value)
         if value is False:
             return 0.0
@@ -75,9 +75,9 @@ class Given:
         strip: bool = False,
     ) -> list[str]:
         """
-        Return the tags that `who` takes, each once.
+        Return the tags for the service `who`, each once.
 
-        Tags that were not given are those `listed` by a variable, empty ones left out.
+        If the argument is None, the tags are those `listed` in a variable, without empty ones.
         """
         given = self["tags"]
         tags = listed if given is None else given

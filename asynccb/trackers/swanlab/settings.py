@@ -1,8 +1,8 @@
 """
-Where a SwanLab tracker's settings come from, and which are refused.
+A SwanLab tracker's settings: where each is read from, and which values are refused.
 
-Promises: what cannot work is refused where it was given, by the rules of `swanlab` 0.10; what is
-kept holds no credential.
+Promises: a setting that is invalid by the rules of `swanlab` 0.10 raises in the constructor; the
+stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MODES: Final[dict[str, Mode]] = {
     "offline": "local",
     "disabled": "disabled",
 }
-"""The vendor's `local` and `offline` write the same file; only the first starts a dashboard."""
+"""The vendor's `local` and `offline` write the same file; only `local` starts a dashboard."""
 _TAKEN_MODES: Final = "cloud, local, offline or disabled"
 _RESUME: Final[dict[str, Resume]] = {
     **dict.fromkeys(("allow", "true", "yes", "1"), "allow"),
@@ -60,7 +60,7 @@ _NEWER: Final = {
     "SWANLAB_GROUP": "SWANLAB_EXPERIMENT_GROUP",
     "SWANLAB_JOB_TYPE": "SWANLAB_EXPERIMENT_JOB_TYPE",
 }
-"""What `swanlab` calls its variables since 0.8, by what it called them before; it reads both."""
+"""Names of the variables since `swanlab` 0.8, by their earlier names; `swanlab` reads both."""
 _CONSOLE: Final = {"": False, "none": False, "all": True, "stdout": True, "stderr": True}
 _SAMPLING: Final = 10.0
 _SHORTEST: Final = 5
@@ -71,7 +71,7 @@ _DESCRIPTION: Final = 1024
 
 @dataclass(frozen=True)
 class SwanLabSettings:
-    """Hold a SwanLab tracker's settings as plain data; `SwanLabCallback` says what they mean."""
+    """A SwanLab tracker's settings as plain data; `SwanLabCallback` documents them."""
 
     mode: Mode
     api_host: str
@@ -81,7 +81,7 @@ class SwanLabSettings:
     public: bool
     name: str | None
     usual_name: str | None
-    """That of `SWANLAB_EXP_NAME`, for a run that the training arguments do not name."""
+    """The name in `SWANLAB_EXP_NAME`, for a run that the training arguments do not name."""
     description: str | None
     tags: list[str]
     group: str | None
@@ -96,14 +96,14 @@ class SwanLabSettings:
 
     @property
     def place(self) -> list[str | None]:
-        """What settles where a run goes, and which run it is."""
+        """The settings that determine a run's destination, and which run it is."""
         if self.mode == "local":
             return [self.mode, self.log_dir, self.project, self.run_id]
         return [self.mode, self.api_host, self.workspace, self.project, self.run_id]
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> SwanLabSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     environ = {**environ, **{o: environ[n] for o, n in _NEWER.items() if environ.get(n)}}
     given = Given(arguments, environ)
 
@@ -144,7 +144,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> SwanLab
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether there is a key, or a mode that needs none; it may be switched off."""
+    """Return whether there is a key, or a mode that needs none, and the mode is not disabled."""
     mode = environ.get("SWANLAB_MODE", "").strip()
     if mode == "disabled":
         return False
@@ -154,7 +154,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 
 def _hosts(given: Given) -> tuple[str, str]:
-    """Return both addresses; where neither is given, those of the last `swanlab login`."""
+    """Return both addresses; if neither is given, those of the last `swanlab login`."""
     api = given.text("api_host", "SWANLAB_API_HOST")
     web = given.text("web_host", "SWANLAB_WEB_HOST")
     if api is None and given.variable("SWANLAB_API_KEY") is None:
@@ -168,7 +168,7 @@ def _hosts(given: Given) -> tuple[str, str]:
 
 
 def _host(name: str, variable: str, address: str) -> str:
-    """Return scheme, host and port of an address, which are all that the vendor keeps of it."""
+    """Return scheme, host and port of an address; the vendor drops the rest, too."""
     whole = address.strip() if "://" in address else f"https://{address.strip()}"
     parts = server_parts(whole)
     if parts is None or parts.hostname is None:
@@ -187,7 +187,7 @@ def _host(name: str, variable: str, address: str) -> str:
 
 def _project(given: Given) -> str:
     named = given.text("project", "SWANLAB_PROJECT") or given.variable("SWANLAB_PROJ_NAME")
-    if named is None:  # as the vendor does, but that one refuses a folder with an odd name
+    if named is None:  # like the vendor, who refuses a folder with an odd name
         return _ODD_IN_PROJECT.sub("_", Path.cwd().name)[:100] or "asynccb"
     return _matching("project", named, "SWANLAB_PROJECT", _PROJECT) or named
 
@@ -222,7 +222,7 @@ def _resume(given: Given, run_id: str | None) -> Resume:
 
 
 def _listed(variable: str) -> list[Any]:
-    """Return a variable's items, which are a JSON array or have commas between them."""
+    """Return a variable's items, which are a JSON array or separated by commas."""
     with contextlib.suppress(ValueError, RecursionError):
         if isinstance(found := json.loads(variable), list):
             return found

@@ -198,7 +198,7 @@ class TrackioCallback(ServerTracker):
         await self._store_one(row, f"gpu-{now}")
 
     async def upload(self, kept: Kept) -> None:
-        """Store a folder as a version of the model's artifact; the files are removed once all are stored."""
+        """Store a folder as a version of the model's artifact, and release it once complete."""
         what = f"the artifact {kept.name}"
         if isinstance(self._destination, Inbox):
             self.reject(what, "Trackio's folder takes no artifacts: give a server or a Space")

@@ -1,7 +1,7 @@
 """
-Where a Trackio tracker's settings come from, and where they send a run.
+A Trackio tracker's settings, and the destination to which they send a run.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _DIRECTORIES: Final = {
     "HF_HOME": "trackio",
     "XDG_CACHE_HOME": "huggingface/trackio",
 }
-"""Variables that say where the folder is, the first one that is set counts, and where below it."""
+"""Variables with a folder, and the path of ours below it; the first variable that is set wins."""
 _USUAL_DIRECTORY: Final = "~/.cache/huggingface/trackio"
 _SHORTEST_INTERVAL: Final = 1.0
 
 
 @dataclass(frozen=True)
 class Space:
-    """Name a Space of Hugging Face, as `namespace/name`, or `name` in the user's namespace."""
+    """A Space of Hugging Face: `namespace/name`, or `name` in the user's namespace."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Server:
-    """Name a Trackio server, by its address without credentials."""
+    """A Trackio server, by its address without credentials."""
 
     url: str
 
 
 @dataclass(frozen=True)
 class Inbox:
-    """Name the folder that a local `trackio show` reads."""
+    """The folder that a local `trackio show` reads."""
 
     directory: str
 
@@ -65,19 +65,19 @@ Destination: TypeAlias = Space | Server | Inbox
 
 @dataclass(frozen=True)
 class TrackioSettings:
-    """Hold a Trackio tracker's settings as plain data; `TrackioCallback` says what they mean."""
+    """A Trackio tracker's settings as plain data; `TrackioCallback` documents them."""
 
     project: str | None
     other_project: str | None
-    """That of the variable, for training arguments that leave theirs as it is by default."""
+    """The project in the variable, for training arguments whose project is the default one."""
     run_name: str | None
     group: str | None
     space_id: str | None
-    """The one given; the training arguments come next, then `other_space_id`."""
+    """The given Space; the training arguments come next, then `other_space_id`."""
     other_space_id: str | None
     server_url: str | None
     only_server: bool
-    """Whether the server was given, and not a Space, so that no other Space goes before it."""
+    """Whether the server was given as an argument; it then precedes all Spaces but a given one."""
     bucket_id: str | None
     other_bucket_id: str | None
     private: bool | None
@@ -90,15 +90,15 @@ class TrackioSettings:
 
     @property
     def place(self) -> list[str | None]:
-        """What settles where a run goes, and which run it is."""
+        """The settings that determine a run's destination, and which run it is."""
         places = [self.space_id, self.other_space_id, self.server_url, self.directory]
         return [*places, self.project, self.other_project, self.run_name]
 
     def destination(self, args: Any) -> Destination:
         """
-        Return where a run goes: a Space wins over a server, and both over the local folder.
+        Return the destination: a Space wins over a server, and both over the local folder.
 
-        A server that was given wins over a Space of the arguments or of the variable.
+        A given server wins over a Space of the training arguments or of the variable.
         """
         space = self.space_id
         if space is None and not self.only_server:
@@ -108,12 +108,12 @@ class TrackioSettings:
         return Inbox(self.directory) if self.server_url is None else Server(self.server_url)
 
     def bucket_of(self, args: Any) -> str | None:
-        """Return the bucket for a Space that is made, or None for one of its own."""
+        """Return the bucket for a new Space, or None for a new bucket."""
         named = _checked_bucket(getattr(args, "trackio_bucket_id", None))
         return self.bucket_id or named or self.other_bucket_id
 
     def project_of(self, args: Any) -> str:
-        """Return the project: the one given, that of the training arguments, or the variable's."""
+        """Return the project: the given one, that of the training arguments, or the variable's."""
         named = getattr(args, "project", None)
         if self.project is None and named and named != _PROJECT:
             return str(named)
@@ -121,7 +121,7 @@ class TrackioSettings:
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> TrackioSettings:
-    """Return the settings: what was given, and for what is None, the environment variable."""
+    """Return the settings: the arguments, and for each that is None, its environment variable."""
     given = Given(arguments, environ)
     server = _server_url(given["server_url"], given.variable("TRACKIO_SERVER_URL"))
     return TrackioSettings(
@@ -155,13 +155,13 @@ def _hub(environ: Mapping[str, str]) -> str:
 
 
 def is_configured(environ: Mapping[str, str]) -> bool:
-    """Tell whether a variable names a server, a Space or a folder."""
+    """Return whether a variable names a server, a Space or a folder."""
     names = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_DIR")
     return any(environ.get(name, "").strip() for name in names)
 
 
 def checked_space(value: object) -> str | None:
-    """Return a Space's name; raise `ConfigurationError` for what can be none."""
+    """Return a Space's name; raise `ConfigurationError` unless it is valid."""
     if value is None or (isinstance(value, str) and _SPACE.fullmatch(value)):
         return value
     raise ConfigurationError(
@@ -190,7 +190,7 @@ def write_token(url: str, environ: Mapping[str, str]) -> str:
 
 
 def hub_token(environ: Mapping[str, str]) -> str:
-    """Return the token of Hugging Face: the variable's, or the one that a login has saved."""
+    """Return the token of Hugging Face: the variable's, or the token that a login has saved."""
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         if token := environ.get(name, "").strip():
             return token

@@ -1,7 +1,7 @@
 """
-Where a W&B tracker's settings come from, and which are refused.
+A W&B tracker's settings: where each is read from, and which values are refused.
 
-Promises: what cannot work is refused where it was given; what is kept holds no credential.
+Promises: an invalid setting raises in the constructor; the stored settings contain no credential.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TAG: Final = 64
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """Hold a W&B tracker's settings as plain data; `WandbCallback` says what they mean."""
+    """A W&B tracker's settings as plain data; `WandbCallback` documents them."""
 
     base_url: str
     app_url: str
@@ -50,7 +50,7 @@ class WandbSettings:
     entity: str | None
     name: str | None
     usual_name: str | None
-    """That of `WANDB_NAME`, for a run that the training arguments do not name."""
+    """The name in `WANDB_NAME`, for a run that the training arguments do not name."""
     run_id: str | None
     resume: str | None
     mode: str
@@ -72,7 +72,7 @@ class WandbSettings:
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> WandbSettings:
-    """Return the settings: what was given, and for what is None, variable or settings file."""
+    """Return the settings: the arguments, and for each that is None, variable or settings file."""
     given = Given(arguments, environ)
     directory = given.text("directory", "WANDB_DIR")
 
@@ -150,7 +150,7 @@ def _mode(given: Given) -> str:
 
 
 def _choice(name: str, variable: str, choices: tuple[str, ...], given: Given) -> str:
-    """Return one of the choices; an odd one in a variable is said and off, as in transformers."""
+    """Return one of the choices; an unknown word in a variable logs a warning and means false."""
     value = given[name]
     if value is False:
         return "false"
