@@ -21,8 +21,9 @@ import anyio
 from tests.support.launching import command
 from tests.trackers.clearml.runs import kept, tracker
 from tests.trackers.clearml.server import ClearMLServer
-from tests.trackers.clearml.traffic import Shapes, recorded
+from tests.trackers.clearml.traffic import facts_of
 from tests.trackers.lane import deliver, description, emitted, training
+from tests.trackers.traffic import recorded
 
 OURS = {
     "tasks.edit_hyper_params": "theirs, tasks.edit, takes all sections, those of others too",
@@ -73,7 +74,7 @@ async def test_every_operation_field_type_and_header_is_one_of_the_vendors(
     await everything(tmp_path)
     assert clearml.problems == []
     assert clearml.http is not None
-    strange = Shapes.of(clearml.http.requests).missing_in(recorded())
+    strange = facts_of(clearml.http.requests) - recorded("clearml")
     explained = {reason: [f for f in strange if _is_of(f, reason)] for reason in OURS}
     assert [
         fact for fact in strange if not any(fact in facts for facts in explained.values())
@@ -86,7 +87,7 @@ def _is_of(fact: str, reason: str) -> bool:
 
 
 def test_the_record_has_what_a_run_consists_of() -> None:
-    facts = recorded().facts
+    facts = recorded("clearml")
     for part in (
         "tasks.create",
         "tasks.started",

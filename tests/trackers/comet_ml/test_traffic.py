@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tests.trackers.comet_ml.runs import kept, tracker
 from tests.trackers.comet_ml.server import CometServer
-from tests.trackers.comet_ml.traffic import facts_of, recorded
+from tests.trackers.comet_ml.traffic import facts_of
 from tests.trackers.lane import deliver, description, emitted, training
+from tests.trackers.traffic import recorded
 
 
 async def everything(tmp_path: Path, *, status: str, **settings: object) -> None:
@@ -35,11 +36,11 @@ async def test_every_request_field_type_and_header_is_one_of_the_vendors(
     await everything(tmp_path / "one", status="failed", experiment_key="0" * 32)
     await everything(tmp_path / "two", status="finished", experiment_key="0" * 32, mode="get")
     assert comet.refused == []
-    assert sorted(facts_of(comet.sent) - recorded()) == []
+    assert sorted(facts_of(comet.sent) - recorded("comet_ml")) == []
 
 
 def test_the_record_has_what_a_run_consists_of() -> None:
-    facts = recorded()
+    facts = recorded("comet_ml")
     for fact in (
         "POST /clientlib/logger/add/run .getOrCreateEnabled = boolean",
         "POST /clientlib/logger/get/run .previousExperiment = string",

@@ -17,8 +17,9 @@ import pytest
 from tests.support.launching import command
 from tests.trackers.comet_ml.runs import kept, tracker
 from tests.trackers.comet_ml.server import CometServer
-from tests.trackers.comet_ml.traffic import facts_of, recorded
+from tests.trackers.comet_ml.traffic import facts_of
 from tests.trackers.lane import deliver, description, emitted, training
+from tests.trackers.traffic import recorded
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("comet_ml") is None, reason="needs the package comet_ml"
@@ -108,4 +109,4 @@ async def test_the_vendors_client_goes_on_with_our_experiment(comet: CometServer
     assert (experiment.parameters["args|lr"], experiment.parameters["config|hidden"]) == (0.1, 8)
     assert (experiment.sessions, experiment.status) == (2, "finished")
     assert set(experiment.assets) == {"out/weights.bin", "out/README"}
-    assert not facts_of(comet.sent) - recorded(), "comet_traffic.py is to be run again"
+    assert not facts_of(comet.sent) - recorded("comet_ml"), "traffic.py is to be run again"

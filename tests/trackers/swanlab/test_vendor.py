@@ -20,7 +20,8 @@ from tests.trackers.lane import START, deliver, description, emitted, play, trai
 from tests.trackers.scripted import Request
 from tests.trackers.swanlab.runs import kept, tracker
 from tests.trackers.swanlab.server import Fault, SwanLabServer
-from tests.trackers.swanlab.traffic import facts_of, recorded, vendor
+from tests.trackers.swanlab.traffic import facts_of, vendor
+from tests.trackers.traffic import recorded
 
 needs_vendor = pytest.mark.skipif(
     importlib.util.find_spec("swanlab") is None, reason="needs the package swanlab"
@@ -38,7 +39,7 @@ async def test_the_vendors_client_keeps_what_our_server_insists_on_and_we_resume
     assert run.values("train/loss") == [(step, 1 / step) for step in range(1, 6)]
     assert run.config == {"lr": 0.1, "nest": {"a": 1}, "added": 5}
     assert run.files == {"weights.bin": b"weights" * 100}
-    assert not facts_of(swanlab.requests) - recorded(), "swanlab_traffic.py is to be run again"
+    assert not facts_of(swanlab.requests) - recorded("swanlab"), "traffic.py is to be run again"
     lines, columns = max(run.lines), dict(run.columns)
     ours = tracker(run_id="theirs", resume="must")
     await deliver(ours, training(3, first=6))
@@ -147,5 +148,5 @@ async def test_every_request_field_kind_and_header_is_one_of_the_vendors(
         assert bool(sampled) is not legacy
     assert swanlab.problems == []
     kinds = ".config.<key>.value ="  # those of the values are the user's
-    strange = sorted(fact for fact in facts_of(swanlab.requests) - recorded() if kinds not in fact)
-    assert strange == []
+    strange = facts_of(swanlab.requests) - recorded("swanlab")
+    assert sorted(fact for fact in strange if kinds not in fact) == []

@@ -25,8 +25,7 @@ if __name__ == "__main__":
 from tests.support.launching import command
 from tests.trackers.scripted import Request
 from tests.trackers.swanlab.server import KEY, SwanLabServer, swanlab_server
-
-FILE: Final = Path(__file__).with_name("traffic.json")
+from tests.trackers.traffic import record
 
 _PATHS: Final = (
     "/api/login/api_key",
@@ -57,11 +56,6 @@ _HEADERS: Final = (
 def facts_of(requests: Iterable[Request]) -> set[str]:
     """Return what was sent: one line of text for each fact."""
     return {fact for request in requests for fact in _facts(request)}
-
-
-def recorded() -> set[str]:
-    """Return the vendor's."""
-    return set(json.loads(FILE.read_text())["facts"])
 
 
 def _facts(request: Request) -> Iterator[str]:
@@ -125,8 +119,8 @@ def vendor(mode: str, argument: object, folder: Path, server: SwanLabServer) -> 
     return done.stdout + done.stderr
 
 
-def record() -> set[str]:
-    """Return the facts of all that the vendor's client does for us."""
+def _main() -> None:
+    """Run the vendor's client in its modes, and write the file anew."""
     found: set[str] = set()
     for legacy in (False, True):
         with swanlab_server() as server, tempfile.TemporaryDirectory() as name:
@@ -138,10 +132,8 @@ def record() -> set[str]:
             vendor("idle", "four", Path(name), server)
             assert server.problems == []
             found |= facts_of(server.requests)
-    return found
+    record("swanlab", "swanlab 0.10.3", found)
 
 
 if __name__ == "__main__":
-    facts = sorted(record())
-    FILE.write_text(json.dumps({"of": "swanlab 0.10.3", "facts": facts}, indent=1) + "\n")
-    print(f"{len(facts)} facts")
+    _main()

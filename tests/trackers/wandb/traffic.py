@@ -9,11 +9,14 @@ version at another one. What it sends for files of 2 GiB and more is read from i
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[3]))
@@ -25,30 +28,14 @@ from graphql.language import (
     OperationDefinitionNode,
 )
 
-from tests.trackers.wandb.server import Sent
-
-FILE: Final = Path(__file__).with_name("traffic.json")
-
-
-class Shapes:
-    """Hold what was seen: a set of facts, each one line of text."""
-
-    def __init__(self, facts: Iterable[str]) -> None:
-        self.facts = frozenset(facts)
-
-    @classmethod
-    def of(cls, sent: Iterable[Sent]) -> Self:
-        """Return the facts about requests, but for those to other endpoints."""
-        return cls(fact for request in sent for fact in _facts(request))
-
-    def missing_in(self, other: Shapes) -> list[str]:
-        """Return what is here and not there."""
-        return sorted(self.facts - other.facts)
+from tests.support.launching import command
+from tests.trackers.traffic import captured, kinds, record
+from tests.trackers.wandb.server import KEY, Sent, wandb_server
 
 
-def recorded() -> Shapes:
-    """Return the vendor's."""
-    return Shapes(json.loads(FILE.read_text())["facts"])
+def facts_of(sent: Iterable[Sent]) -> set[str]:
+    """Return the facts about requests."""
+    return {fact for request in sent for fact in _facts(request)}
 
 
 def _facts(request: Sent) -> Iterator[str]:
@@ -81,7 +68,7 @@ def _of_document(body: dict[str, Any]) -> Iterator[str]:
         for variable, kind in types.items():
             yield f"{name} ${variable}: {kind}"
         for variable, value in (body.get("variables") or {}).items():
-            for path, kind in _kinds(value, variable):
+            for path, kind in kinds(value, variable):
                 yield f"{name} ${path} = {kind}"
             if variable == "config" and value is not None:
                 yield from _of_config(json.loads(value))
@@ -96,7 +83,7 @@ def _of_config(config: dict[str, Any]) -> Iterator[str]:
     for key, entry in config.items():
         yield f"config entry: {sorted(entry)}"
         if key == "_wandb":
-            for path, kind in _kinds(entry["value"], key):
+            for path, kind in kinds(entry["value"], key):
                 # Each process that writes to a run has an entry under an id of its own.
                 yield (
                     "config "
@@ -146,7 +133,7 @@ def _of_stream(body: dict[str, Any]) -> Iterator[str]:
                     shown = (
                         f"<{value['_type']}>" if isinstance(value, dict) and key[0] != "_" else key
                     )
-                    for path, kind in _kinds(value, shown):
+                    for path, kind in kinds(value, shown):
                         yield f"stream {name} line: {path} = {kind}"
 
 
@@ -155,48 +142,24 @@ def _console_form(line: str) -> str:
     return form[: form.index("<time>") + 7]
 
 
-def _kinds(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield each place in a value with its kind; a number is a number, whole or not."""
-    if isinstance(value, dict):
-        yield path, "object"
-        for key, item in value.items():
-            yield from _kinds(item, f"{path}.{key}")
-    elif isinstance(value, list):
-        yield path, "list"
-        for item in value:
-            yield from _kinds(item, f"{path}[]")
-    elif isinstance(value, bool) or value is None:
-        yield path, "null" if value is None else "boolean"
-    else:
-        yield path, "string" if isinstance(value, str) else "number"
-
-
-def _record(captures: Iterable[str]) -> None:
+def _main(captures: Iterable[str]) -> None:
     """Run the vendor's client in all its modes, add captures, and write the file anew."""
-    import os
-    import subprocess
-    import tempfile
-
-    from tests.trackers.wandb.server import KEY, wandb_server
-
     facts: set[str] = set()
-    program = Path(__file__).with_name("vendor_program.py")
     with wandb_server() as server, tempfile.TemporaryDirectory() as folder:
         quiet = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true", "HOME": folder}
         own = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": KEY, "WANDB_DIR": folder}
         for mode in ("whole", "resume", "idle", "killed"):
             subprocess.run(
-                [sys.executable, str(program), mode, "proj", "theirs"],
+                command("trackers/wandb/vendor_program", mode, "proj", "theirs"),
                 env={**os.environ, **quiet, **own},
                 cwd=folder,
                 check=mode != "killed",
             )
-        facts |= Shapes.of(server.sent).facts
+        facts |= facts_of(server.sent)
     facts |= set(_of_document({"query": _document("CompleteMultipartUploadArtifact")}))
     for capture in captures:
-        facts |= Shapes.of(_captured(Path(capture).read_text())).facts
-    content = {"of": "wandb 0.31.0", "facts": sorted(facts)}
-    FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        facts |= facts_of(_sent(capture))
+    record("wandb", "wandb 0.31.0", facts)
 
 
 def _document(operation: str) -> str:
@@ -212,20 +175,12 @@ def _document(operation: str) -> str:
     return found[0].decode()
 
 
-def _captured(text: str) -> Iterator[Sent]:
-    for part in re.split(r"(?m)^=== #\d+ ", text)[1:]:
-        first, *lines = part.splitlines()
-        method, path = first.split()[1:3]
-        headers: dict[str, str] = {}
-        end = next(n for n, line in enumerate(lines) if line.startswith("  BODY"))
-        for line in lines[:end]:
-            name, _, value = line.strip().partition(": ")
-            headers[name.lower()] = value
-        stop = next(n for n, line in enumerate(lines) if line.startswith("  -> "))
-        body = "\n".join([lines[end].removeprefix("  BODY "), *lines[end + 1 : stop]])
-        if path == "/graphql" or "/file_stream" in path or method == "PUT":
-            yield Sent(method, path, headers, body.encode())
+def _sent(capture: str) -> Iterator[Sent]:
+    """Yield the requests of a capture, but for those to other endpoints."""
+    for r in captured(capture):
+        if r.target == "/graphql" or "/file_stream" in r.target or r.method == "PUT":
+            yield Sent(r.method, r.target, r.headers, r.body)
 
 
 if __name__ == "__main__":
-    _record(sys.argv[1:])
+    _main(sys.argv[1:])
