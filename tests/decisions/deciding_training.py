@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import anyio
 from asynccb import Trainer, TrainerCallback, decides
 from asynccb.checkpoint import last_checkpoint
 from tests.decisions.deciding import lines_of, trace_of
-from tests.support.launching import launch
+from tests.support.launching import be_killed
 from tests.support.regression import Model, history, train
 
 
@@ -115,9 +114,7 @@ def go_on(
 
 def kill_and_go_on(directory: Path, step: int, event: str) -> dict[str, Any]:
     """Train in a process that kills itself there, go on here, and return what came of it."""
-    with launch("train_deciding", directory, step, event, stderr=subprocess.DEVNULL) as killed:
-        killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL
+    be_killed("train_deciding", directory, step, event)
     return go_on(directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,6 +57,13 @@ def launch(
         text=True,
         **options,
     )
+
+
+def be_killed(program: str, *arguments: object, env: dict[str, str] | None = None) -> None:
+    """Run a program that kills itself."""
+    with launch(program, *arguments, env=env, stderr=subprocess.DEVNULL) as killed:
+        killed.communicate(timeout=120)
+    assert killed.returncode == -signal.SIGKILL
 
 
 def output_of(program: str, *arguments: object, timeout: float = 120.0) -> tuple[str, str]:

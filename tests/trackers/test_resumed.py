@@ -12,13 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import asynccb
 from asynccb._journal.overview import find_runs, look_at
-from tests.support.launching import held_back
-from tests.support.regression import history
+from tests.support.launching import be_killed, held_back
 from tests.support.waiting import eventually
 from tests.trackers.mlflow.server import RealMLflow
-from tests.trackers.tracked_training import be_killed, go_on
+from tests.trackers.tracked_program import go_on
+from tests.trackers.trainings import logged
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
+PROGRAM = "trackers/tracked_program"
 
 
 def check(server: RealMLflow, experiment: str, trainer: asynccb.Trainer) -> None:
@@ -29,7 +30,7 @@ def check(server: RealMLflow, experiment: str, trainer: asynccb.Trainer) -> None
     board = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     board.Reload()
     for key, tag in (("loss", "train/loss"), ("eval_loss", "eval/loss")):
-        expected = [(e["step"], e[key]) for e in history(trainer) if key in e]
+        expected = logged(trainer, key)
         seen = server.points(run["info"]["run_id"], key)
         assert [(step, value) for step, value, _ in seen] == [
             (step, pytest.approx(float(value))) for step, value in expected
@@ -45,8 +46,8 @@ def test_a_training_killed_at_random_steps_and_resumed_from_one_checkpoint_goes_
     mlflow_server: RealMLflow, experiment: str, tmp_path: Path
 ) -> None:
     about = (tmp_path, mlflow_server.uri, experiment)
-    be_killed(*about, random.randint(6, 20))
-    be_killed(*about, random.randint(6, 20), resume=5)
+    be_killed(PROGRAM, *about, random.randint(6, 20), 0)
+    be_killed(PROGRAM, *about, random.randint(6, 20), 5)
     check(mlflow_server, experiment, go_on(*about, resume=5))
 
 
@@ -55,7 +56,7 @@ def test_a_training_killed_before_its_companion_was_there_is_waited_for(
 ) -> None:
     env, let_go = held_back(tmp_path)
     training = tmp_path / "training"
-    be_killed(training, mlflow_server.uri, experiment, 7, env=env)
+    be_killed(PROGRAM, training, mlflow_server.uri, experiment, 7, 0, env=env)
 
     def let_go_when_the_resumed_one_waits() -> None:
         logs = (training / "asynccb").glob
@@ -77,7 +78,7 @@ def test_what_nobody_has_delivered_is_delivered_by_the_resumed_one(
 ) -> None:
     with monkeypatch.context() as offline:  # as if the server was away until both had died
         offline.setenv("ASYNCCB_OFFLINE", "1")
-        be_killed(tmp_path, mlflow_server.uri, experiment, 13)
+        be_killed(PROGRAM, tmp_path, mlflow_server.uri, experiment, 13, 0)
         (folder,) = folders(tmp_path)
         eventually(lambda: find_runs(folder)[0] and look_at(folder).ended == "crashed")
     check(mlflow_server, experiment, go_on(tmp_path, mlflow_server.uri, experiment))

@@ -11,16 +11,12 @@ import pytest
 
 import asynccb
 from asynccb._cli import main
-from asynccb.checkpoint import checkpoint_path, last_checkpoint
-from tests.support.regression import Model, history, train
+from tests.support.regression import train
 from tests.support.running import running
 from tests.support.waiting import eventually
 from tests.trackers.clearml.server import ClearMLServer
 from tests.trackers.scripted import Answer
-
-
-def expected(steps: int) -> list[tuple[int, float]]:
-    return [(step, 1 / step) for step in range(1, steps + 1)]
+from tests.trackers.trainings import falling, flood, go_on, logged
 
 
 def counts(run: asynccb.CallbackDispatcher) -> Any:
@@ -31,20 +27,11 @@ def test_twenty_thousand_steps_in_ten_seconds_arrive_complete_and_within_the_lim
     clearml: ClearMLServer, tmp_path: Path
 ) -> None:
     begin = time.monotonic()
-    with asynccb.CallbackDispatcher(
-        [asynccb.ClearMLCallback()], max_steps=20_000, directory=tmp_path / "runs"
-    ) as run:
-        while not run.control.should_training_stop:
-            step = run.state.global_step + 1
-            run.step(logs={"loss": 1 / step, "accuracy": step / 1e6, "lr": 1e-4})
-            if step % 20 == 0:  # not faster than 2,000 a second
-                time.sleep(max(0.0, begin + step / 2000 - time.monotonic()))
-    found = counts(run)
-    assert (found.dropped, found.rejected, found.retried) == (0, 0, 0)
+    flood(asynccb.ClearMLCallback(), tmp_path / "runs")
     task = clearml.tasks.only()
     for name in ("loss", "accuracy", "lr"):
         assert len(task.series("train", name)) == 20_000
-    assert task.series("train", "loss") == expected(20_000)
+    assert task.series("train", "loss") == falling(20_000)
     order = [place[2] for place in task.scalars if place[1] == "loss"]
     assert order == sorted(order)
     assert (task.status, task.resent, clearml.problems) == ("completed", 0, [])
@@ -77,7 +64,7 @@ def test_faults_that_pass_cost_no_value(clearml: ClearMLServer, tmp_path: Path) 
         run.emit("on_train_end")
         run.close(timeout=60.0)
     assert left == []
-    assert clearml.tasks.only().series("train", "loss") == expected(100)
+    assert clearml.tasks.only().series("train", "loss") == falling(100)
     assert clearml.tasks.only().status == "completed"
     assert counts(run).rejected == 0
 
@@ -128,8 +115,7 @@ def test_a_trainer_logs_what_the_variables_of_transformers_ask_for(
     assert clearml.problems == []
     assert (task.status, task.fields["name"]) == ("completed", "whole")
     assert list(clearml.tasks.projects.values()) == ["team/proj"]
-    losses = [(e["step"], e["loss"]) for e in history(trainer) if "loss" in e]
-    assert task.series("train", "loss") == losses
+    assert task.series("train", "loss") == logged(trainer)
     assert [step for step, _ in task.series("eval", "loss")] == [3, 6]
     summary = {
         name: value for (title, name, _), value in task.scalars.items() if title == "Summary"
@@ -157,38 +143,23 @@ def test_credentials_that_are_refused_cost_telemetry_and_not_the_run(
     assert "CLEARML_API_ACCESS_KEY" in caplog.text
     clearml.secret = right
     assert main(["sync", str(tmp_path / "runs")]) == 0
-    assert clearml.tasks.only().series("train", "loss") == expected(1)
+    assert clearml.tasks.only().series("train", "loss") == falling(1)
 
 
 # -- resumption ----------------------------------------------------------------------------------
 
 
-def go_on(directory: Path, *, resume: int | None = None, max_steps: int = 20) -> asynccb.Trainer:
-    """Train from the last checkpoint, or that of the step `resume`; save each fifth step."""
-    found = last_checkpoint(directory)
-    return train(
-        directory,
-        asynccb.ClearMLCallback(),
-        model=Model(0.5),
-        resume=found if resume is None else checkpoint_path(directory, resume),
-        max_steps=max_steps,
-        logging_steps=1,
-        save_steps=5,
-    )
-
-
 def check(clearml: ClearMLServer, trainer: asynccb.Trainer) -> None:
     task = clearml.tasks.only()
     assert (task.status, clearml.problems) == ("completed", [])
-    losses = [(entry["step"], entry["loss"]) for entry in history(trainer) if "loss" in entry]
-    assert task.series("train", "loss") == losses
+    assert task.series("train", "loss") == logged(trainer)
 
 
 def test_a_training_resumed_from_an_early_checkpoint_goes_on_with_its_task(
     clearml: ClearMLServer, tmp_path: Path
 ) -> None:
-    check(clearml, go_on(tmp_path / "out"))
-    check(clearml, go_on(tmp_path / "out", resume=5))
+    check(clearml, go_on(tmp_path / "out", asynccb.ClearMLCallback()))
+    check(clearml, go_on(tmp_path / "out", asynccb.ClearMLCallback(), resume=5))
     task = clearml.tasks.only()
     assert task.transitions == ["in_progress", "completed"] * 2
 
@@ -196,6 +167,6 @@ def test_a_training_resumed_from_an_early_checkpoint_goes_on_with_its_task(
 def test_without_the_folder_of_the_first_training_its_task_is_found_all_the_same(
     clearml: ClearMLServer, tmp_path: Path
 ) -> None:
-    go_on(tmp_path / "out")
+    go_on(tmp_path / "out", asynccb.ClearMLCallback())
     shutil.rmtree(tmp_path / "out" / "asynccb")
-    check(clearml, go_on(tmp_path / "out", max_steps=24))
+    check(clearml, go_on(tmp_path / "out", asynccb.ClearMLCallback(), max_steps=24))

@@ -11,6 +11,7 @@ import torch
 import asynccb
 from tests.support.regression import Model, history, train
 from tests.trackers.comet_ml.server import CometServer
+from tests.trackers.trainings import logged
 
 
 def test_a_trainer_leaves_metrics_parameters_layers_files_and_its_end(
@@ -31,12 +32,10 @@ def test_a_trainer_leaves_metrics_parameters_layers_files_and_its_end(
     experiment = comet.experiment()
     assert comet.refused == []
     assert (experiment.status, experiment.sessions) == ("finished", 1)
-    logged = history(trainer)
     for key, name in (("loss", "train/loss"), ("eval_loss", "eval/loss")):
-        expected = [(entry["step"], entry[key]) for entry in logged if key in entry]
-        assert experiment.points(name) == expected
+        assert experiment.points(name) == logged(trainer, key)
     assert [m["epoch"] for m in experiment.metrics if m["metricName"] == "train/loss"] == [
-        entry["epoch"] for entry in logged if "loss" in entry
+        entry["epoch"] for entry in history(trainer) if "loss" in entry
     ]
     assert experiment.parameters["args|max_steps"] == 10
     assert experiment.others["Name"] == "mine"

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import asynccb
-from tests.support.regression import history
-from tests.trackers.dvclive.dvc_training import be_killed, go_on
+from tests.support.launching import be_killed
 from tests.trackers.dvclive.studio import TOKEN, Studio, studio_server
+from tests.trackers.dvclive.training_program import go_on
 from tests.trackers.dvclive.written import latest, studio_rows, tables
+from tests.trackers.trainings import logged
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +25,12 @@ def check(directory: Path, trainer: asynccb.Trainer) -> None:
     """Compare the tables with the history of the whole run."""
     found = tables(directory / "live")
     for name, shown in (("loss", "loss"), ("eval_loss", "eval/loss")):
-        expected = [(entry["step"], entry[name]) for entry in history(trainer) if name in entry]
-        assert found[shown] == expected
+        assert found[shown] == logged(trainer, name)
     assert latest(directory / "live")["step"] == trainer.state.global_step
 
 
 def test_a_training_that_was_killed_goes_on_in_its_tables(tmp_path: Path) -> None:
-    be_killed(tmp_path / "out", random.randint(6, 20))
+    be_killed("trackers/dvclive/training_program", tmp_path / "out", random.randint(6, 20))
     check(tmp_path / "out", go_on(tmp_path / "out", resume=5))
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from tests.trackers.dvclive.dvc_training import go_on
+import asynccb
+from tests.decisions.deciding_training import Dies
+from tests.trackers import trainings
 
-go_on(Path(sys.argv[1]), int(sys.argv[2]))
+
+def go_on(directory: Path, kill_at: int = 0, **given: Any) -> asynccb.Trainer:
+    """Go on in the tables of the folder `live`; die in the middle of a step."""
+    tracker = asynccb.DVCLiveCallback(dir=directory / "live", dvcyaml=None)
+    return trainings.go_on(directory, tracker, Dies(kill_at), **trainings.EVALUATED, **given)
+
+
+if __name__ == "__main__":
+    go_on(Path(sys.argv[1]), int(sys.argv[2]))

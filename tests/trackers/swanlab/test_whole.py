@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -10,30 +9,15 @@ import pytest
 import asynccb
 from tests.support.regression import Model, train
 from tests.trackers.swanlab.server import ROWS, SwanLabServer
-
-
-def expected(steps: int) -> list[tuple[int, float]]:
-    return [(step, 1 / step) for step in range(1, steps + 1)]
+from tests.trackers.trainings import falling, flood
 
 
 def test_twenty_thousand_steps_in_ten_seconds_arrive_complete_and_within_the_limits(
     swanlab: SwanLabServer, tmp_path: Path
 ) -> None:
-    begin = time.monotonic()
-    with asynccb.CallbackDispatcher(
-        [asynccb.SwanLabCallback(project="proj", system_metrics=False)],
-        max_steps=20_000,
-        directory=tmp_path,
-    ) as run:
-        while not run.control.should_training_stop:
-            step = run.state.global_step + 1
-            run.step(logs={"loss": 1 / step, "accuracy": step / 1e6, "lr": 1e-4})
-            if step % 20 == 0:  # not faster than 2,000 a second
-                time.sleep(max(0.0, begin + step / 2000 - time.monotonic()))
-    counts = run.statistics().callbacks["SwanLabCallback"]
-    assert (counts.dropped, counts.rejected, counts.retried) == (0, 0, 0)
+    flood(asynccb.SwanLabCallback(project="proj", system_metrics=False), tmp_path)
     theirs = swanlab.run()
-    assert theirs.values("train/loss") == expected(20_000)
+    assert theirs.values("train/loss") == falling(20_000)
     assert list(dict.fromkeys(step for _, step in theirs.rows)) == list(range(1, 20_001))
     assert (theirs.resent, theirs.changed, theirs.early) == (0, [], set())
     assert (theirs.state, swanlab.problems) == ("FINISHED", [])

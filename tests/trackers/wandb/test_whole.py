@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,12 @@ import asynccb
 from asynccb._cli import main
 from tests.support.running import running
 from tests.support.waiting import eventually
+from tests.trackers.trainings import falling, flood
 from tests.trackers.wandb.server import Fault, WandbServer
 
 
 def losses(wandb: WandbServer) -> list[tuple[int, float]]:
     return [(line["train/global_step"], line["train/loss"]) for line in wandb.run().history]
-
-
-def expected(steps: int) -> list[tuple[int, float]]:
-    return [(step, 1 / step) for step in range(1, steps + 1)]
 
 
 def check_rate(wandb: WandbServer) -> None:
@@ -37,18 +33,8 @@ def check_rate(wandb: WandbServer) -> None:
 def test_twenty_thousand_steps_in_ten_seconds_arrive_complete_in_order_and_within_the_limits(
     wandb: WandbServer, tmp_path: Path
 ) -> None:
-    begin = time.monotonic()
-    with asynccb.CallbackDispatcher(
-        [asynccb.WandbCallback()], max_steps=20_000, directory=tmp_path
-    ) as run:
-        while not run.control.should_training_stop:
-            step = run.state.global_step + 1
-            run.step(logs={"loss": 1 / step, "accuracy": step / 1e6, "lr": 1e-4})
-            if step % 20 == 0:  # not faster than 2,000 a second
-                time.sleep(max(0.0, begin + step / 2000 - time.monotonic()))
-    counts = run.statistics().callbacks["WandbCallback"]
-    assert (counts.dropped, counts.rejected, counts.retried) == (0, 0, 0)
-    assert losses(wandb) == expected(20_000)
+    flood(asynccb.WandbCallback(), tmp_path)
+    assert losses(wandb) == falling(20_000)
     assert wandb.run().resent == 0
     assert wandb.run().state == "finished"
     check_rate(wandb)
@@ -70,7 +56,7 @@ def test_a_server_that_is_away_in_the_middle_ends_up_with_every_line_once(
         wandb.start()
         run.emit("on_train_end")
         assert run.flush(60)
-    assert losses(wandb) == expected(1000)
+    assert losses(wandb) == falling(1000)
     assert wandb.run().state == "finished"
 
 
@@ -103,7 +89,7 @@ def test_faults_that_pass_cost_no_line_and_double_none(wandb: WandbServer, tmp_p
         run.emit("on_train_end")
         run.close(timeout=60.0)
     assert left == []
-    assert losses(wandb) == expected(100)
+    assert losses(wandb) == falling(100)
     assert wandb.run().state == "finished"
     assert wandb.run().resent >= 50
     assert run.statistics().callbacks["WandbCallback"].rejected == 0
@@ -120,7 +106,7 @@ def test_a_training_that_goes_on_with_the_same_id_goes_on_in_the_same_run(
             while state.global_step < last:
                 run.step(logs={"loss": 1 / (state.global_step + 1)})
             run.emit("on_train_end")
-    assert losses(wandb) == expected(80)
+    assert losses(wandb) == falling(80)
     assert [line["_step"] for line in wandb.run().history] == list(range(80))
 
 
@@ -219,4 +205,4 @@ def test_a_key_that_is_refused_costs_telemetry_and_not_the_run(
     assert "WANDB_API_KEY" in caplog.text
     wandb.faults = lambda request: None
     assert main(["sync", str(tmp_path)]) == 0
-    assert losses(wandb) == expected(1)
+    assert losses(wandb) == falling(1)
