@@ -55,6 +55,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A folder for the journals of runs."""
+    return tmp_path / "runs"
+
+
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMLflow]:
     """A real MLflow server; a test that stops it starts it again."""

@@ -12,7 +12,6 @@ from typing import IO
 
 import pytest
 
-from asynccb import CallbackDispatcher
 from asynccb._cli import main
 from asynccb._cli.clean import clean
 from asynccb._cli.ls import ls
@@ -27,21 +26,17 @@ from tests.support.callbacks_for_tests import (
     LocalTracker,
     LogWitness,
     read_lines,
+    read_steps,
 )
 from tests.support.launching import environment
 from tests.support.running import companion_of, running
 from tests.support.trackers_for_tests import Unborn
-from tests.support.waiting import eventually, is_gone
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCCB_OFFLINE", "1")
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
 
 
 def make_run(directory: Path, *trackers: Tracker, steps: int = 10) -> Path:
@@ -128,7 +123,7 @@ class TestOffline:
         with running(witness, tracker, directory=directory) as run:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
-        assert steps(tmp_path / "seen") == steps(tmp_path / "tracked") == [1]
+        assert read_steps(tmp_path / "seen") == read_steps(tmp_path / "tracked") == [1]
         assert list(directory.iterdir()) == []
 
     def test_without_a_companion_the_tracker_gets_nothing_and_that_is_said(
@@ -281,7 +276,7 @@ class TestSync:
         trackers = FileTracker(str(tmp_path / "one")), AwayTracker(str(tmp_path / "other"))
         make_run(directory, *trackers)
         assert output.of("sync", directory, "--tracker", "FileTracker")[0] == 0
-        assert steps(tmp_path / "one") == list(range(1, 11))
+        assert read_steps(tmp_path / "one") == list(range(1, 11))
         assert output.of("ls", directory)[0] == 1
         assert output.of("sync", directory, "--tracker", "Filetracker")[0] == 2
         assert "no run has a tracker 'Filetracker'; there are AwayTracker, Fi" in output.error
@@ -295,7 +290,7 @@ class TestSync:
         assert out == f"{run}: AwayTracker: 0 records delivered, 12 left\n"
         (tmp_path / "tracked.up").touch()
         assert output.of("sync", directory)[0] == 0
-        assert steps(tmp_path / "tracked") == list(range(1, 11))
+        assert read_steps(tmp_path / "tracked") == list(range(1, 11))
 
     def test_a_live_run_is_left_to_its_own_process(
         self, directory: Path, tmp_path: Path, output: Output
@@ -325,7 +320,7 @@ class TestSync:
             run.step(logs={"loss": 1.0})
             run.close(60.0)
         assert output.of("sync", directory)[0] == 0
-        assert steps(tmp_path / "tracked") == [1, 2]
+        assert read_steps(tmp_path / "tracked") == [1, 2]
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     def test_a_run_that_cannot_be_read_keeps_none_of_the_others_back(
@@ -336,7 +331,7 @@ class TestSync:
         make_run(directory, FileTracker(str(tmp_path / "tracked")))
         assert output.of("sync", directory)[0] == 2
         assert f"{damaged / 'run.json'} cannot be read" in output.error
-        assert steps(tmp_path / "tracked") == list(range(1, 11))
+        assert read_steps(tmp_path / "tracked") == list(range(1, 11))
 
     @pytest.mark.parametrize(
         ("path", "why"),
@@ -384,7 +379,7 @@ class TestSync:
         (run / "cursors").mkdir(exist_ok=True)
         damage(run / "cursors" / "AwayTracker.cursor")
         status, out = output.of("sync", directory)
-        assert (status, steps(tmp_path / "tracked")) == (1, list(range(1, 11)))
+        assert (status, read_steps(tmp_path / "tracked")) == (1, list(range(1, 11)))
         assert f"{run}: AwayTracker: 0 records delivered, 12 left" in out
         assert "AwayTracker receives nothing: its cursor cannot be read" in output.error
 
@@ -415,7 +410,7 @@ class TestSync:
         segment.write_bytes(data[:place] + b"boss" + data[place + 4 :])
         status, out = output.of("sync", directory)
         assert (status, out) == (0, f"{run}: FileTracker: 11 records delivered, 1 lost\n")
-        assert steps(tmp_path / "tracked") == list(range(1, 10))
+        assert read_steps(tmp_path / "tracked") == list(range(1, 10))
         assert "1 lost" in output.of("ls", directory)[1]
 
 
@@ -512,7 +507,7 @@ class TestClean:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
         assert output.of("sync", directory)[0] == 0
-        assert steps(tmp_path / "tracked") == [1, 2]
+        assert read_steps(tmp_path / "tracked") == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -572,4 +567,4 @@ def test_a_sync_that_is_killed_gives_its_lock_back(
         os.kill(process.pid, signal.SIGKILL)
     (tmp_path / "tracked.up").touch()
     eventually(lambda: output.of("sync", directory)[0] == 0)
-    assert steps(tmp_path / "tracked") == list(range(1, 11))
+    assert read_steps(tmp_path / "tracked") == list(range(1, 11))

@@ -47,11 +47,6 @@ from tests.support.waiting import eventually
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-@pytest.fixture
 def output(tmp_path: Path) -> Path:
     return tmp_path / "output"
 

@@ -23,6 +23,7 @@ from tests.support.callbacks_for_tests import (
     HangsBlocking,
     LogWitness,
     read_lines,
+    read_steps,
 )
 from tests.support.launching import command, environment, launch, output_of
 from tests.support.running import companion_of, running
@@ -56,7 +57,7 @@ class TestTrainingIsKilled:
         (pid,) = {line["pid"] for line in eventually(lambda: read_lines(tmp_path / "tracked"))[:1]}
         eventually(lambda: is_gone(pid))
         for name in ("tracked", "witnessed"):
-            seen = steps(tmp_path / name)
+            seen = read_steps(tmp_path / name)
             assert len(seen) >= least, f"killed at {moment}"
             assert seen == list(range(1, len(seen) + 1))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "crashed"
@@ -118,7 +119,7 @@ class TestCompanionIsKilled:
             eventually(restarted)
             assert run.flush(20)
             total = run.state.global_step
-        assert list(dict.fromkeys(steps(tmp_path / "output"))) == list(range(1, total + 1))
+        assert list(dict.fromkeys(read_steps(tmp_path / "output"))) == list(range(1, total + 1))
         assert len([r for r in caplog.records if "it is started again" in r.msg]) == 1
 
     def test_a_flush_starts_it_again_too(self, directory: Path, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ class TestCompanionIsKilled:
             run.step(logs={"loss": 1.0})
             os.kill(companion_of(run).pid, signal.SIGKILL)
             assert run.flush(20)
-            assert set(steps(tmp_path / "output")) == {1, 2}
+            assert set(read_steps(tmp_path / "output")) == {1, 2}
 
     def test_a_close_starts_it_again_too(self, directory: Path, tmp_path: Path) -> None:
         with running(LogWitness(tmp_path / "output"), directory=directory) as run:
@@ -138,7 +139,7 @@ class TestCompanionIsKilled:
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: is_gone(pid))
             run.close(20)
-        assert steps(tmp_path / "output") == [1]
+        assert read_steps(tmp_path / "output") == [1]
 
     def test_after_its_last_start_events_are_dropped_and_counted_and_training_goes_on(
         self, directory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -171,7 +172,7 @@ class TestClose:
                 run.step(logs={"loss": 1.0})
             pid = companion_of(run).pid
             run.close(20)
-            assert steps(tmp_path / "output") == list(range(1, 1001))
+            assert read_steps(tmp_path / "output") == list(range(1, 1001))
             assert not Path(f"/proc/{pid}").exists()  # ended and waited for: no zombie
             assert open_descriptors() == before
 
@@ -208,7 +209,7 @@ class TestClose:
                 run.step(logs={"loss": 1.0})
             eventually(hangs.lines)  # the companion has come to life, on a busy machine too
             run.close(3.0)
-        assert steps(tmp_path / "tracked") == list(range(1, 101))
+        assert read_steps(tmp_path / "tracked") == list(range(1, 101))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     def test_a_hook_that_exits_ends_neither_the_companion_nor_the_training(
@@ -220,7 +221,7 @@ class TestClose:
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
             eventually(lambda: run.statistics().callbacks["Exits"].failed == 10)
-        assert steps(tmp_path / "output") == list(range(1, 11))
+        assert read_steps(tmp_path / "output") == list(range(1, 11))
 
     def test_the_body_of_a_with_block_decides_the_status(
         self, directory: Path, tmp_path: Path

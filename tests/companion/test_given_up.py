@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import signal
 import sys
 import time
 from pathlib import Path
@@ -42,10 +40,7 @@ def kill_when_ready(run: CallbackDispatcher, before: int, said: str = "") -> int
 
     eventually(follows)
     eventually(lambda: log.read_text().count(said) > told or not said)
-    pid = companion.pid
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: is_gone(pid))
-    return pid
+    return kill_companion(run)
 
 
 def give_up(run: CallbackDispatcher, said: str = "") -> None:
@@ -85,7 +80,7 @@ def test_training_goes_on_and_a_sync_delivers_everything(
     assert f"asynccb sync {directory}" in said
     Path(f"{path}.up").touch()
     assert main(["sync", str(directory)]) == 0
-    assert steps(path) == list(range(1, total + 1))
+    assert read_steps(path) == list(range(1, total + 1))
     assert read_lines(path)[-1]["status"] == "finished"
 
 
@@ -107,7 +102,7 @@ def test_what_does_not_fit_the_ring_any_more_is_dropped_counted_and_said(
     assert f"{dropped} events dropped" in capsys.readouterr().err
     assert sum("events for the trackers are dropped" in t for t in caplog.messages) == 1
     main(["sync", str(directory)])
-    assert len(set(steps(path))) + dropped == total
+    assert len(set(read_steps(path))) + dropped == total
 
 
 def test_one_that_has_lived_for_a_while_is_started_again_however_often(
@@ -121,7 +116,7 @@ def test_one_that_has_lived_for_a_while_is_started_again_however_often(
             pid = kill_when_ready(run, pid)
         assert run.flush(20)
         total = run.state.global_step
-    assert sorted(set(steps(tmp_path / "tracked"))) == list(range(1, total + 1))
+    assert sorted(set(read_steps(tmp_path / "tracked"))) == list(range(1, total + 1))
 
 
 def test_one_that_has_never_come_to_life_leaves_nothing_that_a_resumed_training_waits_for(

@@ -33,6 +33,7 @@ from tests.support.callbacks_for_tests import (
     InCompanion,
     LogWitness,
     read_lines,
+    read_steps,
 )
 from tests.support.launching import command, environment, launch
 from tests.support.running import companion_of, running
@@ -54,10 +55,6 @@ def children() -> set[int]:
     }
 
 
-def steps(path: Path) -> list[int]:
-    return [line["step"] for line in read_lines(path) if "step" in line]
-
-
 class TestBlocked:
     def test_training_goes_on_and_everything_is_journaled(
         self, directory: Path, tmp_path: Path
@@ -77,7 +74,7 @@ class TestBlocked:
         (folder,) = directory.iterdir()
         anyio.run(sync_run, folder, 20.0, lambda done, total: None)
         # A file does not notice what comes again because the cursor had not been written.
-        assert list(dict.fromkeys(steps(tmp_path / "tracked"))) == list(range(1, 122))
+        assert list(dict.fromkeys(read_steps(tmp_path / "tracked"))) == list(range(1, 122))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     def test_a_close_without_time_leaves_everything_in_the_journal(
@@ -91,7 +88,7 @@ class TestBlocked:
         eventually(lambda: is_gone(pid))
         (folder,) = directory.iterdir()
         anyio.run(sync_run, folder, 20.0, lambda done, total: None)
-        assert list(dict.fromkeys(steps(tmp_path / "tracked"))) == list(range(1, 101))
+        assert list(dict.fromkeys(read_steps(tmp_path / "tracked"))) == list(range(1, 101))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     @pytest.mark.parametrize("kind", [ExitsInATask, CancelsItsTask])
@@ -142,7 +139,7 @@ class TestKilled:
             timer.start()
             run.close(20)
             timer.join()
-        assert list(dict.fromkeys(steps(tmp_path / "tracked"))) == list(range(1, 101))
+        assert list(dict.fromkeys(read_steps(tmp_path / "tracked"))) == list(range(1, 101))
         assert read_lines(tmp_path / "tracked")[-1]["status"] == "finished"
 
     def test_one_that_says_nothing_while_it_is_killed_is_reaped(

@@ -13,7 +13,7 @@ import pytest
 import asynccb
 from asynccb import CallbackDispatcher
 from asynccb._cli import main
-from tests.support.callbacks_for_tests import read_lines
+from tests.support.callbacks_for_tests import read_lines, read_steps
 from tests.support.running import running
 from tests.support.trackers_for_tests import Beating, Clumsy, Forbidden, Uploading
 from tests.support.waiting import eventually
@@ -35,10 +35,6 @@ def save(run: CallbackDispatcher, tmp_path: Path, step: int) -> Path:
 
 def step(run: CallbackDispatcher, number: int) -> None:
     run.step(logs={"loss": float(number)})
-
-
-def steps(path: Path) -> list[int]:
-    return [line["step"] for line in read_lines(path) if "step" in line]
 
 
 def files(path: Path) -> list[tuple[str, str]]:
@@ -69,7 +65,7 @@ def test_metrics_go_on_while_a_checkpoint_waits_and_rotation_cannot_pull_it_away
         for number in range(3, 100):
             step(run, number)
         assert run.flush(20)
-        assert steps(path) == list(range(1, 100))
+        assert read_steps(path) == list(range(1, 100))
         assert files(path) == []
         tracker.gate.touch()
     assert files(path) == uploaded(1, 2)
@@ -92,7 +88,7 @@ def test_a_companion_killed_in_an_upload_is_followed_by_one_that_sends_the_rest(
         os.kill(first, signal.SIGKILL)
         tracker.gate.touch()
         step(run, 2)
-    assert set(steps(path)) == {1, 2}  # a file takes a line twice, where a server would not
+    assert set(read_steps(path)) == {1, 2}  # a file takes a line twice, where a server would not
     assert files(path) == uploaded(1)
     assert first not in {line["pid"] for line in read_lines(path) if "file" in line}
 
@@ -182,7 +178,7 @@ def test_a_live_run_beats_though_nothing_is_logged_and_a_beat_that_fails_is_one_
         step(run, 2)
     lines = read_lines(path)
     assert [line["beat"] for line in lines if "beat" in line][:3] == [3, 4, 5]
-    assert steps(path) == [1, 2]
+    assert read_steps(path) == [1, 2]
     assert lines[-1]["status"] == "finished"
     assert run.statistics().callbacks["Beating"].retried == 2
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import threading
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.support.callbacks_for_tests import (
     FileTracker,
     LogWitness,
     read_lines,
+    read_steps,
 )
 from tests.support.running import companion_of, running
 from tests.support.waiting import eventually, is_gone
@@ -238,7 +238,7 @@ class TestEndThatWasNone:
             for _ in range(5):
                 run.step(logs={"loss": 1.0})
             run.close(60.0)
-        assert seen(tmp_path / "tracked") == [1]
+        assert read_steps(tmp_path / "tracked") == [1]
         # Four logs and the end: the log that came first has the number of the end that was none.
         assert "5 NOT delivered" in capsys.readouterr().err
         (folder,) = directory.iterdir()
@@ -260,7 +260,7 @@ class TestCursorThatCannotBeWritten:
             for _ in range(9):
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            assert seen(tmp_path / "tracked") == list(range(1, 11))
+            assert read_steps(tmp_path / "tracked") == list(range(1, 11))
             refusal = "FileTracker: the cursor cannot be written"
             eventually(lambda: run.statistics() and refusal in caplog.text)
 
@@ -289,7 +289,7 @@ class TestLimit:
             for step in range(1, total + 1):
                 run.step(logs={"text": "x" * 300_000})
                 if step % 50 == 0:  # it keeps up, on a machine however slow
-                    eventually(lambda step=step: step in seen(tmp_path / "here"))
+                    eventually(lambda step=step: step in read_steps(tmp_path / "here"))
             (folder,) = directory.iterdir()
             size = sum(path.stat().st_size for _, path in segments(folder / "journal"))
             assert size <= (64 + 16 + 8) << 20
@@ -299,7 +299,7 @@ class TestLimit:
 
         (tmp_path / "away.up").touch()
         synced = anyio.run(sync_run, folder, 60.0, lambda done, of: None)
-        late = seen(tmp_path / "away")
+        late = read_steps(tmp_path / "away")
         assert late == list(range(late[0], total + 1))
         assert 50 < len(late) < 350
         assert synced["AwayTracker"].lost == total - len(late)

@@ -47,6 +47,11 @@ def read_lines(path: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+def read_steps(path: str | Path) -> list[int]:
+    """Return the steps in the lines that have one."""
+    return [line["step"] for line in read_lines(path) if "step" in line]
+
+
 class LogWitness(InCompanion):
     """Write the step and logs of each log."""
 

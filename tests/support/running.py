@@ -1,7 +1,9 @@
-"""A dispatcher that is closed in every case, and callbacks that keep what they saw."""
+"""A dispatcher that is closed in every case, its companion, and callbacks that keep events."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
