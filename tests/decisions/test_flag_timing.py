@@ -2,7 +2,7 @@
 When a flag that a `def` hook sets takes effect: as in transformers, or saner, fact by fact.
 
 Each fact is one run of both trainers with the same hook. Where ours differs on purpose,
-`Trainer.train` says so, and a test here or in `test_trainer_flags.py` pins it.
+`Trainer.train` says so, and a test here or in `tests/trainer/test_flags.py` pins it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run under `torchrun` by `test_distributed.py`: write down what each rank sees."""
+"""Run under `torchrun` by `test_process_group.py`: write down what each rank sees."""
 
 from __future__ import annotations
 

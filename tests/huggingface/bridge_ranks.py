@@ -1,4 +1,4 @@
-"""Run under `torchrun` by `test_huggingface_ranks.py`: a bridge on each rank."""
+"""Run under `torchrun` by `test_ranks.py`: a bridge on each rank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`transformers.Trainer` on the line of `regression.py`."""
+"""`transformers.Trainer` on the line of `tests/support/regression.py`."""
 
 from __future__ import annotations
 

@@ -5,13 +5,14 @@ Sections 4 (flow, display, early stopping), 5 (report_to), 9 (what the tests of 
 and 10 (a run written out).
 
 Those of whole runs hold in both homes of our callbacks: in our Trainer, and in that of transformers
-by way of the bridge. What other files test by unit is not repeated here: sections 4.1 to 4.4 in
-`callbacks/`, 5 in `test_reporting.py`, and of section 9 the items 16 and 17 in `test_state.py` and
-`test_control.py`, 19 in `callbacks/test_early_stopping.py`, 20 in `test_state.py`, 34 in
-`test_resume.py`, 35 in `test_checkpoint.py`, 43 to 50 in `test_arguments.py` and
-`test_argument_checks.py`. Items 21 and 22 belong to trackers; 24 to 30, 32, 33, 38 and 40 to what
-a Trainer computes (`test_trainer_learning.py`, `test_resume.py`, `test_differential.py`); 41 to
-`test_supervision.py` and `test_trainer_decisions.py`; 42 and the Hub to nothing here.
+by way of the bridge. Other files of `tests/` test by unit, which is not repeated here: sections 4.1
+to 4.4 in `callbacks/`, 5 in `trackers/test_report_to.py`, and of section 9 the items 16 and 17 in
+`state/test_state.py` and `state/test_control.py`, 19 in `callbacks/test_early_stopping.py`, 20 in
+`state/test_state.py`, 34 in `trainer/test_resume.py`, 35 in `checkpoint/test_folders.py`, 43 to 50
+in `arguments/test_arguments.py` and `arguments/test_argument_checks.py`. Items 21 and 22 belong to
+trackers; 24 to 30, 32, 33, 38 and 40 to the numbers of a Trainer (`trainer/test_learning.py`,
+`trainer/test_resume.py`, `huggingface/test_differential.py`); 41 to `companion/test_supervision.py`
+and `trainer/test_decisions.py`; 42 and the Hub to nothing here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 A ClearML server on loopback: API and file server at one address, as strict as the vendor's.
 
-Every request is checked by the vendor's own request classes (`clearml_schema.py`) and answered in
+Every request is checked by the vendor's own request classes (`schema.py`) and answered in
 the envelope of server 2.0, with its subcodes; tasks take the transitions that it takes, the index
 of scalars holds single precision and one value for each title, series and iteration, and lines of
 the console are stored anew each time that they come. The vendor's package works against it.

@@ -2,7 +2,7 @@
 A Comet server on loopback, as strict as the vendor's client lets one see.
 
 It takes the requests that `comet_ml` 3.58 was seen to send, checks their form, and keeps what they
-say by experiment; the vendor's own client works against it (`test_comet_vendor.py`). A value that
+say by experiment; the vendor's own client works against it (`test_vendor.py`). A value that
 is sent twice is there twice. Limits are those of Comet's documentation.
 """
 

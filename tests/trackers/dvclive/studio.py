@@ -3,7 +3,7 @@ A DVC Studio on loopback: takes live updates at one address, as strict as the ve
 
 It keeps experiments by repository, commit and name. A row that is there is kept once: whether the
 real one does so is not known, but both its own client and we send rows again after a lost answer.
-The vendor's `dvclive` works against it (`test_dvclive_vendor.py`).
+The vendor's `dvclive` works against it (`test_vendor.py`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A SwanLab server on loopback, as strict as the vendor's client is careful.
 It keeps projects, runs, columns, rows and files; one number for each key and index, the last that
 came. What the vendor's client never sends is refused: requests out of a session, times in another
 form, more rows than its batches have, anything after the end. The vendor's own package works
-against it (`test_swanlab_vendor.py`).
+against it (`test_vendor.py`).
 """
 
 from __future__ import annotations

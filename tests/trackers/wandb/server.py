@@ -2,9 +2,9 @@
 A W&B server on loopback: GraphQL, file streams and signed uploads, as strict as the vendor's.
 
 It executes GraphQL documents against a schema, keeps runs as their file streams describe them
-(`wandb_stream.py`), signs upload addresses and takes bytes only there, and answers what the real
+(`stream.py`), signs upload addresses and takes bytes only there, and answers what the real
 one refuses with the real one's statuses. The vendor's own package works against it
-(`test_wandb_vendor.py`).
+(`test_vendor.py`).
 """
 
 from __future__ import annotations
