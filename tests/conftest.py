@@ -31,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.surroundings import go_home
 from tests.trackers.clearml.schema import Schema
 from tests.trackers.clearml.schema import clearml_schema as opened_schema
 from tests.trackers.clearml.server import ClearMLServer, clearml_server
@@ -99,10 +100,7 @@ def trackio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTra
 @pytest.fixture
 def mlflow_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No variable, proxy or file of the machine that would change what an MLflow tracker does."""
-    for name in list(os.environ):
-        if "MLFLOW" in name or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    go_home(monkeypatch, tmp_path, "MLFLOW")
 
 
 @pytest.fixture(scope="session")
@@ -117,10 +115,7 @@ def clearml(
     clearml_schema: Schema, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[ClearMLServer]:
     """A ClearML server, its credentials in the environment, and nothing of the machine's."""
-    for name in list(os.environ):
-        if name.startswith(("CLEARML", "TRAINS")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    go_home(monkeypatch, tmp_path, "CLEARML", "TRAINS")
     with clearml_server(clearml_schema) as server:
         for name, value in server.credentials().items():
             monkeypatch.setenv(name, value)
@@ -130,11 +125,7 @@ def clearml(
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
     """A W&B server, its key in the environment, and nothing that the machine may have there."""
-    for name in list(os.environ):
-        if name.startswith("WANDB") or name == "NETRC" or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "WANDB", "NETRC")
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -144,11 +135,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServ
 @pytest.fixture
 def comet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CometServer]:
     """A Comet server, its key in the environment, and nothing that the machine may have there."""
-    for name in list(os.environ):
-        if name.startswith("COMET") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "COMET")
     with comet_server() as server:
         monkeypatch.setenv("COMET_URL_OVERRIDE", f"{server.url}/clientlib/")
         monkeypatch.setenv("COMET_API_KEY", server.key)
@@ -158,11 +145,7 @@ def comet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CometServ
 @pytest.fixture
 def swanlab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SwanLabServer]:
     """A SwanLab server, its key in the environment, and nothing that the machine may have there."""
-    for name in list(os.environ):
-        if name.startswith("SWANLAB") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "SWANLAB")
     with swanlab_server() as server:
         monkeypatch.setenv("SWANLAB_API_HOST", server.url)
         monkeypatch.setenv("SWANLAB_API_KEY", SWANLAB_KEY)

@@ -28,6 +28,7 @@ from asynccb.trackers.base import Tracker
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from tests.support.launching import environment
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.support.waiting import PROMPT, eventually
 from tests.trackers.contract_cases import CASES, SECRET, Case, Servers
 from tests.trackers.lane import (
@@ -66,13 +67,10 @@ FOREIGN = (
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Case]:
-    for name in list(os.environ):
-        if name.startswith(FOREIGN) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
     home, folder = tmp_path / "home", tmp_path / f"{request.param}-{request.node.originalname}"[:80]
     for made in (home, folder):
         made.mkdir()
-    monkeypatch.setenv("HOME", str(home))
+    go_home(monkeypatch, home, *FOREIGN)
     monkeypatch.chdir(folder)
     with CASES[request.param](folder, Servers(request)) as case:
         for name, value in case.variables.items():

@@ -21,6 +21,7 @@ from asynccb.trackers.azure_ml import AzureMLCallback
 from asynccb.trackers.azure_ml.files import put_blob
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.trackers.azure_ml.rules import WORKSPACE, AzureML, web_token
 from tests.trackers.contract_cases import workspace_address
 from tests.trackers.front import Front, fronting
@@ -67,10 +68,7 @@ def workspace(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[Workspace]:
-    for name in list(os.environ):
-        if "MLFLOW" in name or "AZURE" in name or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    go_home(monkeypatch, tmp_path, "MLFLOW", "AZURE")
     file = certificate(tmp_path)
     rules = AzureML(mlflow_server.uri, TOKEN)
     with fronting(mlflow_server.uri, rules, serving_with(file)) as front:

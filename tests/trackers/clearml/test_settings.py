@@ -15,6 +15,7 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.clearml import ClearMLCallback
 from asynccb.trackers.clearml.conf_file import read_configuration
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
+from tests.support.surroundings import go_home
 from tests.trackers.clearml.runs import tracker
 from tests.trackers.clearml.schema import Schema
 from tests.trackers.clearml.server import ACCESS, SECRET, ClearMLServer
@@ -43,11 +44,7 @@ sdk {
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(("CLEARML", "TRAINS")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "CLEARML", "TRAINS")
 
 
 def made(**given: Any) -> Any:

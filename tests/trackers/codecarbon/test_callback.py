@@ -21,6 +21,7 @@ from asynccb.trackers.codecarbon.table import SUMS, sums_of, write_row
 from tests.support.callbacks_for_tests import FileTracker, read_lines
 from tests.support.launching import environment, launch, output_of
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.support.waiting import PROMPT, eventually
 from tests.trackers.lane import description, emitted, play
 
@@ -30,12 +31,8 @@ OFTEN = 0.2
 
 @pytest.fixture(autouse=True)
 def _nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.lower().startswith("codecarbon_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    go_home(monkeypatch, tmp_path, "CODECARBON")
     monkeypatch.setenv("CODECARBON_FORCE_CPU_POWER", "40")
-    monkeypatch.chdir(tmp_path)
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -13,17 +13,15 @@ from asynccb import ConfigurationError
 from asynccb._ground.exceptions import AccessError
 from asynccb.trackers.comet_ml import CometCallback
 from asynccb.trackers.comet_ml.access import DEFAULT_URL, find_key, host_in, server_root
+from tests.support.surroundings import go_home
 
 EXPERIMENT = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
 def _nothing_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("COMET"):
-            monkeypatch.delenv(name)
+    go_home(monkeypatch, tmp_path, "COMET")
     (tmp_path / "work").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path / "work")
 
 

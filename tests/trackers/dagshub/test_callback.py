@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from asynccb.trackers.dagshub import DagsHubCallback
 from asynccb.trackers.dagshub.settings import find_credentials
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.trackers.dagshub.rules import DagsHub
 from tests.trackers.front import Front, fronting
 from tests.trackers.lane import deliver, description, play, training, until_done
@@ -29,11 +29,8 @@ TOKEN = "token-of-dagshub"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if "MLFLOW" in name or "DAGSHUB" in name or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+    go_home(monkeypatch, tmp_path, "MLFLOW", "DAGSHUB")
     monkeypatch.delenv("BRANCH", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

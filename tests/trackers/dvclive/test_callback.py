@@ -19,17 +19,14 @@ from asynccb.trackers.base import Tracker
 from asynccb.trackers.dvclive.folder import nested
 from asynccb.trackers.dvclive.values import metric_name
 from asynccb.trackers.dvclive.yaml_files import dump, with_entries
+from tests.support.surroundings import go_home
 from tests.trackers.dvclive.written import latest, tables
 from tests.trackers.lane import Emitted, deliver, description, emitted, play, revived, training
 
 
 @pytest.fixture(autouse=True)
 def _nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(("DVC", "STUDIO_", "HF_DVCLIVE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "DVC", "STUDIO_")
 
 
 LIVE = Path("live")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from asynccb._ground.exceptions import TransientError
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.dvclive.repository import NO_COMMIT, find_repository
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.trackers.dvclive.studio import TOKEN, Experiment, Studio, studio_server
 from tests.trackers.dvclive.written import numeric, studio_rows, tables
 from tests.trackers.front import Front, fronting
@@ -30,11 +30,7 @@ LIVE = Path("live")
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(("DVC", "STUDIO_", "XDG_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "DVC", "STUDIO_", "XDG_")
 
 
 @pytest.fixture

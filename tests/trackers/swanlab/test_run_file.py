@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import AccessError
 from asynccb.trackers.swanlab import run_file_format as records
+from tests.support.surroundings import go_home
 from tests.trackers.lane import START, deliver, description, emitted, play, revived, training
 from tests.trackers.swanlab.reader import SwanLabReader
 from tests.trackers.swanlab.runs import kept, tracker
@@ -19,10 +20,7 @@ from tests.trackers.swanlab.runs import kept, tracker
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("SWANLAB"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "SWANLAB")
     monkeypatch.setenv("SWANLAB_MODE", "local")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trackers.swanlab import SwanLabCallback
 from asynccb.trackers.swanlab.access import api_key
+from tests.support.surroundings import go_home
 from tests.trackers.lane import deliver, play, training
 from tests.trackers.swanlab.runs import tracker
 from tests.trackers.swanlab.server import KEY, SwanLabServer
@@ -19,12 +19,9 @@ from tests.trackers.swanlab.server import KEY, SwanLabServer
 
 @pytest.fixture
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("SWANLAB"):
-            monkeypatch.delenv(name)
+    go_home(monkeypatch, tmp_path, "SWANLAB")
     work = tmp_path / "my work"
     work.mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(work)
 
 

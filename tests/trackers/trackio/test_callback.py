@@ -6,7 +6,6 @@ import base64
 import json
 import logging as log
 import math
-import os
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -28,6 +27,7 @@ from asynccb.trackers.trackio import TrackioCallback
 from asynccb.trackers.trackio.settings import Inbox, Server, Space
 from asynccb.trackers.trackio.values import metrics_of
 from tests.support.running import running
+from tests.support.surroundings import go_home
 from tests.support.waiting import eventually
 from tests.trackers.front import fronting
 from tests.trackers.lane import START, deliver, description, emitted, play, revived, training
@@ -39,10 +39,7 @@ Make = Callable[..., TrackioCallback]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith(("TRACKIO", "HF_", "HUGGING")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    go_home(monkeypatch, tmp_path, "TRACKIO", "HF_", "HUGGING")
     monkeypatch.setenv("TRACKIO_WRITE_TOKEN", WRITE_TOKEN)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,8 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trackers.wandb import WandbCallback
 from asynccb.trackers.wandb.access import api_key, app_url
-from tests.trackers.mlflow.runs import description
+from tests.support.surroundings import go_home
+from tests.trackers.lane import description
 from tests.trackers.wandb.server import KEY, WandbServer
 
 CLOUD = "https://api.wandb.ai"
@@ -22,11 +22,7 @@ CLOUD = "https://api.wandb.ai"
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.startswith("WANDB") or name == "NETRC":
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
+    go_home(monkeypatch, tmp_path, "WANDB", "NETRC")
 
 
 def settings(**given: Any) -> Any:
