@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import TransientError
+from asynccb._journal.uploads import Kept, Spool
 from asynccb._state.control import TrainerControl
 from asynccb._state.run_description import ModelDescription, PlainArguments, RunDescription
 from asynccb._state.trainer_state import TrainerState
@@ -48,11 +51,32 @@ def emitted(event: str, step: int, **extra: Any) -> Emitted:
 
 def training(steps: int, first: int = 1) -> list[Emitted]:
     """Return a training that logs two values at every step, 1.5 ms apart."""
-    logs = [
+    return [emitted("on_train_begin", first - 1), *logging(steps, first)]
+
+
+def logging(steps: int, first: int = 1) -> list[Emitted]:
+    """Return its logs alone."""
+    return [
         emitted("on_log", step, logs={"loss": 1 / step, "learning_rate": 0.25 * step})
         for step in range(first, first + steps)
     ]
-    return [emitted("on_train_begin", first - 1), *logs]
+
+
+async def kept(made: Tracker, folder: Path, step: int, files: dict[str, bytes]) -> Kept:
+    """Return a checkpoint as it waits to be uploaded; `a__b` stands for the path a/b."""
+    checkpoint = folder / "out" / f"checkpoint-{step}"
+    for name, content in files.items():
+        path = checkpoint / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    args = description(output_dir=str(folder / "out")).args
+    wanted = made.files(Event.SAVE, args, TrainerState(global_step=step))  # type: ignore[arg-type]
+    assert wanted is not None
+    spool = Spool(folder / "uploads" / os.urandom(4).hex())
+    spool._path.parent.mkdir(exist_ok=True)
+    await spool.open()
+    await spool.keep(step, step, wanted)
+    return await spool.first()
 
 
 async def play(tracker: Tracker, records: Iterable[Emitted]) -> None:

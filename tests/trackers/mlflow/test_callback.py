@@ -15,18 +15,8 @@ from asynccb._state.run_description import RunDescription
 from asynccb.trackers.mlflow import MLflowCallback
 from asynccb.trackers.mlflow.api import Point
 from tests.trackers.gate import Gate
-from tests.trackers.mlflow.runs import (
-    START,
-    deliver,
-    description,
-    emitted,
-    expected,
-    logging,
-    play,
-    revived,
-    run_id,
-    training,
-)
+from tests.trackers.lane import START, description, emitted, logging, play, training
+from tests.trackers.mlflow.runs import deliver, expected, revived, run_id
 from tests.trackers.mlflow.server import RealMLflow
 
 Make = Callable[..., MLflowCallback]

@@ -9,31 +9,20 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from asynccb._ground.exceptions import AccessError, TransientError
 from asynccb.trackers.mlflow import MLflowCallback
-from tests.trackers.mlflow.runs import deliver, description, expected, play, revived, training
+from tests.trackers.lane import description, play, training, until_done
+from tests.trackers.mlflow.runs import deliver, expected, revived
 from tests.trackers.mlflow.server import RealMLflow
 from tests.trackers.scripted import Answer, CutError, Request, forward, in_turn, scripted
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 
 SECRET = "s3cr3t-value"
-
-
-async def until_done(attempt: Callable[[], Awaitable[None]], tries: int = 20) -> int:
-    """Repeat after each transient failure, as a lane does; return how many there were."""
-    for failures in range(tries):
-        try:
-            await attempt()
-        except TransientError:
-            continue
-        return failures
-    raise AssertionError(f"still failing after {tries} tries")
 
 
 async def test_lost_answers_double_neither_experiment_nor_run_nor_points(

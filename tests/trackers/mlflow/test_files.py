@@ -20,7 +20,8 @@ from asynccb.trackers.mlflow.files import (
     UnusableStoreError,
     find_store,
 )
-from tests.trackers.mlflow.runs import deliver, description, run_id, training
+from tests.trackers.lane import description, training
+from tests.trackers.mlflow.runs import deliver, run_id
 from tests.trackers.mlflow.server import RealMLflow
 from tests.trackers.scripted import Answer, CutError, Request, forward, scripted
 

@@ -8,7 +8,8 @@ import pytest
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.mlflow import MLflowCallback
-from tests.trackers.mlflow.runs import description, revived
+from tests.trackers.lane import description
+from tests.trackers.mlflow.runs import revived
 
 pytestmark = pytest.mark.usefixtures("mlflow_environment")
 

@@ -14,7 +14,7 @@ from asynccb._state.run_description import RunDescription
 from asynccb.trackers.shared.system_metrics import SystemSampler, is_live
 from tests.support.launching import environment
 from tests.support.waiting import eventually
-from tests.trackers.mlflow.runs import description
+from tests.trackers.lane import description
 
 
 def test_a_process_that_works_is_seen_to() -> None:

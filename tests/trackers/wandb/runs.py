@@ -10,7 +10,7 @@ import msgspec
 
 from asynccb._state.run_description import RunDescription
 from asynccb.trackers.wandb import WandbCallback
-from tests.trackers.mlflow.runs import Emitted, play
+from tests.trackers.lane import Emitted, play
 
 
 def tracker(run: RunDescription, **settings: Any) -> WandbCallback:
@@ -31,7 +31,7 @@ def revived(state: dict[str, Any], run: RunDescription) -> WandbCallback:
 
 async def deliver(made: WandbCallback, records: Iterable[Emitted]) -> None:
     """Play the records and flush."""
-    await play(made, records)  # type: ignore[arg-type]
+    await play(made, records)
     await made.flush()
 
 

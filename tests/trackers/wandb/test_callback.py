@@ -14,7 +14,7 @@ from asynccb._ground.exceptions import AccessError, RejectedError, TransientErro
 from asynccb._ground.types import RunStatus
 from asynccb.trackers.wandb import stream as wandb_stream
 from asynccb.trackers.wandb.api import WandbServer as Rest
-from tests.trackers.mlflow.runs import START, description, emitted, logging, training
+from tests.trackers.lane import START, description, emitted, logging, training
 from tests.trackers.wandb.runs import deliver, lines, revived, tracker
 from tests.trackers.wandb.server import ENTITY, Fault, Sent, WandbServer
 

@@ -12,13 +12,14 @@ import pytest
 
 from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, TransientError
-from asynccb._journal.uploads import Kept, Spool
+from asynccb._journal.uploads import Kept
 from asynccb._state.run_description import RunDescription
 from asynccb._state.trainer_state import TrainerState
 from asynccb.trackers.wandb import WandbCallback
 from asynccb.trackers.wandb import files as wandb_files
 from asynccb.trackers.wandb import stream as wandb_stream
-from tests.trackers.mlflow.runs import description, emitted, training
+from tests.trackers import lane
+from tests.trackers.lane import description, emitted, training
 from tests.trackers.wandb.artifacts import Artifact
 from tests.trackers.wandb.runs import deliver, revived, tracker
 from tests.trackers.wandb.server import Fault, Sent, WandbServer
@@ -41,21 +42,11 @@ async def make(wandb: WandbServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         await each.close()
 
 
-async def kept(tmp_path: Path, step: int = 2, **files: bytes) -> Kept:
-    """Return a checkpoint as it waits to be uploaded."""
-    made = WandbCallback(log_model="checkpoint")
-    folder = tmp_path / "out" / f"checkpoint-{step}"
-    for name, content in (files or {"weights": b"abc"}).items():
-        (folder / name.replace("__", "/")).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name.replace("__", "/")).write_bytes(content)
-    args = description(output_dir=str(tmp_path / "out")).args
-    wanted = made.files(Event.SAVE, args, TrainerState(global_step=step))  # type: ignore[arg-type]
-    assert wanted is not None
-    spool = Spool(tmp_path / "uploads" / os.urandom(4).hex())
-    spool._path.parent.mkdir(exist_ok=True)
-    await spool.open()
-    await spool.keep(step, step, wanted)
-    return await spool.first()
+async def kept(folder: Path, step: int = 2, **files: bytes) -> Kept:
+    """Return a checkpoint as it waits to be uploaded; `a__b` stands for the path a/b."""
+    return await lane.kept(
+        WandbCallback(log_model="checkpoint"), folder, step, files or {"weights": b"abc"}
+    )
 
 
 def saving(step: int = 2) -> list[Any]:
@@ -82,7 +73,7 @@ async def test_a_checkpoint_becomes_a_version_with_aliases_metadata_and_its_file
     assert artifact.contents == {"a": b"", "b/c": b"xyz" * 1000}
     assert artifact.metadata == {
         "train/loss": 0.5,
-        "train/learning_rate": 0.2,
+        "train/learning_rate": 0.5,
         "train/global_step": 2,
         "model/num_parameters": 10,
     }
@@ -252,7 +243,7 @@ async def test_the_final_model_says_so_or_what_the_best_one_scored(
     from asynccb.trackers.wandb.models import Models
 
     for loads_best, figures in (
-        (False, {"train/loss": 0.5, "train/learning_rate": 0.2, "train/global_step": 2}),
+        (False, {"train/loss": 0.5, "train/learning_rate": 0.5, "train/global_step": 2}),
         (True, {"eval/accuracy": 0.9, "train/total_floss": 7.0}),
     ):
         args = {"load_best_model_at_end": loads_best, "metric_for_best_model": "eval_accuracy"}

@@ -12,7 +12,7 @@ import pytest
 from asynccb.trackers.wandb import files as wandb_files
 from asynccb.trackers.wandb import stream as wandb_stream
 from asynccb.trackers.wandb.settings import WandbSettings
-from tests.trackers.mlflow.runs import description, emitted, training
+from tests.trackers.lane import description, emitted, training
 from tests.trackers.traffic import recorded
 from tests.trackers.wandb.runs import deliver, tracker
 from tests.trackers.wandb.server import WandbServer

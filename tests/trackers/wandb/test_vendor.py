@@ -17,7 +17,7 @@ import pytest
 from asynccb.trackers.wandb import stream as wandb_stream
 from tests.support.launching import command
 from tests.support.waiting import eventually
-from tests.trackers.mlflow.runs import description, training
+from tests.trackers.lane import description, training
 from tests.trackers.traffic import recorded
 from tests.trackers.wandb.runs import deliver, tracker
 from tests.trackers.wandb.server import WandbServer
