@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,12 +66,9 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealMLflow]:
     """A real MLflow server; a test that stops it starts it again."""
-    server = RealMLflow(tmp_path_factory.mktemp("mlflow"))
-    try:
+    with closing(RealMLflow(tmp_path_factory.mktemp("mlflow"))) as server:
         server.start()
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture
@@ -89,12 +87,9 @@ def mlflow_gate(mlflow_server: RealMLflow) -> Iterator[Gate]:
 @pytest.fixture(scope="session")
 def trackio_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealTrackio]:
     """A real Trackio server; a test that stops it starts it again."""
-    server = RealTrackio(tmp_path_factory.mktemp("trackio"))
-    try:
+    with closing(RealTrackio(tmp_path_factory.mktemp("trackio"))) as server:
         server.start()
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture

@@ -3,69 +3,41 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.trackers.gate import reserve_port
-
-_START_SECONDS = 180.0
+from tests.trackers.real_server import RealServer
 
 
-class RealMLflow:
-    """Start, stop and read one server; started again, it has the same address and the same data."""
+class RealMLflow(RealServer):
+    """Read one server, too. It starts in about 7 s, and much later on a busy machine."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._reserved = reserve_port()
-        self._port = self._reserved.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.uri = f"http://127.0.0.1:{self._port}"
+    HEALTH = "/health"
+    SECONDS = 180.0
 
-    def start(self) -> None:
-        """Start the server and return when it answers (about 7 s; much more on a busy machine)."""
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-                    *("--host", "127.0.0.1", "--port", str(self._port)),
-                    *("--backend-store-uri", f"sqlite:///{self.folder}/db.sqlite"),
-                    *("--artifacts-destination", str(self.folder / "artifacts")),
-                ],
-                env=_environment(),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError((self.folder / "server.log").read_text()[-2000:])
-            time.sleep(0.1)
+    @property
+    def uri(self) -> str:
+        """The server's address, by MLflow's name for it."""
+        return self.url
 
-    def stop(self) -> None:
-        """Kill the server and its workers at once."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+            *("--host", "127.0.0.1", "--port", str(self.port)),
+            *("--backend-store-uri", f"sqlite:///{self.folder}/db.sqlite"),
+            *("--artifacts-destination", str(self.folder / "artifacts")),
+        ]
 
-    def close(self) -> None:
-        """Stop the server and give its port away."""
-        self.stop()
-        self._reserved.close()
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.uri}/health", trust_env=False).is_success
-        except httpx.TransportError:
-            return False
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHON"))}
+        # Without its job runner and reports the server starts in half the time and memory.
+        return {
+            **kept,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        }
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         """Return the server's JSON for any call of the REST interface."""
@@ -106,13 +78,3 @@ class RealMLflow:
 
 def _mapping(pairs: list[dict[str, str]]) -> dict[str, str]:
     return {pair["key"]: pair["value"] for pair in pairs}
-
-
-def _environment() -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PYTHON"))}
-    # Without its job runner and reports the server starts in half the time and memory.
-    return {
-        **kept,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }

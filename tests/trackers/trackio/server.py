@@ -3,78 +3,42 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.trackers.gate import reserve_port
+from tests.trackers.real_server import RealServer
 
 WRITE_TOKEN = "s3cr3t-of-the-contract"
-_START_SECONDS = 120.0
 
 
-class RealTrackio:
-    """Start, stop and read one server; started again, it has the same address and the same data."""
+class RealTrackio(RealServer):
+    """Read one server, too, whose `TRACKIO_DIR` is the folder. It starts in about 2 s."""
+
+    HEALTH = "/version"
+    SECONDS = 120.0
 
     def __init__(self, folder: Path, **environ: str) -> None:
-        self.folder = folder
-        """What `TRACKIO_DIR` is."""
+        super().__init__(folder)
         self.environ = environ
-        self._reserved = reserve_port()
-        self._port: int = self._reserved.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"http://127.0.0.1:{self._port}"
 
-    def start(self) -> None:
-        """Start the server and return when it answers (about 2 s)."""
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "trackio.cli", "show", "--host", "127.0.0.1"]
+
+    def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("TRACKIO", "HF_"))}
-        environ = {
+        return {
             **kept,
             "TRACKIO_DIR": str(self.folder),
             "TRACKIO_WRITE_TOKEN": WRITE_TOKEN,
-            "GRADIO_SERVER_PORT": str(self._port),
+            "GRADIO_SERVER_PORT": str(self.port),
             "HF_HUB_OFFLINE": "1",
             "BROWSER": "true",
             "TRACKIO_INBOX_POLL_INTERVAL": "5",
             **self.environ,
         }
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "trackio.cli", "show", "--host", "127.0.0.1"],
-                env=environ,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise RuntimeError((self.folder / "server.log").read_text()[-2000:])
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        """Kill the server at once."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        """Stop the server and give its port away."""
-        self.stop()
-        self._reserved.close()
-
-    def _answers(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/version", trust_env=False).is_success
-        except httpx.TransportError:
-            return False
 
     def call(self, api: str, /, **arguments: Any) -> Any:
         """Return what any call of the server's interface gives."""
