@@ -15,7 +15,7 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.clearml import ClearMLCallback
 from asynccb.trackers.clearml.conf_file import read_configuration
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
-from tests.support.surroundings import go_home
+from tests.support.surroundings import Variables, check_read, go_home
 from tests.trackers.clearml.runs import tracker
 from tests.trackers.clearml.schema import Schema
 from tests.trackers.clearml.server import ACCESS, SECRET, ClearMLServer
@@ -67,24 +67,18 @@ def test_without_anything_it_is_the_vendors_cloud_and_the_names_of_transformers(
 def test_every_variable_is_read_and_an_argument_goes_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    variables = {
-        "CLEARML_PROJECT": "team/proj",
-        "CLEARML_TASK": "task",
-        "CLEARML_LOG_MODEL": "true",
-        "CLEARML_API_HOST": "http://here:8008/",
-        "CLEARML_API_HOST_VERIFY_CERT": "0",
-        "CLEARML_API_EXTRA_RETRY_CODES": "500, 504",
-        "CLEARML_OFFLINE_MODE": "1",
-        "CLEARML_TASK_ID": "abc",
+    hosts = {"api": "http://here:8008", "web": "http://here:8080", "files": "http://here:8081"}
+    variables: Variables = {
+        "CLEARML_PROJECT": ("team/proj", {"project": "team/proj"}),
+        "CLEARML_TASK": ("task", {"task": "task"}),
+        "CLEARML_LOG_MODEL": ("true", {"log_model": True}),
+        "CLEARML_API_HOST": ("http://here:8008/", hosts),
+        "CLEARML_API_HOST_VERIFY_CERT": ("0", {"verify": False}),
+        "CLEARML_API_EXTRA_RETRY_CODES": ("500, 504", {"retried": [500, 504]}),
+        "CLEARML_OFFLINE_MODE": ("1", {"offline": True}),
+        "CLEARML_TASK_ID": ("abc", {"task_id": "abc", "external": True}),
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    settings = made()
-    assert (settings.project, settings.task, settings.log_model) == ("team/proj", "task", True)
-    assert (settings.api, settings.web) == ("http://here:8008", "http://here:8080")
-    assert settings.files == "http://here:8081"
-    assert (settings.verify, settings.retried) == (False, [500, 504])
-    assert (settings.offline, settings.task_id, settings.external) == (True, "abc", True)
+    check_read(monkeypatch, variables, made)
     given = made(project="other", task="name", log_model=False, task_id="def", tags=["a", "a"])
     assert (given.project, given.task, given.log_model) == ("other", "name", False)
     assert (given.task_id, given.external, given.tags) == ("def", False, ["a"])

@@ -13,7 +13,7 @@ from asynccb import ConfigurationError
 from asynccb._ground.exceptions import AccessError
 from asynccb.trackers.comet_ml import CometCallback
 from asynccb.trackers.comet_ml.access import DEFAULT_URL, find_key, host_in, server_root
-from tests.support.surroundings import go_home
+from tests.support.surroundings import Variables, check_read, go_home
 
 EXPERIMENT = "0123456789abcdef0123456789abcdef"
 
@@ -38,25 +38,18 @@ def test_nothing_said_means_an_experiment_of_its_own_in_the_cloud() -> None:
 
 
 def test_variables_are_read_where_nothing_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    variables = {
-        "COMET_PROJECT_NAME": "proj",
-        "COMET_WORKSPACE": "alice",
-        "COMET_EXPERIMENT_KEY": EXPERIMENT,
-        "COMET_EXPERIMENT_NAME": "usual",
-        "COMET_MODE": "GET",
-        "COMET_START_ONLINE": "False",
-        "COMET_LOG_ASSETS": "TRUE",
-        "COMET_OFFLINE_DIRECTORY": "~/kept",
-        "COMET_URL_OVERRIDE": "http://127.0.0.1:5/clientlib/",
+    variables: Variables = {
+        "COMET_PROJECT_NAME": ("proj", {"project_name": "proj"}),
+        "COMET_WORKSPACE": ("alice", {"workspace": "alice"}),
+        "COMET_EXPERIMENT_KEY": (EXPERIMENT, {"experiment_key": EXPERIMENT}),
+        "COMET_EXPERIMENT_NAME": ("usual", {"usual_name": "usual"}),
+        "COMET_MODE": ("GET", {"mode": "get"}),
+        "COMET_START_ONLINE": ("False", {"online": False}),
+        "COMET_LOG_ASSETS": ("TRUE", {"log_assets": True}),
+        "COMET_OFFLINE_DIRECTORY": ("~/kept", {"offline_directory": str(Path.home() / "kept")}),
+        "COMET_URL_OVERRIDE": ("http://127.0.0.1:5/clientlib/", {"url": "http://127.0.0.1:5"}),
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    settings = CometCallback().settings
-    assert (settings.project_name, settings.workspace) == ("proj", "alice")
-    assert (settings.experiment_key, settings.usual_name) == (EXPERIMENT, "usual")
-    assert (settings.mode, settings.online, settings.log_assets) == ("get", False, True)
-    assert settings.offline_directory == f"{os.environ['HOME']}/kept"
-    assert settings.url == "http://127.0.0.1:5"
+    check_read(monkeypatch, variables, lambda: CometCallback().settings)
     assert CometCallback(mode="create", online=True).settings.mode == "create"
 
 

@@ -11,7 +11,7 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trackers.swanlab import SwanLabCallback
 from asynccb.trackers.swanlab.access import api_key
-from tests.support.surroundings import go_home
+from tests.support.surroundings import Variables, check_read, go_home
 from tests.trackers.lane import deliver, play, training
 from tests.trackers.swanlab.runs import tracker
 from tests.trackers.swanlab.server import KEY, SwanLabServer
@@ -50,35 +50,26 @@ def test_without_anything_it_is_the_vendors_cloud_and_the_folders_name(tmp_path:
 def test_every_variable_is_read_and_an_argument_goes_before_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    variables = {
-        "SWANLAB_PROJECT": "p",
-        "SWANLAB_WORKSPACE": "w",
-        "SWANLAB_EXP_NAME": "n",
-        "SWANLAB_DESCRIPTION": "d",
-        "SWANLAB_TAGS": "a, b,,a",
-        "SWANLAB_GROUP": "g",
-        "SWANLAB_JOB_TYPE": "j",
-        "SWANLAB_PUBLIC": "true",
-        "SWANLAB_RUN_ID": "r",
-        "SWANLAB_RESUME": "must",
-        "SWANLAB_MODE": "offline",
-        "SWANLAB_LOG_DIR": "logs",
-        "SWANLAB_LOG_MODEL": "end",
-        "SWANLAB_TERMINAL_PROXY_TYPE": "stdout",
-        "SWANLAB_PROBE_MONITOR_INTERVAL": "30",
-        "SWANLAB_API_HOST": "http://h:1/api/",
-        "SWANLAB_WEB_HOST": "web.example/x",
+    variables: Variables = {
+        "SWANLAB_PROJECT": ("p", {"project": "p"}),
+        "SWANLAB_WORKSPACE": ("w", {"workspace": "w"}),
+        "SWANLAB_EXP_NAME": ("n", {"name": None, "usual_name": "n"}),
+        "SWANLAB_DESCRIPTION": ("d", {"description": "d"}),
+        "SWANLAB_TAGS": ("a, b,,a", {"tags": ["a", "b"]}),
+        "SWANLAB_GROUP": ("g", {"group": "g"}),
+        "SWANLAB_JOB_TYPE": ("j", {"job_type": "j"}),
+        "SWANLAB_PUBLIC": ("true", {"public": True}),
+        "SWANLAB_RUN_ID": ("r", {"run_id": "r"}),
+        "SWANLAB_RESUME": ("must", {"resume": "must"}),
+        "SWANLAB_MODE": ("offline", {"mode": "local"}),
+        "SWANLAB_LOG_DIR": ("logs", {"log_dir": str(tmp_path / "my work" / "logs")}),
+        "SWANLAB_LOG_MODEL": ("end", {"log_model": "end"}),
+        "SWANLAB_TERMINAL_PROXY_TYPE": ("stdout", {"console": True}),
+        "SWANLAB_PROBE_MONITOR_INTERVAL": ("30", {"system_metrics": 30.0}),
+        "SWANLAB_API_HOST": ("http://h:1/api/", {"api_host": "http://h:1"}),
+        "SWANLAB_WEB_HOST": ("web.example/x", {"web_host": "https://web.example"}),
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    made = settings()
-    assert (made.project, made.workspace, made.name, made.usual_name) == ("p", "w", None, "n")
-    assert (made.description, made.tags, made.group) == ("d", ["a", "b"], "g")
-    assert (made.job_type, made.public) == ("j", True)
-    assert (made.run_id, made.resume, made.mode, made.log_model) == ("r", "must", "local", "end")
-    assert made.log_dir == str(tmp_path / "my work" / "logs")
-    assert (made.api_host, made.web_host) == ("http://h:1", "https://web.example")
-    assert (made.console, made.system_metrics) == (True, 30.0)
+    check_read(monkeypatch, variables, settings)
     given = settings(
         project="q", name="m", tags=("c",), log_model="checkpoint", mode="online", run_id="s",
         resume=True, public=False, log_dir=tmp_path, console=False, system_metrics=False,

@@ -13,7 +13,7 @@ from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trackers.wandb import WandbCallback
 from asynccb.trackers.wandb.access import api_key, app_url
-from tests.support.surroundings import go_home
+from tests.support.surroundings import Variables, check_read, go_home
 from tests.trackers.lane import description
 from tests.trackers.wandb.server import KEY, WandbServer
 
@@ -48,32 +48,24 @@ def test_without_anything_it_is_the_vendors_cloud_and_the_project_of_transformer
 def test_every_variable_is_read_and_an_argument_goes_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    variables = {
-        "WANDB_PROJECT": "p",
-        "WANDB_ENTITY": "e",
-        "WANDB_NAME": "n",
-        "WANDB_RUN_ID": "r",
-        "WANDB_RESUME": "allow",
-        "WANDB_MODE": "offline",
-        "WANDB_TAGS": "a, b,,a",
-        "WANDB_NOTES": "o",
-        "WANDB_RUN_GROUP": "g",
-        "WANDB_JOB_TYPE": "j",
-        "WANDB_BASE_URL": "http://h:1/",
-        "WANDB_LOG_MODEL": "end",
-        "WANDB_WATCH": "all",
-        "WANDB_CONSOLE": "wrap",
-        "WANDB_X_STATS_SAMPLING_INTERVAL": "30",
+    variables: Variables = {
+        "WANDB_PROJECT": ("p", {"project": "p"}),
+        "WANDB_ENTITY": ("e", {"entity": "e"}),
+        "WANDB_NAME": ("n", {"name": None, "usual_name": "n"}),
+        "WANDB_RUN_ID": ("r", {"run_id": "r"}),
+        "WANDB_RESUME": ("allow", {"resume": "allow"}),
+        "WANDB_MODE": ("offline", {"mode": "offline"}),
+        "WANDB_TAGS": ("a, b,,a", {"tags": ["a", "b"]}),
+        "WANDB_NOTES": ("o", {"notes": "o"}),
+        "WANDB_RUN_GROUP": ("g", {"group": "g"}),
+        "WANDB_JOB_TYPE": ("j", {"job_type": "j"}),
+        "WANDB_BASE_URL": ("http://h:1/", {"base_url": "http://h:1", "app_url": "http://h:1"}),
+        "WANDB_LOG_MODEL": ("end", {"log_model": "end"}),
+        "WANDB_WATCH": ("all", {"watch": "all"}),
+        "WANDB_CONSOLE": ("wrap", {"console": True}),
+        "WANDB_X_STATS_SAMPLING_INTERVAL": ("30", {"system_metrics": 30.0}),
     }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    made = settings()
-    assert (made.project, made.entity, made.name, made.usual_name) == ("p", "e", None, "n")
-    assert (made.run_id, made.resume, made.mode) == ("r", "allow", "offline")
-    assert (made.tags, made.notes, made.group, made.job_type) == (["a", "b"], "o", "g", "j")
-    assert (made.base_url, made.app_url) == ("http://h:1", "http://h:1")
-    assert (made.log_model, made.watch, made.console) == ("end", "all", True)
-    assert made.system_metrics == 30.0
+    check_read(monkeypatch, variables, settings)
     given = settings(
         project="q", name="m", tags=("c",), log_model="checkpoint", watch=False, console=False,
         system_metrics=False, mode="online", resume="must",
