@@ -15,16 +15,15 @@ from asynccb.delivery.answers import Statuses
 from asynccb.delivery.bodies import chunks
 from asynccb.delivery.client import Client
 from asynccb.delivery.transport import Transport
+from tests.support.surroundings import go_home
 from tests.trackers.scripted import Answer, CutError, certificate, in_turn, scripted, silence
 
 SECRET = "s3cr3t-value"
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    go_home(monkeypatch, tmp_path)
 
 
 async def failure(answer: Answer | type[CutError], **options: object) -> DeliveryError:

@@ -10,31 +10,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from asynccb._ground.exceptions import AccessError, DeliveryError, RejectedError, TransientError
+from asynccb._ground.exceptions import AccessError, RejectedError, TransientError
 from asynccb.delivery.answers import Statuses
 from asynccb.delivery.bodies import FileBody, FormBody
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
 from asynccb.delivery.transport import Transport
+from tests.delivery.test_client import failure
+from tests.support.surroundings import go_home
 from tests.trackers.scripted import Answer, CutError, Request, in_turn, scripted, silence
 
 SECRET = "s3cr3t-value"
 
 
 @pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-async def failure(answer: Answer, **options: object) -> DeliveryError:
-    async with scripted(in_turn(answer)) as server:
-        client = Client(server.url, **options)  # type: ignore[arg-type]
-        with pytest.raises(DeliveryError) as caught:
-            await client.post("things", {})
-        await client.close()
-        return caught.value
+def _no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    go_home(monkeypatch, tmp_path)
 
 
 async def test_an_answer_that_is_cut_in_its_middle_is_transient() -> None:
