@@ -29,7 +29,7 @@ from tests.support.callbacks_for_tests import (
     read_steps,
 )
 from tests.support.launching import environment
-from tests.support.running import companion_of, running
+from tests.support.running import kill_companion, running
 from tests.support.trackers_for_tests import Unborn
 from tests.support.waiting import eventually
 
@@ -53,17 +53,6 @@ def make_run(directory: Path, *trackers: Tracker, steps: int = 10) -> Path:
 def only(directory: Path) -> Path:
     (run,) = directory.iterdir()
     return run
-
-
-def kill_companion(run: CallbackDispatcher) -> None:
-    """Kill it; the training does not notice before it comes by."""
-    pid = companion_of(run).pid
-    os.kill(pid, signal.SIGKILL)
-    eventually(lambda: is_gone(pid))
-
-
-def steps(path: Path) -> list[int]:
-    return [line["step"] for line in read_lines(path) if "step" in line]
 
 
 def listed(directory: Path, output: IO[bytes]) -> tuple[int, str]:

@@ -26,17 +26,8 @@ from tests.support.callbacks_for_tests import (
     read_steps,
 )
 from tests.support.launching import command, environment, launch, output_of
-from tests.support.running import companion_of, running
+from tests.support.running import companion_of, kill_companion, running
 from tests.support.waiting import PROMPT, eventually, is_gone, open_descriptors
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-def steps(path: Path) -> list[int]:
-    return [line["step"] for line in read_lines(path) if "step" in line]
 
 
 class TestTrainingIsKilled:
@@ -135,9 +126,7 @@ class TestCompanionIsKilled:
     def test_a_close_starts_it_again_too(self, directory: Path, tmp_path: Path) -> None:
         with running(LogWitness(tmp_path / "output"), directory=directory) as run:
             run.step(logs={"loss": 1.0})
-            pid = companion_of(run).pid
-            os.kill(pid, signal.SIGKILL)
-            eventually(lambda: is_gone(pid))
+            kill_companion(run)
             run.close(20)
         assert read_steps(tmp_path / "output") == [1]
 

@@ -14,18 +14,9 @@ from asynccb import CallbackDispatcher
 from asynccb._cli import main
 from asynccb._journal.run_folder import is_starting
 from asynccb._publishing.companion import PAUSES
-from tests.support.callbacks_for_tests import AwayTracker, FileTracker, read_lines
-from tests.support.running import companion_of, running
-from tests.support.waiting import eventually, is_gone
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-def steps(path: Path) -> list[int]:
-    return [line["step"] for line in read_lines(path) if "step" in line]
+from tests.support.callbacks_for_tests import AwayTracker, FileTracker, read_lines, read_steps
+from tests.support.running import companion_of, kill_companion, running
+from tests.support.waiting import eventually
 
 
 def kill_when_ready(run: CallbackDispatcher, before: int, said: str = "") -> int:

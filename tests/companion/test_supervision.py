@@ -41,11 +41,6 @@ from tests.support.supervised import CancelsItsTask, ExitsInATask, FailsAndWrite
 from tests.support.waiting import PROMPT, eventually, is_gone, open_descriptors
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
 def children() -> set[int]:
     """Return our child processes, zombies included."""
     return {
@@ -103,7 +98,7 @@ class TestBlocked:
             assert run.flush(20)
             eventually(lambda: run.statistics().callbacks[kind.__name__].failed == 10)
             assert companion_of(run).pid == pid
-        assert steps(tmp_path / "output") == list(range(1, 11))
+        assert read_steps(tmp_path / "output") == list(range(1, 11))
 
 
 class TestKilled:
@@ -126,7 +121,7 @@ class TestKilled:
                 run.step(logs={"loss": 1.0})
             assert run.flush(20)
             assert companion_of(run).pid != first
-            eventually(lambda: failed() == len(steps(tmp_path / "output")) >= 20)
+            eventually(lambda: failed() == len(read_steps(tmp_path / "output")) >= 20)
 
     def test_one_that_is_killed_during_the_close_is_started_again(
         self, directory: Path, tmp_path: Path

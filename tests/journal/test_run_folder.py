@@ -27,18 +27,8 @@ from tests.support.callbacks_for_tests import (
     read_lines,
     read_steps,
 )
-from tests.support.running import companion_of, running
-from tests.support.waiting import eventually, is_gone
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
-def seen(path: Path) -> list[int]:
-    """Return the steps that a callback has seen."""
-    return [line["step"] for line in read_lines(path) if "step" in line]
+from tests.support.running import companion_of, kill_companion, running
+from tests.support.waiting import eventually
 
 
 class TestLock:
@@ -230,11 +220,9 @@ class TestEndThatWasNone:
         with running(FileTracker(str(tmp_path / "tracked")), directory=directory) as run:
             run.step(logs={"loss": 1.0})
             assert run.flush(20)
-            companion = companion_of(run)
-            pid = companion.pid
-            os.kill(pid, signal.SIGKILL)
-            eventually(lambda: is_gone(pid))
-            anyio.run(self.end, companion.directory)
+            folder = companion_of(run).directory
+            kill_companion(run)
+            anyio.run(self.end, folder)
             for _ in range(5):
                 run.step(logs={"loss": 1.0})
             run.close(60.0)
@@ -294,8 +282,8 @@ class TestLimit:
             size = sum(path.stat().st_size for _, path in segments(folder / "journal"))
             assert size <= (64 + 16 + 8) << 20
             run.close(1.0)
-        assert "are dropped; each tracker counts the events that it misses" in caplog.text
-        assert seen(tmp_path / "here") == list(range(1, total + 1))
+        assert "are dropped; each tracker counts what it misses" in caplog.text
+        assert read_steps(tmp_path / "here") == list(range(1, total + 1))
 
         (tmp_path / "away.up").touch()
         synced = anyio.run(sync_run, folder, 60.0, lambda done, of: None)

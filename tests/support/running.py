@@ -15,6 +15,7 @@ import asynccb
 from asynccb import CallbackDispatcher, Event
 from asynccb._ground.events import EVENTS
 from asynccb._publishing.companion import Companion
+from tests.support.waiting import eventually, is_gone
 
 
 @contextmanager
@@ -29,10 +30,18 @@ def running(*callbacks: Any, **options: Any) -> Iterator[CallbackDispatcher]:
 
 
 def companion_of(run: CallbackDispatcher) -> Companion:
-    """Return the dispatcher's handle on its companion process, which must have started."""
+    """Return the companion, which must be there."""
     end = run._run.publisher.companion
     assert end is not None
     return end.process
+
+
+def kill_companion(run: CallbackDispatcher) -> int:
+    """Kill it and return its id; the training does not notice before it comes by."""
+    pid = companion_of(run).pid
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: is_gone(pid))
+    return pid
 
 
 class Inline(asynccb.TrainerCallback):

@@ -35,7 +35,7 @@ _SIZE: Final = 8 << 20
 class Outbox:
     """The events to send to one task."""
 
-    def __init__(self, reject: _Reject) -> None:
+    def __init__(self, reject: Reject) -> None:
         """Call `reject` for every value that the server cannot store."""
         self._reject = reject
         self._events = Queue[TaskEvent](

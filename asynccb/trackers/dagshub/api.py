@@ -130,10 +130,3 @@ def commits(files: Sequence[KeptFile]) -> Iterator[list[KeptFile]]:
         size += bytes_
     if group:
         yield group
-
-
-def _shaped(answer: Any, shape: type[T]) -> T:
-    try:
-        return msgspec.convert(answer, shape)
-    except msgspec.ValidationError as error:
-        raise AccessError(f"the answer is not from DagsHub: {error}") from error

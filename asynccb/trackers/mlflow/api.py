@@ -120,7 +120,7 @@ class MLflowServer:
             raise AccessError(
                 f"the server did not answer like an MLflow server: {error}"
             ) from error
-        return _shaped(answer, _ExperimentAnswer).experiment
+        return shaped(answer, _ExperimentAnswer, _WHO).experiment
 
     async def _create_experiment(self, name: str) -> _Experiment:
         try:
@@ -206,11 +206,3 @@ class MLflowServer:
 def pairs(values: Mapping[str, str]) -> list[Pair]:
     """Return a mapping in the server's form of parameters and tags."""
     return [Pair(key, value) for key, value in values.items()]
-
-
-def _shaped(answer: Any, shape: type[T]) -> T:
-    """Convert an answer to `shape`; raise `AccessError` if it is not from an MLflow server."""
-    try:
-        return msgspec.convert(answer, shape)
-    except msgspec.ValidationError as error:
-        raise AccessError(f"the answer is not from an MLflow server: {error}") from error

@@ -31,12 +31,6 @@ from asynccb.trackers.shared.answers import Reject
 E = TypeVar("E", Point, Pair)
 
 
-class Reject(Protocol):
-    """The function that is called with a record that the server refuses."""
-
-    def __call__(self, what: str, why: str, *, cause: str, record: Entity | None) -> None: ...
-
-
 class _Ending(NamedTuple):
     state: RunState
     end_time: int | None
