@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asynccb._journal.sync_command import sync_command as command_of
 from asynccb.testing import RecordingTracker
 from tests.support.launching import command, environment
 from tests.support.waiting import PROMPT, eventually
@@ -48,7 +49,7 @@ def waiting(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], str
 
 def sync_command(tmp_path: Path, name: str) -> str:
     (folder,) = (tmp_path / "runs").iterdir()
-    return f"asynccb: to deliver what is left of {name}: asynccb sync {folder}\n"
+    return f"asynccb: to deliver what is left of {name}: {command_of(folder)}\n"
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -117,7 +117,7 @@ def test_a_secret_is_in_no_file_no_log_no_text_and_no_command_line(
     assert done.returncode == 0, done.stderr.decode()
     later = [
         subprocess.run(
-            [sys.executable, "-m", "asynccb._cli", *words, str(tmp_path / "output")],
+            [sys.executable, "-m", "asynccb", *words, str(tmp_path / "output")],
             env=given_environment,
             capture_output=True,
             timeout=60,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from asynccb._journal.overview import Overview, Standing, look_at_all
+from asynccb._journal.sync_command import sync_command
 
 _HEAD = ("RUN", "STATUS", "SIZE", "TRACKER", "TO DELIVER")
 
@@ -25,7 +25,7 @@ def ls(directory: Path, runs: list[Path]) -> int:
     waiting = [overview for overview in overviews if overview.is_waiting]
     if waiting:
         share = f"{len(waiting)} of {len(overviews)}"
-        print(f"{share} have something to deliver: asynccb sync {shlex.quote(str(directory))}")
+        print(f"{share} have something to deliver: {sync_command(directory)}")
     if any(overview.hindrance for overview in overviews):
         return 2
     return 1 if waiting else 0

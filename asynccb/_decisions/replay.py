@@ -22,7 +22,7 @@ class Replay:
 
         Of the ranks of a run one is the `owner`; it keeps other processes from replaying the file.
         """
-        self._path = path / TRACE_FILE if path.is_dir() else path
+        self._path = _find_trace(path)
         try:
             self._file = open(self._path, "rb")  # noqa: SIM115 - open as long as it is locked
         except OSError as error:
@@ -115,3 +115,16 @@ class Replay:
         if isinstance(found, Entry) and not set(found.flags) <= set(FLAGS):
             raise TraceError(f"line {number} of {self._path} is damaged: unknown flags")
         return found
+
+
+def _find_trace(path: Path) -> Path:
+    """Return a trace: the file itself, the one in a folder, or the only one of the runs below."""
+    if not path.is_dir() or (path / TRACE_FILE).exists():
+        return path / TRACE_FILE if path.is_dir() else path
+    found = sorted([*path.glob(f"*/{TRACE_FILE}"), *path.glob(f"asynccb/*/{TRACE_FILE}")])
+    if len(found) > 1:
+        raise TraceError(
+            f"replay is {str(path)!r}, where several runs have left a trace; give one of "
+            f"{', '.join(map(str, found))}"
+        )
+    return found[0] if found else path / TRACE_FILE

@@ -68,7 +68,7 @@ class Trace:
 
     def __init__(self, path: Path, *, owner: bool) -> None:
         """Take the file; it is made with the first entry. Without `owner` nothing is written."""
-        self._path = path
+        self.path = path
         self._writes = owner
 
     def write(self, header: Header, entry: Entry) -> None:
@@ -76,26 +76,31 @@ class Trace:
         if not self._writes:
             return
         try:
-            if not self._path.exists():
-                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._append(header)
             self._append(entry)
         except OSError as error:
             self._writes = False
             logger.error("the decisions are not traced from here on: %s", error)
 
+    @property
+    def exists(self) -> bool:
+        """Whether this process has written anything."""
+        return self._writes and self.path.exists()
+
     def save(self, folder: Path) -> None:
         """Copy the trace so far into a folder, if there is any."""
-        if self._writes and self._path.exists():
-            shutil.copyfile(self._path, folder / TRACE_FILE)
+        if self._writes and self.path.exists():
+            shutil.copyfile(self.path, folder / TRACE_FILE)
 
     def resume(self, folder: Path) -> None:
         """Begin with the trace that was saved in a folder, if there is any."""
         saved = folder / TRACE_FILE
         if self._writes and saved.exists():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.copyfile(saved, self._path)
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(saved, self.path)
 
     def _append(self, line: Header | Entry) -> None:
-        with open(self._path, "ab", buffering=0) as file:
+        with open(self.path, "ab", buffering=0) as file:
             file.write(msgspec.json.encode(line) + b"\n")

@@ -8,14 +8,15 @@ when all is let go; what is left is said by callback, with the command that deli
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
 import time
 from collections.abc import Callable
 from typing import Final
 
+from asynccb._decisions.trace import Trace
 from asynccb._dispatch.statistics import Statistics
 from asynccb._ground.types import RunStatus
+from asynccb._journal.sync_command import sync_command
 from asynccb._publishing.publisher import Publisher
 
 _PATIENCE: Final = 1.0
@@ -30,6 +31,7 @@ def close_publisher(
     statistics: Callable[[], Statistics],
     timeout: float,
     status: RunStatus,
+    trace: Trace,
 ) -> None:
     """Close the lanes, print the summary, and let go of everything."""
     deadline = time.monotonic() + timeout
@@ -40,20 +42,23 @@ def close_publisher(
             pending = publisher.close(status, deadline, progress.show)
         finally:
             progress.clear()
-            _sum_up(publisher, statistics(), publisher.pending() if pending is None else pending)
+            left = publisher.pending() if pending is None else pending
+            _sum_up(publisher, statistics(), left, trace)
     finally:
         publisher.release()
 
 
-def _sum_up(publisher: Publisher, counted: Statistics, pending: dict[str, int]) -> None:
-    if counted.callbacks:
-        _say(f"{counted.summary(pending)}\n")
+def _sum_up(
+    publisher: Publisher, counted: Statistics, pending: dict[str, int], trace: Trace
+) -> None:
     in_journal = [name for name in pending if publisher.is_journaled(name)]
+    if counted.callbacks:
+        _say(f"{counted.summary(pending, in_journal)}\n")
     if in_journal:
-        _say(
-            f"asynccb: to deliver what is left of {', '.join(in_journal)}: "
-            f"asynccb sync {shlex.quote(str(publisher.directory))}\n"
-        )
+        command = sync_command(publisher.directory)
+        _say(f"asynccb: to deliver what is left of {', '.join(in_journal)}: {command}\n")
+    if trace.exists:
+        _say(f"asynccb: replay={str(trace.path)!r} repeats the decisions of this run\n")
 
 
 def _say(text: str) -> None:

@@ -177,7 +177,7 @@ class Run:
         emitter.refuse(ClosedError, "this dispatcher was closed; make a new one for another run")
         self._forget_exit()
         self.decisions.close()
-        close_publisher(self.publisher, self.statistics, timeout, status)
+        close_publisher(self.publisher, self.statistics, timeout, status, self.decisions.trace)
         if isinstance(emitter.state, TrainerState):
             take_in(emitter.state)  # or its entries would keep what has staged them
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +39,14 @@ class Statistics:
         """Microseconds of the training thread's time for each step; all of them without a step."""
         return 1e6 * self.seconds / max(1, self.steps)
 
-    def summary(self, pending: dict[str, int]) -> str:
-        """Return the run in one line; `pending` holds what is left, by callback."""
+    def summary(self, pending: Mapping[str, int], in_journal: Collection[str] = ()) -> str:
+        """
+        Return the run in one line.
+
+        `pending` is the number of events that are left, by callback. For callbacks whose events are
+        `in_journal` it is the number of records, which are events, descriptions of the run, and its
+        end.
+        """
         each = " a step" if self.steps else ""
         parts = [
             f"{self.steps} steps, {self.events} events, "
@@ -48,7 +55,8 @@ class Statistics:
         if self.dropped:
             parts.append(f"{self.dropped} events dropped")
         for name, counts in self.callbacks.items():
-            parts.append(f"{name}: {_describe(counts, pending.get(name, 0))}")
+            unit = "records" if name in in_journal else "events"
+            parts.append(f"{name}: {_describe(counts, pending.get(name, 0), unit)}")
         return "asynccb: " + "; ".join(parts)
 
 
@@ -84,7 +92,7 @@ def _number(step: Any) -> int:
         return 0
 
 
-def _describe(counts: LaneCounts, pending: int) -> str:
+def _describe(counts: LaneCounts, pending: int, unit: str) -> str:
     words = [f"{counts.delivered} delivered"]
     for name in ("failed", "timed_out", "dropped", "rejected", "retried", "stalled"):
         if count := getattr(counts, name):
@@ -100,7 +108,7 @@ def _describe(counts: LaneCounts, pending: int) -> str:
     if counts.blocked >= 0.001:
         words.append(f"made training wait {counts.blocked:.2f} s")
     if pending:
-        words.append(f"{pending} NOT delivered")
+        words.append(f"{pending} {unit} NOT delivered")
     if counts.disabled:
         words.append("gave up")
     return ", ".join(words) + (f" -> {counts.address}" if counts.address else "")

@@ -18,6 +18,7 @@ from asynccb._cli.ls import ls
 from asynccb._cli.sync import sync
 from asynccb._journal.overview import find_runs
 from asynccb._journal.run_folder import RunFolder
+from asynccb._journal.sync_command import sync_command
 from asynccb.testing import RecordingTracker
 from asynccb.trackers.base import Tracker
 from tests.support.callbacks_for_tests import (
@@ -58,7 +59,7 @@ def only(directory: Path) -> Path:
 def listed(directory: Path, output: IO[bytes]) -> tuple[int, str]:
     """Run `asynccb ls` as a process with that output; return its status and what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "asynccb._cli", "ls", str(directory)],
+        [sys.executable, "-m", "asynccb", "ls", str(directory)],
         env=environment(),
         stdout=output,
         stderr=subprocess.PIPE,
@@ -96,7 +97,7 @@ class TestOffline:
         assert not (tmp_path / "tracked").exists()
         *_, summary, last = capsys.readouterr().err.splitlines()
         assert "NOT delivered" in summary
-        assert last == f"asynccb: to deliver what is left of FileTracker: asynccb sync {run}"
+        assert last == f"asynccb: to deliver what is left of FileTracker: {sync_command(run)}"
 
     def test_flush_does_not_wait_for_what_is_held_back(
         self, directory: Path, tmp_path: Path
@@ -137,7 +138,7 @@ class TestList:
         name, *_, tracker, behind = line.split()
         assert (name, tracker, behind) == (run.name, "FileTracker", "12")
         assert "finished, waiting" in line
-        assert last == f"1 of 1 have something to deliver: asynccb sync {directory}"
+        assert last == f"1 of 1 have something to deliver: {sync_command(directory)}"
         assert status == 1
 
     def test_it_takes_a_run_or_any_folder_above(
@@ -203,7 +204,7 @@ class TestList:
     ) -> None:
         make_run(tmp_path / "my runs", FileTracker(str(tmp_path / "tracked")))
         _, out = output.of("ls", tmp_path / "my runs")
-        assert out.endswith(f": asynccb sync '{tmp_path / 'my runs'}'\n")
+        assert out.endswith(f": {sync_command(tmp_path / 'my runs')}\n")
 
     @pytest.mark.parametrize("name", ["1.segment", "copy.segment", f"{0:020d} (copy).segment"])
     def test_a_file_of_others_beside_the_segments_is_none(
@@ -376,7 +377,7 @@ class TestSync:
         self, directory: Path, tmp_path: Path, output: Output
     ) -> None:
         make_run(directory, AwayTracker(str(tmp_path / "tracked")))
-        command = [sys.executable, "-m", "asynccb._cli", "sync", str(directory)]
+        command = [sys.executable, "-m", "asynccb", "sync", str(directory)]
         with subprocess.Popen(
             command, env=environment(), stderr=subprocess.PIPE, text=True
         ) as process:
@@ -548,7 +549,7 @@ def test_a_sync_that_is_killed_gives_its_lock_back(
     directory: Path, tmp_path: Path, output: Output
 ) -> None:
     make_run(directory, AwayTracker(str(tmp_path / "tracked")))
-    command = [sys.executable, "-m", "asynccb._cli", "sync", str(directory)]
+    command = [sys.executable, "-m", "asynccb", "sync", str(directory)]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert "the server is away" in process.stderr.readline()

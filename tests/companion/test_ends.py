@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from asynccb import CallbackDispatcher, ClosedError
+from asynccb._journal.sync_command import sync_command
 from tests.support.callbacks_for_tests import (
     Exits,
     FileTracker,
@@ -185,8 +186,8 @@ class TestClose:
             eventually(lambda: is_gone(pid))
         error = capsys.readouterr().err
         (folder,) = directory.iterdir()
-        assert f"to deliver what is left of {kind.__name__}: asynccb sync {folder}\n" in error
-        (pending,) = re.findall(r"(\d+) NOT delivered", error)
+        assert f"to deliver what is left of {kind.__name__}: {sync_command(folder)}\n" in error
+        (pending,) = re.findall(r"(\d+) records NOT delivered", error)
         assert int(pending) >= 4
 
     def test_a_callback_that_hangs_keeps_nothing_from_the_others(

@@ -67,7 +67,7 @@ def test_training_goes_on_and_a_sync_delivers_everything(
     assert "is not started again: it has ended 4 times, the last time with -9" in told.message
     assert sum("the server is away" in text for text in caplog.messages) == 1
     said = capsys.readouterr().err
-    assert re.search(r"AwayTracker: 0 delivered, .*\d+ NOT delivered", said)
+    assert re.search(r"AwayTracker: 0 delivered, .*\d+ records NOT delivered", said)
     assert f"asynccb sync {directory}" in said
     Path(f"{path}.up").touch()
     assert main(["sync", str(directory)]) == 0

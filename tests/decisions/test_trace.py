@@ -218,3 +218,32 @@ class TestRefusals:
         with running(Decides(never), replay=path):
             assert "is being replayed by another process" in output_of("replay", path)[0]
         assert "replaying" in output_of("replay", path)[0]
+
+
+class TestFinding:
+    def test_the_last_line_of_a_run_names_its_trace(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = recorded(tmp_path, Decides(saves_at(2)))
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last == f"asynccb: replay={str(path)!r} repeats the decisions of this run"
+
+    def test_a_run_without_decisions_names_none(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        recorded_nothing = Decides(saves_at())
+        with running(recorded_nothing, directory=tmp_path) as run:
+            run.step(logs={"loss": 1.0})
+        assert "replay=" not in capsys.readouterr().err
+
+    @pytest.mark.parametrize("below", [".", "asynccb"])
+    def test_the_folder_above_the_only_run_will_do(self, tmp_path: Path, below: str) -> None:
+        recorded(tmp_path / below, Decides(saves_at(2)))
+        with running(Decides(never), directory=tmp_path / "again", replay=tmp_path) as run:
+            assert list(saves(run, 6)) == [3]
+
+    def test_of_several_runs_the_error_lists_the_traces(self, tmp_path: Path) -> None:
+        paths = [recorded(tmp_path, Decides(saves_at(step))) for step in (1, 2)]
+        with pytest.raises(TraceError, match="several runs have left a trace") as raised:
+            running(Decides(never), replay=tmp_path).__enter__()
+        assert all(str(path) in str(raised.value) for path in paths)

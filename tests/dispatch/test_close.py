@@ -83,7 +83,7 @@ def test_a_hook_that_hangs_delays_the_close_to_its_deadline_and_is_named(
     run.close(0.3)
     assert 0.3 <= time.monotonic() - begin < PROMPT
     assert logs.steps == [1, 2, 3]
-    assert re.search(r"Hangs: 0 delivered, 3 NOT delivered", capsys.readouterr().err)
+    assert re.search(r"Hangs: 0 delivered, 3 events NOT delivered", capsys.readouterr().err)
 
 
 def test_a_hook_that_blocks_the_loop_delays_the_close_to_its_deadline() -> None:

@@ -169,7 +169,7 @@ def _whole_lines(trainer: subprocess.Popen[str]) -> list[str]:
 def _sync(runs: Path, outcome: Outcome) -> None:
     """Deliver what the journal holds as a user would."""
     done = subprocess.run(
-        [sys.executable, "-m", "asynccb._cli", "sync", str(runs)],
+        [sys.executable, "-m", "asynccb", "sync", str(runs)],
         env=environment(),
         capture_output=True,
         text=True,

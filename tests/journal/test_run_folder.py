@@ -228,7 +228,7 @@ class TestEndThatWasNone:
             run.close(60.0)
         assert read_steps(tmp_path / "tracked") == [1]
         # Four logs and the end: the log that came first has the number of the end that was none.
-        assert "5 NOT delivered" in capsys.readouterr().err
+        assert "5 records NOT delivered" in capsys.readouterr().err
         (folder,) = directory.iterdir()
         assert {"run.json", "journal"} <= {path.name for path in folder.iterdir()}
 
@@ -282,7 +282,7 @@ class TestLimit:
             size = sum(path.stat().st_size for _, path in segments(folder / "journal"))
             assert size <= (64 + 16 + 8) << 20
             run.close(1.0)
-        assert "are dropped; each tracker counts what it misses" in caplog.text
+        assert "are dropped; each tracker counts the events that it misses" in caplog.text
         assert read_steps(tmp_path / "here") == list(range(1, total + 1))
 
         (tmp_path / "away.up").touch()
