@@ -49,7 +49,7 @@ def _sync_run(run: Path, tracker: str | None, deadline: float | None) -> int:
             bar.update(done - bar.n)
 
         try:
-            synced = anyio.run(partial(sync_run, run, left, show, tracker))
+            synced = anyio.run(partial(sync_run, run, left, show, tracker, remove=True))
         except BusyError as error:
             print(f"left alone: {error}")
             return 1

@@ -85,13 +85,16 @@ async def sync_run(
     timeout: float | None,
     on_progress: Callable[[int, int], None],
     tracker: str | None = None,
+    *,
+    remove: bool = False,
 ) -> dict[str, Synced]:
     """
     Deliver the remaining records of a run's folder, for at most `timeout` seconds.
 
     Delivers even in offline mode. If `tracker` is given, delivers only to the tracker of that name.
     `on_progress` receives the number of delivered records and of all records, over all trackers. A
-    tracker that cannot be recreated here is skipped, and the reason is logged. Raises
+    tracker that cannot be recreated here is skipped, and the reason is logged. With `remove`, a
+    run that is delivered to all its trackers, without a loss, is removed then. Raises
     `JournalError` if the folder holds no run, `BusyError` if another process is delivering it or
     its training is alive, and `GoneError` if it is removed meanwhile.
     """
@@ -121,12 +124,24 @@ async def sync_run(
             )
             for lane in lanes
         }
+        if remove and _is_over(folder, lanes):
+            await folder.journal.close()
+            folder.remove()
         return synced | {
             name: Synced(0, _left(cursor, total), cursor.lost, None)
             for name, cursor in left_out.items()
         }
     finally:
         await folder.close()
+
+
+def _is_over(folder: RunFolder, lanes: list[JournalLane]) -> bool:
+    """Return whether all is delivered and nothing happened that needs a look at the folder."""
+    cursors = folder.cursors()
+    finished = (cursors.get(lane.name, Cursor()) for lane in folder.description().lanes)
+    return all(cursor.finished and not cursor.lost for cursor in finished) and not any(
+        lane.counts.is_troubled for lane in lanes
+    )
 
 
 async def _run_lanes(lanes: list[JournalLane], total: int, show: Callable[[], None]) -> None:

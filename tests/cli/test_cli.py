@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import anyio
 import pytest
 
 from asynccb._cli import main
 from asynccb._cli.clean import clean
 from asynccb._cli.ls import ls
 from asynccb._cli.sync import sync
+from asynccb._companion.sync import sync_run
 from asynccb._journal.overview import find_runs
 from asynccb._journal.run_folder import RunFolder
 from asynccb._journal.sync_command import sync_command
@@ -255,10 +257,24 @@ class TestSync:
         assert [line.get("step") for line in lines] == [*range(1, 11), None]
         assert lines[-1]["status"] == "finished"
 
+        assert not run.exists()  # a run that is delivered leaves nothing behind
         status, out = output.of("sync", directory)
-        assert (status, out) == (0, f"{run}: nothing is left to deliver\n")
+        assert (status, out) == (
+            0,
+            f"{directory} holds no run: all are delivered, or none was journaled\n",
+        )
         assert read_lines(tmp_path / "tracked") == lines
-        assert "waiting" not in output.of("ls", directory)[1]
+
+    def test_a_run_that_has_lost_something_stays_for_a_look(
+        self, directory: Path, tmp_path: Path, output: Output
+    ) -> None:
+        run = make_run(directory, FileTracker(str(tmp_path / "tracked")))
+        (segment,) = (run / "journal").iterdir()
+        damaged = bytearray(segment.read_bytes())
+        damaged[len(damaged) // 2] ^= 0xFF
+        segment.write_bytes(damaged)
+        assert "lost" in output.of("sync", directory)[1]
+        assert run.exists()
 
     def test_one_tracker_may_be_chosen(
         self, directory: Path, tmp_path: Path, output: Output
@@ -409,7 +425,7 @@ class TestClean:
         self, directory: Path, tmp_path: Path, output: Output
     ) -> None:
         delivered = make_run(directory, FileTracker(str(tmp_path / "tracked")))
-        assert output.of("sync", directory)[0] == 0
+        anyio.run(sync_run, delivered, None, lambda done, total: None)
         waiting = make_run(directory, FileTracker(str(tmp_path / "other")))
         status, out = output.of("clean", directory)
         assert status == 0
