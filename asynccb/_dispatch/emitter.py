@@ -76,6 +76,7 @@ class Emitter:
         self.began_unasked = False
         """Whether `step` began the training, of a loop that does not emit `on_train_begin`."""
         self.is_closed = False
+        self._awaits_begin = True
         self._registry = registry
         self._publisher = publisher
         self._staging = publisher.staging
@@ -132,7 +133,7 @@ class Emitter:
             check_mapping("logs", logs)
         if metrics is not None:
             check_mapping("metrics", metrics)
-        if not self.is_training:
+        if self._awaits_begin:
             self._begin_unasked()
         control = self.control
         control._new_step()
@@ -289,7 +290,7 @@ class Emitter:
                 "on_train_end when a training is over",
                 self.state.global_step,
             )
-        self.is_training, self.began_unasked = begins, False
+        self.is_training, self.began_unasked, self._awaits_begin = begins, False, not begins
         self.steps.mark(self.state)
         if begins:
             self.decisions.begin(self.state.global_step)

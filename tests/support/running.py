@@ -22,7 +22,7 @@ from tests.support.waiting import eventually, is_gone
 def running(*callbacks: Any, **options: Any) -> Iterator[CallbackDispatcher]:
     """Make a dispatcher and close it; no event is emitted by itself."""
     dispatcher = CallbackDispatcher(callbacks, **options)
-    dispatcher._emitter.is_training = True  # or the first step would emit `on_train_begin`
+    dispatcher._emitter._awaits_begin = False  # or the first step would emit `on_train_begin`
     try:
         yield dispatcher
     finally:
