@@ -335,3 +335,10 @@ def test_each_file_that_a_docstring_or_comment_names_is_there(module: str) -> No
     for name in re.findall(r"`([\w/]+\.py)`", path.read_text()):
         places = (path.parent / name, ROOT / name, ROOT.parent / name)
         assert any(place.is_file() for place in places), f"{module} names {name}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "asynccb/README.md", "asynccb/delivery/README.md"])
+def test_each_file_that_a_page_links_to_is_there(page: str) -> None:
+    path = ROOT.parent / page
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
