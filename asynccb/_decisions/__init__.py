@@ -1,5 +1,5 @@
 """
-What is applied where depends on the events alone.
+The events alone determine which decision is applied where.
 
 May import: _ground, distributed, _state, callbacks, _lanes.
 """

@@ -1,8 +1,9 @@
 """
 Decisions, from the event that asks for them to the boundary that applies them.
 
-Promises: what is applied where depends on the events alone, not on when an answer comes; while
-nothing is due a boundary costs a few looks; whatever is not applied is counted.
+Promises: the events alone determine which decision is applied where; the time at which an answer
+arrives does not matter. While nothing is due, a boundary costs a few looks. Every decision that is
+not applied is counted.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _SAVE: Final = 1 << FLAGS.index("should_save")
 
 
 class Decisions:
-    """Ask, wait, apply and trace for one dispatcher; on the training thread only."""
+    """Ask, wait, apply and trace for one run; on the training thread only."""
 
     def __init__(
         self,
@@ -82,11 +83,11 @@ class Decisions:
         self._has_begun = False
         self._last = 0
         self._left: list[Ticket] = []
-        """What earlier trainings were asked for and did not come to."""
+        """Tickets of earlier trainings that ended before the tickets were due."""
         self._notes = SaveNotes()
         self._noted = NOTHING
         self._asked: list[Ticket] = []  # by the last event that asks for decisions
-        self._is_noting = False  # what an event's control shows is part of the checkpoint's note
+        self._is_noting = False  # the control of an event is part of the checkpoint's note
         self._seen: int | None = None
         self._saved = 0  # flags of the checkpoint that this run resumes from
         self._stop: int | None = None  # step at which it was decided that the run ends
@@ -96,7 +97,7 @@ class Decisions:
     # -- events ------------------------------------------------------------------------------------
 
     def begin(self, step: int) -> None:
-        """Begin a training at a step; leave behind what one before it was asked for."""
+        """Begin a training at a step; leave the tickets of the training before behind."""
         self.requests.begin()
         if self._has_begun and not self._paused:
             self._begin_anew(step)
@@ -158,7 +159,7 @@ class Decisions:
         return True
 
     def apply(self, route: Route, state: TrainerState, control: Any) -> None:
-        """Apply to the control what is due now that the event has been published."""
+        """Apply the decisions that are due to the control, once the event has been published."""
         if route.is_boundary:
             self._apply_boundary(state, control)
         elif due := self._schedule.take_prompt(self._emission):
@@ -173,11 +174,11 @@ class Decisions:
         self.requests.post(wishes)
 
     def agree(self, event: str, step: int, wishes: Decision) -> Decision:
-        """Return what holds on all ranks of what `def` hooks want at an event."""
+        """Return the wishes of `def` hooks at an event, agreed among all ranks."""
         return self._agree(step, fingerprint(step, event), wishes)
 
     def forget(self, name: str) -> None:
-        """Lose what a callback that is removed has decided and what it was asked for."""
+        """Drop the decisions and the open tickets of a callback that is removed."""
         self._tickets.lose([name])
         for ticket in self._schedule.tickets:
             if ticket.name == name:
@@ -214,7 +215,7 @@ class Decisions:
             write_flags(control, decisions)
 
     def _settle(self, due: Sequence[Ticket], step: int, emission: int) -> Decision:
-        """Wait for what is due, and return what comes of it on all ranks."""
+        """Wait for the tickets that are due, and return the decision agreed among all ranks."""
         try:
             self._waiting.wait(due)
         except BaseException:
@@ -240,7 +241,7 @@ class Decisions:
         return from_weights(self._agreement.agree(step, schedule, to_weights(wishes)))
 
     def _requested(self, state: TrainerState) -> list[Decision]:
-        """Return what was requested from outside, if anything was."""
+        """Return the requests from outside, if there are any."""
         step = state.global_step
         request = self.requests.take(step)
         replayed = None
@@ -260,7 +261,7 @@ class Decisions:
     # -- the state ---------------------------------------------------------------------------------
 
     def state(self, step: int, control: Any) -> dict[str, Any]:
-        """Wait for what is pending, and return what a resumed run needs, as JSON values."""
+        """Wait for pending decisions, and return the state for a resumed run, as JSON values."""
         tickets = self._schedule.tickets
         self._waiting.wait(tickets)
         self._notes.write()
@@ -274,7 +275,7 @@ class Decisions:
         )
 
     def load(self, state: object, step: int) -> Saved:
-        """Go on from a state at a step; raises `ConfigurationError` for something else."""
+        """Go on from a state at a step; raises `ConfigurationError` for anything else."""
         saved, tickets = load(state, self._registry)
         self._emission, self._training, self._last = saved.emission, saved.training, step
         self._leave()
@@ -290,10 +291,11 @@ class Decisions:
         self, checkpoint: Path, control: Callable[[], Any], *, again: bool
     ) -> Iterator[Note]:
         """
-        Keep in a checkpoint what its `on_save`, emitted within, changes of the control and decides.
+        Store in a checkpoint the effects of its `on_save`, which is emitted within.
 
-        With `again`, what was kept there already holds, and only the rest is decided anew, by those
-        who see the control of then. Yields what was kept.
+        The effects are the changes of the control, and the decisions. With `again`, decisions that
+        the checkpoint contains hold, and only missing ones are asked for again, with the control as
+        it was then. Yields the checkpoint's note.
         """
         name = note_name(self._agreement.rank, self._agreement.world)
         file = checkpoint.absolute() / name  # the program may change its folder before answers come
@@ -319,7 +321,7 @@ class Decisions:
         return Counter(ticket.name for ticket in undue if ticket.decision.opinions)
 
     def count(self, counts: dict[str, LaneCounts]) -> dict[str, LaneCounts]:
-        """Add to the lanes' counts what is counted here."""
+        """Return the lanes' counts with the counts of decisions added."""
         undue = self.undue
         return {
             name: dataclasses.replace(
@@ -333,11 +335,11 @@ class Decisions:
         }
 
     def abandon(self) -> None:
-        """Refuse requests in a forked child, where they would reach nobody."""
+        """Refuse requests in a forked child, since they would reach nobody."""
         self._refusal = ForkedError(FORKED)
 
     def close(self) -> None:
-        """Let go of the other ranks, and of the trace that was replayed."""
+        """Release the group of ranks, and the trace that was replayed."""
         closed = "nothing can be requested any more: this dispatcher was closed"
         self._refusal = self._refusal or ClosedError(closed)
         self.requests.close()

@@ -1,8 +1,8 @@
 """
-What was decided: counted, said and traced.
+The log of decisions: they are counted, reported and traced.
 
-Promises: each decision that is applied, lost or late has its line; the trace says which run it is
-before its first line, and a trace that is replayed is of the same run.
+Promises: each decision that is applied, lost or late has its line. The trace begins with a
+description of the run, and only a trace with the same description is replayed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ logger = logging.getLogger("asynccb")
 
 
 class DecisionLog:
-    """Write one dispatcher's decisions down."""
+    """The writer of one run's decisions."""
 
     def __init__(
         self, trace: Trace, replay: Replay | None, registry: Registry, seed: object
     ) -> None:
-        """Take where they are written, what is replayed, who decides, and the run's seed."""
+        """Write to `trace`; `replay` is another run's, `registry` names the hooks that decide."""
         self._trace = trace
         self._replay = replay
         self._registry = registry
@@ -37,8 +37,8 @@ class DecisionLog:
         """Decisions with an opinion that were applied, by callback."""
 
     def identify(self, max_steps: int) -> None:
-        """Say which run this is; raises `TraceError` where what is replayed is another one's."""
-        # Not before something is decided: boundaries where nothing is are passed by.
+        """Describe this run; raise `TraceError` if the replayed trace is another run's."""
+        # Only once there is a decision: boundaries without any are passed by.
         if self._header is None:
             self._header = Header(FORMAT, self._registry.deciders, max_steps, self._seed)
             if self._replay is not None:
@@ -74,7 +74,7 @@ class DecisionLog:
     def note_other(
         self, callback: str, decision: Decision, step: int, emission: int, training: int
     ) -> None:
-        """Trace what came from outside or from other ranks."""
+        """Trace a decision from outside or from other ranks."""
         self._write(
             Entry(
                 step,

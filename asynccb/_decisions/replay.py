@@ -14,21 +14,21 @@ from asynccb._state.control import FLAGS, NO_OPINION, Decision
 
 
 class Replay:
-    """Answer for the callbacks with what they decided in another run."""
+    """The decisions of another run, given as answers for the callbacks."""
 
     def __init__(self, path: Path, *, owner: bool) -> None:
         """
-        Read a trace, or the one in a folder; raises `TraceError` for one that cannot be read.
+        Read a trace, or the trace in a folder; raise `TraceError` if it cannot be read.
 
-        Of the ranks of a run one is the `owner`; it keeps other processes from replaying the file.
+        One rank of a run is the `owner`; it keeps other processes from replaying the file.
         """
         self._path = _find_trace(path)
         try:
             self._file = open(self._path, "rb")  # noqa: SIM115 - open as long as it is locked
         except OSError as error:
             raise TraceError(
-                f"replay is {str(path)!r}, and there is no trace to be read ({error.strerror}); "
-                f"give a {TRACE_FILE}, or a folder that holds one"
+                f"replay is {str(path)!r}, and no trace can be read there ({error.strerror}); "
+                f"give a {TRACE_FILE}, or a folder that contains one"
             ) from None
         try:
             if owner:
@@ -45,7 +45,7 @@ class Replay:
             raise
 
     def check(self, header: Header) -> None:
-        """Raise `TraceError` where the trace is another run's."""
+        """Raise `TraceError` if the trace is another run's."""
         for name in msgspec.structs.fields(Header):
             theirs, ours = getattr(self.header, name.name), getattr(header, name.name)
             if theirs != ours:
@@ -69,12 +69,12 @@ class Replay:
         ticket.settle(entry.decision, entry.outcome)
 
     def other(self, callback: str, training: int, emission: int, boundary: int) -> Decision | None:
-        """Return what came from outside or from other ranks, or None."""
+        """Return the decision from outside or from other ranks, or None."""
         entry = self._entries.pop((training, emission or -boundary, callback), None)
         return None if entry is None else entry.decision
 
     def check_passed(self, training: int, boundary: int) -> None:
-        """Raise `TraceError` where a decision of an earlier boundary found no event of its own."""
+        """Raise `TraceError` if a decision of an earlier boundary found no event of its own."""
         entry = next(iter(self._entries.values()), None)  # they are in the order of application
         if entry is not None and (entry.training, entry.boundary) < (training, boundary):
             raise TraceError(
@@ -84,7 +84,7 @@ class Replay:
             )
 
     def forget(self, emission: int, boundary: int) -> None:
-        """Leave out what a resumed run has behind it."""
+        """Leave out the entries that a resumed run has behind it."""
         self._entries = {
             key: entry
             for key, entry in self._entries.items()

@@ -1,9 +1,9 @@
 """
-What is asked of a run from outside its callbacks: from a signal, another thread, a stop button.
+Requests to a run from outside its callbacks: from a signal, another thread, a stop button.
 
-Promises: a request takes no lock and waits for nothing; it is applied at a boundary, on all ranks
-at the same one; boundaries without a request exchange nothing; one that cannot be applied any more
-is said to be dropped.
+Promises: a request takes no lock and waits for nothing. It is applied at a boundary, on all ranks
+at the same one. Boundaries without a request exchange nothing. A request that cannot be applied any
+more is dropped, with a warning.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ logger = logging.getLogger("asynccb")
 
 
 class Requests:
-    """Take requests from anywhere, and give them out at boundaries."""
+    """The requests to one run: posted from anywhere, taken at boundaries."""
 
     def __init__(self, agreement: Agreement) -> None:
-        """Take who knows the ranks; its board is opened at the first boundary."""
+        """Use the ranks' agreement, whose board is opened at the first boundary."""
         self._agreement = agreement
         self._posted: deque[Decision] = deque()
         self._rounds: RequestRounds | None = None
         self._alone: bool | None = None
-        """Whether there are no other ranks in this training; None before its first boundary."""
+        """Whether this training has only one rank; None before its first boundary."""
 
     def post(self, flags: Decision) -> None:
         """Ask for flags at a boundary soon; from any thread or signal, at any time."""
@@ -47,7 +47,7 @@ class Requests:
 
     def take(self, step: int) -> Decision | None:
         """
-        Return what is to be applied at this boundary, the same on all ranks, or None.
+        Return the flags to apply at this boundary, the same on all ranks, or None.
 
         Among several ranks, where every one must call this at every boundary, a request is applied
         one or two boundaries after all have heard of it; until then a boundary may wait for that,
@@ -64,7 +64,7 @@ class Requests:
         return None if weights is None else from_weights(weights)
 
     def close(self) -> None:
-        """Take no part any more; say what was asked for and not applied."""
+        """Take no more part; warn of requests that were not applied."""
         left = self._rounds.close() if self._rounds is not None else 0
         if left or self._posted:
             logger.warning("a request came too late to be applied: the run has ended")
@@ -79,7 +79,7 @@ class Requests:
         return None if flags is None else to_weights(flags)
 
     def _merged(self) -> Decision | None:
-        """Return what was posted since the last time as one; of each flag True holds."""
+        """Return all requests since the last call as one: a flag is True if any sets it."""
         weights: list[int] | None = None
         while self._posted:
             posted = to_weights(self._posted.popleft())

@@ -1,11 +1,11 @@
 """
-What is decided on a checkpoint's `on_save`, which comes when the checkpoint is complete.
+The decisions on a checkpoint's `on_save`, which is emitted when the checkpoint is complete.
 
-It is written into the checkpoint when it is in: `on_save.json`, or `on_save_<rank>.json` among
-several ranks. A resumed run goes by that, and asks again whoever had not answered.
+They are written into the checkpoint once they are in: `on_save.json`, or `on_save_<rank>.json`
+among several ranks. A resumed run applies them, and asks the callbacks that had not answered again.
 
-Promises: a reader sees the file whole or not at all; a checkpoint that is deleted meanwhile, or a
-disk that refuses, costs a resumed run no more than asking again.
+Promises: a reader sees the file whole or not at all. If the checkpoint is deleted in the meantime,
+or the disk refuses, a resumed run only has to ask again.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _DAMAGE: Final = (OSError, TypeError, UnicodeDecodeError, msgspec.DecodeError)
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """Hold what one callback decided."""
+    """The decision of one callback."""
 
     flags: dict[str, bool]
     outcome: Outcome
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Hold what the file says."""
+    """The contents of the file."""
 
     flags: dict[str, bool]
-    """What the event itself changed of the control, for hooks that it does not come to again."""
+    """The flags that the event itself changed; hooks that did so do not receive it again."""
     answers: dict[str, Answered]
     """By callback."""
     seen: int | None
-    """Packed flags as those saw them who decide; None where none does."""
+    """Packed flags as the hooks that decide saw them; None without such hooks."""
 
 
 NOTHING: Final = Note({}, {}, None)
@@ -51,7 +51,7 @@ NOTHING: Final = Note({}, {}, None)
 
 @dataclass
 class _Awaited:
-    """Hold a checkpoint whose `on_save` has not been answered by all."""
+    """A checkpoint whose `on_save` some callbacks have not answered yet."""
 
     file: Path
     flags: dict[str, bool]
@@ -82,7 +82,7 @@ class SaveNotes:
     def begin(
         self, file: Path, flags: Decision, tickets: Sequence[Ticket], seen: int | None
     ) -> None:
-        """Write what is known now, and the rest when it comes; nothing, if there is nothing."""
+        """Write the decisions known now, and later ones when they arrive."""
         if flags.opinions or tickets:
             self._awaited.append(_Awaited(file, flags.opinions, tickets, seen))
             self.write()
@@ -114,13 +114,13 @@ class SaveNotes:
 
 
 def read_note(file: Path) -> Note:
-    """Return what was decided on a checkpoint's `on_save`; `ConfigurationError` for nonsense."""
+    """Return the decisions on a checkpoint's `on_save`; raise `ConfigurationError` if damaged."""
     if not file.exists():
         return NOTHING
     with naming_damage(file, *_DAMAGE, advice="delete it, and what was decided is asked again"):
         note = msgspec.json.decode(file.read_bytes(), type=Note)
         for flags in (note.flags, *(answer.flags for answer in note.answers.values())):
-            Decision(**flags)  # raises TypeError for one that there is not
+            Decision(**flags)  # raises TypeError for an unknown flag
     return note
 
 

@@ -1,8 +1,8 @@
 """
-What a resumed run goes on from: the decisions that were in, and not due, at a checkpoint.
+The decisions that a checkpoint stores: answered, and not due yet.
 
-Promises: plain JSON values; what belongs to callbacks that are not there any more is left out with
-a warning, never an error.
+Promises: plain JSON values. Decisions of callbacks that are missing now are left out, with a
+warning and never an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger("asynccb")
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """Hold one decision."""
+    """One decision that is not due yet."""
 
     emission: int
     position: int
@@ -36,7 +36,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """Hold all of it."""
+    """Everything about decisions in a checkpoint."""
 
     emission: int
     """Number of the last event that asked for decisions."""
@@ -79,7 +79,7 @@ def save(
 
 
 def load(state: object, registry: Registry) -> tuple[Saved, list[Ticket]]:
-    """Return what was saved, and its tickets; `ConfigurationError` for something else."""
+    """Return the saved state and its tickets; raise `ConfigurationError` for anything else."""
     try:
         saved = msgspec.convert(state, Saved)
     except msgspec.ValidationError as error:

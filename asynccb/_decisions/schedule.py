@@ -1,9 +1,9 @@
 """
 Which decisions are due at which boundary.
 
-Promises: the order is that of the events and, within an event, of the callbacks, whatever came in
-when; a decision is given out once, at its boundary or, where the loop has jumped over that, at the
-next one.
+Promises: decisions apply in the order of the events and, within an event, of the callbacks; the
+order of arrival does not matter. A decision is taken once, at its boundary; if the loop has jumped
+over that boundary, at the next one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Outcome: TypeAlias = Literal["decided", "skipped", "lost"]
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """Hold one decision that a callback was asked for."""
+    """One decision that a callback was asked for."""
 
     emission: int
-    """Number of the event among those that ask for decisions, from 1 on."""
+    """Number of the event, from 1 on, counting only events that ask for decisions."""
     position: int
     """Place of the callback among the callbacks."""
     name: str
@@ -38,7 +38,7 @@ class Ticket:
     terms: Deciding
     decision: Decision = NO_OPINION
     outcome: Outcome | None = None
-    """None while it is open; set after `decision`, for the thread that looks."""
+    """None while the ticket is open; set after `decision`, since another thread looks."""
     waited: float = 0.0
     """Seconds for which the training waited for it."""
 
@@ -49,17 +49,17 @@ class Ticket:
         return cls(emission, decider.position, decider.name, event, step, step + terms.lag, terms)
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
-        """Take the answer."""
+        """Settle the ticket with the answer."""
         self.decision = decision
         self.outcome = outcome
 
     def lose(self) -> None:
-        """Take it that no answer will come, or is wanted."""
+        """Settle the ticket without an answer: none will come, or none is wanted."""
         self.settle(NO_OPINION, "lost")
 
 
 class Schedule:
-    """Hold the tickets that are not due yet."""
+    """The tickets that are not due yet."""
 
     def __init__(self) -> None:
         self.waiting: list[Ticket] = []
@@ -71,17 +71,17 @@ class Schedule:
         return sorted(self.waiting, key=_order)
 
     def add(self, tickets: Iterable[Ticket]) -> None:
-        """Take tickets, new ones or some that were taken out in vain."""
+        """Add tickets: new ones, or tickets that were taken in vain."""
         self.waiting.extend(tickets)
 
     def take(self, step: int) -> list[Ticket]:
-        """Take out what is due at the boundary of a step or before, in order."""
+        """Take out the tickets that are due at the boundary of a step or before, in order."""
         if not self.waiting:  # nearly always
             return []
         return self._take([ticket for ticket in self.waiting if ticket.due <= step])
 
     def take_prompt(self, emission: int) -> list[Ticket]:
-        """Take out what an event waits for itself, in order."""
+        """Take out the tickets that the event itself waits for, in order."""
         return self._take(
             [
                 ticket

@@ -1,8 +1,8 @@
 """
 Decisions that were asked for and are not in: answered on any thread, waited for on one.
 
-Promises: the first answer to a ticket counts, a later one is ignored; who waits sleeps in `select`
-and is woken by an answer; while nobody waits, an answer costs a look in a dict.
+Promises: the first answer to a ticket counts; later ones are ignored. A thread that waits sleeps in
+`poll`, and an answer wakes it. While no thread waits, an answer costs a look in a dict.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asynccb._state.control import Decision
 
 
 class Tickets:
-    """Hold the open tickets."""
+    """The open tickets of one run."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, int], Ticket] = {}
@@ -30,9 +30,9 @@ class Tickets:
 
     def answer(self, name: str, emission: int, decision: Decision | None) -> None:
         """
-        Settle a ticket, on any thread; None says that there will be no decision.
+        Settle a ticket, on any thread; None means that no decision will come.
 
-        Does nothing where the ticket is settled already.
+        Does nothing if the ticket is settled already.
         """
         ticket = self._open.pop((name, emission), None)
         if ticket is None:

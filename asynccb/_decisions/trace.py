@@ -1,8 +1,8 @@
 """
 The trace of a run's decisions: a line of JSON for each, after a header that says whose they are.
 
-Promises: a line is written when its decision is applied, in one system call; a trace that does not
-belong to the run that replays it is refused, saying where they differ, not followed half-way.
+Promises: a line is written when its decision is applied, in one system call. A trace of another run
+is refused before it is followed, and the error says how the runs differ.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ FORMAT: Final = 1
 TRACE_FILE: Final = "decisions.jsonl"
 
 REQUEST: Final = "request"
-"""Stands as callback for what was requested from outside."""
+"""Stands as the callback of requests from outside."""
 RANKS: Final = "ranks"
-"""Stands as callback for what other ranks decided."""
+"""Stands as the callback of decisions of other ranks."""
 
 
 class Header(msgspec.Struct, frozen=True, tag_field="asynccb", tag="decisions"):
-    """Say which run decided."""
+    """The description of the run that decided."""
 
     format: int
     deciders: list[tuple[str, str, int]]
@@ -39,7 +39,7 @@ class Header(msgspec.Struct, frozen=True, tag_field="asynccb", tag="decisions"):
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Hold one decision."""
+    """One decision."""
 
     boundary: int
     """Step at whose boundary it was applied."""
@@ -53,13 +53,13 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     waited: float
     """Seconds for which the training waited for it."""
     emission: int = 0
-    """Number of the event among those that ask for decisions; 0 for none."""
+    """Number of the event, counting only events that ask for decisions; 0 without an event."""
     training: int = 0
-    """Number of the training in its process, where there were several."""
+    """Number of the training in its process, from 0 on."""
 
     @property
     def decision(self) -> Decision:
-        """What it did to the flags."""
+        """The effect on the flags."""
         return Decision(**self.flags)
 
 

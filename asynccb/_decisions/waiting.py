@@ -20,14 +20,14 @@ logger = logging.getLogger("asynccb")
 
 
 class Waiting:
-    """Wait for tickets, and count what that cost by callback."""
+    """Wait for tickets, and count the cost of waiting by callback."""
 
     def __init__(self, tickets: Tickets, listen: Callable[[Sequence[Ticket], float], None]) -> None:
         """
         Take the open tickets, and how to wait for answers.
 
         `listen(missing, timeout)` returns when a ticket may have been answered, at the latest after
-        `timeout` seconds; with a timeout of 0 it takes in what is there.
+        `timeout` seconds; with a timeout of 0 it only takes in answers that are there.
         """
         self._tickets = tickets
         self._listen = listen

@@ -1,4 +1,4 @@
-"""Checks of what a dispatcher is given."""
+"""Checks of a dispatcher's arguments."""
 
 from __future__ import annotations
 

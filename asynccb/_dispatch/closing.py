@@ -1,8 +1,9 @@
 """
 The end of a dispatcher: one deadline over everything, and an honest last line.
 
-Promises: returns within the deadline and half a second; Ctrl-C cuts it short and is raised again
-when all is let go; what is left is said by callback, with the command that delivers it.
+Promises: the close returns within the deadline and half a second. Ctrl-C ends it earlier, and is
+raised again once everything is released. The last lines name the events that are left, by callback,
+and the command that delivers them.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Progress:
         self._width = 0
 
     def show(self) -> None:
-        """Say it, if it is time to."""
+        """Print the line, if it is time to."""
         now = time.monotonic()
         if now < self._next:
             return

@@ -1,5 +1,5 @@
 """
-`CallbackDispatcher`: what a training loop emits events to.
+`CallbackDispatcher`: the object that a training loop emits events to.
 
 The work is in `emitter.py` (the hot path), `resume.py` (checkpoints) and `run.py` (callbacks and
 the end). Promises: `emit` waits only for a full lane; an event that nobody listens to costs a look
@@ -89,7 +89,7 @@ class CallbackDispatcher:
         below `directory`, by default `<args.output_dir>/asynccb`; a folder is made only if a
         tracker needs one. A mailbox holds `capacity` events. Environment variables that trackers
         read must be set before. `replay` is the `decisions.jsonl` of another run, or a folder that
-        contains it: hooks that decide are then not called, and what they decided in that run is
+        contains it: hooks that decide are then not called, and their decisions in that run are
         applied at the same steps. Raises `DefinitionError` for a callback that cannot work,
         `ConfigurationError` for a value out of range, `TraceError` for a trace that cannot be
         replayed; `TraceError` also later, if the trace turns out to be of another run.
@@ -140,7 +140,7 @@ class CallbackDispatcher:
 
     @property
     def control(self) -> Any:
-        """The control, live: what the callbacks want next."""
+        """The control, live, with the flags that the callbacks have set."""
         return self._emitter.control
 
     @control.setter
@@ -181,7 +181,7 @@ class CallbackDispatcher:
         """
         if self.pop_callback(callback) is None and not isinstance(callback, type):
             names = ", ".join(member.name for member in self._run.registry.members)
-            raise ValueError(f"{callback!r} is none of the callbacks: {names}")
+            raise ValueError(f"{callback!r} is not one of the callbacks: {names}")
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class CallbackDispatcher:
         metrics: Mapping[str, Any] | None = None,
     ) -> TrainerControl:
         """
-        Count an update step of a hand-written loop, and return what the callbacks want next.
+        Count an update step of a hand-written loop, and return the control with the next flags.
 
         Clears the flags of the step before, adds 1 to `global_step`, emits `on_step_end`, then
         `on_log` for `logs`, and `on_log` and `on_evaluate` for `metrics`. At `max_steps` it sets
@@ -255,7 +255,7 @@ class CallbackDispatcher:
 
     def state_dict(self) -> dict[str, Any]:
         """
-        Wait for the decisions that are pending, and return what a resumed run needs.
+        Wait for pending decisions, and return the state that a resumed run needs.
 
         Call it on every rank, when the checkpoint is written. All values are plain JSON. The
         trackers' run ids are among them, as far as they are known. Decisions on the checkpoint's
@@ -294,12 +294,12 @@ class CallbackDispatcher:
         return self._run.flush(timeout)
 
     def statistics(self) -> Statistics:
-        """Return the counts so far; those of the companion are up to half a second old."""
+        """Return the counts so far; the companion reports its own every half second."""
         return self._run.statistics()
 
     def close(self, timeout: float = 30.0, status: RunStatus = "finished") -> None:
         """
-        Deliver what is left, end every lane, and print one line that sums up the run.
+        Deliver the remaining events, end every lane, and print one line that sums up the run.
 
         All of this takes at most `timeout` seconds; Ctrl-C ends it earlier. Events that are not
         delivered then stay in the journal, and the command that delivers them is printed. Later

@@ -35,7 +35,7 @@ from asynccb._state.trainer_state import TrainerState
 logger = logging.getLogger("asynccb")
 
 _LOOK_NS: Final = 200_000_000
-"""Nanoseconds between two looks at what has come from the companion and from devices."""
+"""Nanoseconds between two looks at the companion and at devices."""
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
@@ -83,7 +83,7 @@ class Emitter:
         self._max_steps = max_steps
         self._next_look = 0
 
-    # -- what a loop calls -------------------------------------------------------------------------
+    # -- called by the loop ------------------------------------------------------------------------
 
     def emit(self, event: str, extra: dict[str, Any], history: int = 0) -> TrainerControl:
         """Emit an event; `history` is `HISTORY_BIT` if its logs are in the history already."""
@@ -143,7 +143,7 @@ class Emitter:
             control.should_training_stop = True
         try:
             self.emit("on_step_end", {})
-        finally:  # what a step has logged is not lost with an error of a callback
+        finally:  # an error of a callback must not lose the logs of the step
             if last:  # a hook that says `control.should_training_stop = await ask()` has cleared it
                 self.control.should_training_stop = True
             if logs is not None:
@@ -160,7 +160,7 @@ class Emitter:
         records.write(route.number, begin, self.state, self.control, history, logs)
         self._account(begin)
 
-    # -- what collaborators call -------------------------------------------------------------------
+    # -- called by collaborators -------------------------------------------------------------------
 
     def publish(
         self, route: Route, extra: dict[str, Any], history: int, now: int, control: Any
@@ -225,7 +225,7 @@ class Emitter:
                     self.decisions.agree,
                 )
         finally:
-            # Also if a hook has raised: what was logged up to a crash is what matters then.
+            # Also if a hook has raised: after a crash, the last logs matter most.
             self.publish(route, extra, history, now, self.control)
 
     def _log(self, logs: Mapping[str, Any]) -> None:
@@ -267,7 +267,7 @@ class Emitter:
             raise_oldest(self.faults)
 
     def _look_around(self, now: int) -> None:
-        """Take in what has come from the companion and from devices since the last look."""
+        """Take in messages of the companion, and values of devices, since the last look."""
         self._next_look = now + _LOOK_NS
         self._publisher.poll(at_event=True)
         if self._staging.device is not None:

@@ -1,4 +1,4 @@
-"""What a checkpoint stores of a run, and how a resumed run goes on from there."""
+"""The part of a run that a checkpoint stores, and how a resumed run goes on from there."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Resume:
         return emitter.control  # type: ignore[no-any-return]
 
     def emit_save(self, checkpoint: Path) -> TrainerControl:
-        """Emit `on_save`, and store in the checkpoint what is decided on that event."""
+        """Emit `on_save`, and store the decisions on that event in the checkpoint."""
         with self._decisions.keeping(checkpoint, lambda: self._emitter.control, again=False):
             return self._emitter.emit(Event.SAVE, {})
 
     def emit_save_again(self, checkpoint: Path) -> TrainerControl:
         """
-        Apply what was decided on the `on_save` of the checkpoint that the run resumes from.
+        Apply the decisions on the `on_save` of the checkpoint that the run resumes from.
 
         Hooks whose decision is not in the checkpoint receive the event again, with the control as
         it was then.

@@ -54,7 +54,7 @@ class Run:
         **objects: Any,
     ) -> None:
         """
-        Make and connect everything; the arguments are those of `CallbackDispatcher`.
+        Make and connect everything; `CallbackDispatcher` describes the arguments.
 
         `resets` are the flags that each event clears. `objects` are the keywords that every hook
         receives.
@@ -120,7 +120,7 @@ class Run:
         """Add a callback, a class or an instance, after all others."""
         emitter = self.emitter
         if emitter.is_closed:
-            emitter.routes["on_init_end"]  # raises what every event raises now
+            emitter.routes["on_init_end"]  # raises the error that every event raises now
         member = self.registry.prepare(callback)
         if member.is_wanted and is_for_rank(member.options.ranks, emitter.state):
             self.publisher.start_lane(member, emitter.args, emitter.objects["model"])
@@ -148,7 +148,7 @@ class Run:
         )
 
     def statistics(self) -> Statistics:
-        """Return the counts so far; those of the companion are up to half a second old."""
+        """Return the counts so far; the companion reports its own every half second."""
         end, emitter = self.publisher.companion, self.emitter
         return Statistics(
             events=emitter.events,
@@ -161,7 +161,7 @@ class Run:
         )
 
     def close(self, timeout: float, status: RunStatus) -> None:
-        """Deliver what is left within `timeout` seconds, end every lane, and print the summary."""
+        """Deliver remaining events within `timeout` seconds, end all lanes, print the summary."""
         check_timeout(timeout)
         emitter = self.emitter
         if emitter.is_closed:
@@ -179,15 +179,15 @@ class Run:
         self.decisions.close()
         close_publisher(self.publisher, self.statistics, timeout, status, self.decisions.trace)
         if isinstance(emitter.state, TrainerState):
-            take_in(emitter.state)  # or its entries would keep what has staged them
+            take_in(emitter.state)  # or its entries would keep the staging alive
 
     def drop(self) -> None:
         """
         Close a run that nothing refers to any more, as the end of the program would.
 
-        That takes the time of `close`. On any other thread than the run's own, where the garbage
-        collector may call this, nothing is waited for and no device is touched: the run then lives
-        until the program ends.
+        That takes the time of `close`. The garbage collector may call this on another thread than
+        the run's own: then nothing is waited for and no device is touched, and the run lives until
+        the program ends.
         """
         if self.emitter.is_closed:
             return

@@ -1,4 +1,4 @@
-"""What a dispatcher has counted, and the line that sums it up."""
+"""The counts of a dispatcher, and the line that sums them up."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from asynccb._lanes.counts import LaneCounts
 
 @dataclass(frozen=True)
 class Statistics:
-    """Hold what `CallbackDispatcher.statistics()` counted."""
+    """The counts that `CallbackDispatcher.statistics()` returns."""
 
     events: int
     """Events that some callback listened to."""
     steps: int
-    """Update steps so far, of all trainings; those that a checkpoint holds are not among them."""
+    """Update steps so far, of all trainings; a resumed run counts from its checkpoint on."""
     seconds: float
     """Time that the training thread spent emitting, its inline hooks included."""
     dropped: int
-    """Events that no lane in the companion got, because its ring was full or it was gone."""
+    """Events that no lane in the companion received: its ring was full, or it was gone."""
     blocked: float
     """Seconds for which the training thread waited for room in the ring."""
     odd: int
-    """Logged values that were no number, text, or short list of numbers, and records with text that
-    is no Unicode."""
+    """Logged values other than numbers, text and short lists of numbers, and records with text that
+    is not valid Unicode."""
     callbacks: dict[str, LaneCounts]
     """Counts of the callbacks that have async hooks."""
 
@@ -62,19 +62,19 @@ class Statistics:
 
 class StepCount:
     """
-    Count the update steps of one training after another, however each of them ends.
+    The update steps of one training after another, however each training ends.
 
-    A step costs nothing, as the state of a training holds the last one.
+    Counting a step costs nothing: the state of a training has the number of its last step.
     """
 
     def __init__(self, state: Any) -> None:
-        """Begin with a training, or a loop that says of none that it begins."""
+        """Begin with a training, or with a loop that never emits `on_train_begin`."""
         self._before = 0
         self._state = state
         self._first = _number(state.global_step)
 
     def mark(self, state: Any) -> None:
-        """Count on from a state's step, where a training begins or ends."""
+        """Count on from a state's step, when a training begins or ends."""
         self._before = self.total
         self._state, self._first = state, _number(state.global_step)
 
@@ -85,7 +85,7 @@ class StepCount:
 
 
 def _number(step: Any) -> int:
-    """Return a step as a number; one that is none, which the event itself is refused for, as 0."""
+    """Return a step as a number; anything else, which the event itself refuses, as 0."""
     try:
         return int(step)
     except (TypeError, ValueError, OverflowError):

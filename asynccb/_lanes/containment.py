@@ -1,8 +1,8 @@
 """
-Whose a cancellation is: the lane's, or a hook's own.
+Keep the failures of hooks inside their lanes: cancellations, and errors for the training thread.
 
-Promises: what a hook does to its task (a timer that cancels it too late, `task.cancel()`) ends
-neither the lane nor what else the task does.
+Promises: a hook may do anything to its task (a timer that cancels it too late, `task.cancel()`);
+neither the lane nor the rest of the task's work ends.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def is_to_end() -> bool:
 
 
 async def take_back_cancellation() -> None:
-    """Take back what a hook has left of a cancellation: as a timer of its own does, too late."""
+    """Undo a cancellation that a hook has left behind, as a timer of its own does if it is late."""
     task = asyncio.current_task()
     if task is None or not task.cancelling() or is_to_end():
         return
     with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.sleep(0)  # where one that was asked for, and has not come yet, is raised
+        await asyncio.sleep(0)  # raises a cancellation that was requested and has not arrived yet
     while task.cancelling():
         task.uncancel()
 

@@ -11,7 +11,7 @@ class LaneCounts:
     """Count what became of one callback's events."""
 
     delivered: int = 0
-    """Hook calls that returned; for a tracker, those that its server has acknowledged."""
+    """Hook calls that returned; for a tracker, calls that its server has acknowledged."""
     failed: int = 0
     """Hook calls that raised, time-outs included."""
     timed_out: int = 0
@@ -37,7 +37,7 @@ class LaneCounts:
     """Decisions with an opinion whose step has not come; after the end, never applied."""
     disabled: bool = False
     address: str | None = None
-    """Where to look at the run, for a tracker."""
+    """Address of the run, for a tracker."""
 
     @property
     def is_troubled(self) -> bool:
@@ -47,9 +47,9 @@ class LaneCounts:
 
 def sum_counts(earlier: LaneCounts | None, counts: LaneCounts) -> LaneCounts:
     """
-    Add what a companion that died had reported: of its last half second the counts are lost.
+    Add the counts of a companion that died; the counts of its last half second are lost.
 
-    What was delivered, and acknowledged, is not added: it is counted in the cursor.
+    Deliveries are not added, since the cursor counts them.
     """
     if earlier is None:
         return counts

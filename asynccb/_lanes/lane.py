@@ -1,9 +1,9 @@
 """
-One callback's ordered way of getting events, its errors and its counts.
+A lane: it calls one callback's hooks in order, contains their errors, and counts.
 
 Promises: hooks of one lane run one after another in the order of emission (`concurrency` lifts
-that); nothing that a hook raises leaves the lane, not even `SystemExit`; each failure is counted,
-and logged once per cause; a tracker's server may be away for any time.
+that). No error of a hook leaves the lane, not even `SystemExit`. Each failure is counted, and
+logged once per cause. A tracker's server may be away for any time.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _CAUSES: Final = 100
 
 @runtime_checkable
 class Delivers(Protocol):
-    """What a lane calls on a tracker beside its hooks; the contract is in `trackers/base.py`."""
+    """The methods of a tracker that a lane calls beside hooks; see `trackers/base.py`."""
 
     interval: float
     beat: float | None
@@ -66,20 +66,20 @@ class Delivers(Protocol):
 
 @dataclass(eq=False)
 class Lane:
-    """Call one callback's async hooks and keep its errors in."""
+    """The calls of one callback's async hooks, with their errors contained."""
 
     name: str
     callback: Any
     hooks: dict[Event, AsyncHook]
     fault: Callable[[BaseException], None]
-    """Takes what is to be raised on the training thread."""
+    """Called with an error that is to be raised on the training thread."""
     counts: LaneCounts = field(default_factory=LaneCounts)
     answer: Callable[[str, int, Decision | None], None] = field(
         default=lambda name, ticket, decision: None, kw_only=True
     )
-    """Takes what a hook decided for a ticket; None where it was not called."""
+    """Called with a hook's decision for a ticket; None if the hook was not called."""
     aside: Callable[[Iterable[Any]], Awaitable[None]] | None = field(default=None, kw_only=True)
-    """Takes a tracker's records that can never be delivered; None where there is no run folder."""
+    """Called with records that can never be delivered; None without a run folder."""
     _causes: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -93,15 +93,15 @@ class Lane:
 
     @property
     def is_remote(self) -> bool:
-        """Whether it sends to a server, which `ASYNCCB_OFFLINE` does not let it do."""
+        """Whether the callback sends to a server, which `ASYNCCB_OFFLINE` forbids."""
         return self.tracker is not None and not getattr(self.tracker, "local", False)
 
     def waits_for_sync(self, offline: bool) -> bool:
-        """Tell whether nothing is sent before a sync; `offline` says so for all servers."""
+        """Return whether nothing is sent before a sync; `offline` forbids all servers."""
         return self.is_remote and (offline or getattr(self.tracker, "offline", False))
 
     async def call(self, letter: Letter) -> None:
-        """Call the hook for one event; never raises what the hook raises."""
+        """Call the hook for one event; an error of the hook is contained."""
         hook = self.hooks.get(letter.event)
         if hook is None:
             return
@@ -114,7 +114,7 @@ class Lane:
             self.answer(self.name, letter.ticket, decision)
 
     async def _call(self, hook: AsyncHook, letter: Letter) -> Decision:
-        """Call the hook and return what it wants changed; nothing, where it fails."""
+        """Call the hook and return its decision; no opinion if the hook fails."""
         may_decide = letter.event in self.deciding
         kind = PrivateControl if may_decide else FrozenControl
         control = kind(letter.flags)
@@ -152,14 +152,14 @@ class Lane:
     async def hear(
         self, about: dict[str, Any], values: dict[Any, Any], step: int, when: int
     ) -> None:
-        """Give a tracker what its training side has told; `about` says whose, and what it is."""
+        """Give a tracker values of its training side; `about` names the tracker and values."""
         told = getattr(self.callback, "told", None)
         if about["lane"] == self.name and self.tracker is not None and told is not None:
             self.tracker.time = when
             await self._contain("told", lambda: told(about["what"], values, step), None)
 
     async def flush(self) -> None:
-        """Deliver what the hooks have gathered, however long the server is away."""
+        """Deliver everything that the hooks have gathered, however long the server is away."""
         tracker = self.tracker
         if tracker is None or self.counts.disabled:
             return
@@ -194,7 +194,7 @@ class Lane:
             await self._deliver("finish", lambda: tracker.finish(status))
 
     async def close(self) -> None:
-        """Let the tracker let go of its connections."""
+        """Have the tracker close its connections."""
         if self.tracker is not None:
             await self._contain("close", self.tracker.close, 2.0)
 
@@ -203,7 +203,7 @@ class Lane:
         self._returned = 0
 
     async def _deliver(self, what: str, attempt: Callable[[], Awaitable[None]]) -> bool:
-        """Call until it is acknowledged; where it never will be, the lane ends."""
+        """Call `attempt` until it succeeds; if it never will, the lane ends."""
 
         async def run() -> None:
             await until_acknowledged(attempt, self._retried)
@@ -211,13 +211,13 @@ class Lane:
         delivered = await self._contain(what, run, None)
         await self._take_stock()
         if not delivered and not self.counts.disabled:
-            # Going on would move the cursor past what was not delivered.
+            # Going on would move the cursor past records that were not delivered.
             self.counts.disabled = True
             logger.error("%s gives up after the error above; its journal keeps the data", self.name)
         return delivered
 
     async def _take_stock(self) -> None:
-        """Count what the tracker has rejected, and set it aside."""
+        """Count the records that the tracker has rejected, and set them aside."""
         assert self.tracker is not None
         self.counts.rejected = self.tracker.rejected
         self.counts.address = self.tracker.address
@@ -228,10 +228,10 @@ class Lane:
     async def _contain(
         self, what: str, run: Callable[[], Awaitable[None]], timeout: float | None
     ) -> bool:
-        """Tell whether `run` returned; what it raised has been counted and logged."""
+        """Return whether `run` returned; its error, if any, is counted and logged."""
         error: BaseException | None = None
         try:
-            if timeout is None:  # as ever for trackers, for whom a scope would cost 5 us an event
+            if timeout is None:  # always for trackers, since a scope would cost 5 us an event
                 await run()
             else:
                 with anyio.move_on_after(timeout) as scope:
@@ -300,7 +300,7 @@ class Lane:
 
 
 def _cause(error: BaseException) -> str | None:
-    """Return what errors of one kind have in common: what they say, or where they were raised."""
+    """Return a text that errors of one kind share: their message, or the place of the raise."""
     if isinstance(error, TransientError) and error.cause is not None:
         return error.cause
     frames = traceback.extract_tb(error.__traceback__)
@@ -314,7 +314,7 @@ def _nonsense(name: str, event: Event, returned: object) -> HookReturnError:
 
 
 async def arrived(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of the values with numbers for those that were on their way."""
+    """Return a copy of the values, with the numbers of all values that were on their way."""
     copy = dict(values)
     for key, value in values.items():
         if type(value) is Staged:

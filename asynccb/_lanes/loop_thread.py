@@ -3,9 +3,9 @@ The event loop in a thread: started late, seldom woken, watched, stopped within 
 
 Promises: the training thread wakes the loop only when it sleeps. While events are dense the loop
 does not sleep but looks for them, so that a busy run costs one wake-up in all, not one per event
-(2.5 to 4.5 ms at p99 each, in a thread that holds the lock); where they are few it does not look in
-vain, which would take the lock from the training each time. A coroutine that blocks the loop is
-named while it does; where no loop or thread is to be had, events are dropped and counted.
+(2.5 to 4.5 ms at p99 each, in a thread that holds the lock). If events are few, the loop does not
+look in vain, since every look takes the lock from the training. A coroutine that blocks the loop is
+named while it does so. If no loop or thread can be started, events are dropped and counted.
 """
 
 from __future__ import annotations

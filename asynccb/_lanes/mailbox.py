@@ -1,9 +1,9 @@
 """
 The bounded queue between the training thread and a lane.
 
-Promises: at most `capacity` droppable events and `max_bytes` of them wait; events that begin, end
-or steer a run, or that a decision is waited for, are never dropped; putting takes no lock while
-there is room, and wakes nobody; every drop is counted.
+Promises: at most `capacity` droppable events, and `max_bytes` of them, wait. Events that begin, end
+or steer a run, or ask for a decision, are never dropped. While there is room, putting takes no lock
+and wakes no thread. Every drop is counted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def weigh(payload: dict[str, Any]) -> int:
 
 @dataclass(slots=True, eq=False)
 class Letter:
-    """Hold one event for one or more lanes: what the hook will be called with."""
+    """One event for one or more lanes: the arguments of the hook."""
 
     event: Event
     args: Any
@@ -49,7 +49,7 @@ class Letter:
     time: int
     weight: int = 0
     ticket: int = 0
-    """What the answer of a hook that decides refers to; 0 where nobody waits for one."""
+    """The number that the answer of a hook which decides refers to; 0 if none is asked for."""
 
     @property
     def is_kept(self) -> bool:
@@ -93,7 +93,7 @@ class Mailbox:
 
     def put(self, letter: Letter, wake: Callable[[], None]) -> bool:
         """
-        Queue a letter, or do what the overflow policy says; tell whether it is queued.
+        Queue a letter, or follow the overflow policy; return whether the letter is queued.
 
         `wake` is called while waiting for room. Raises `MailboxFullError` under `"raise"`.
         """
@@ -118,7 +118,7 @@ class Mailbox:
         return letter
 
     def clear(self) -> int:
-        """Throw away what is left, and return how many letters that were."""
+        """Drop the remaining letters, and return their number."""
         letters = 0
         while self.take() is not None:
             letters += 1
@@ -151,7 +151,7 @@ class Mailbox:
         return False
 
     def _drop_oldest(self, weight: int) -> bool:
-        """Take out the oldest letters that may be dropped; the new one where that is not enough."""
+        """Drop the oldest letters that may be dropped, or the new one if that is not enough."""
         with self._lock:
             kept: list[Letter] = []
             while self._letters and self._is_full(weight, len(kept)):

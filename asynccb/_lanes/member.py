@@ -25,7 +25,7 @@ class Member:
     terms: Mapping[Event, Deciding]
     """Terms of the hooks that decide, also if a trace decides for them."""
     place: ThreadLane | Literal["companion"] | None = None
-    """Where the async hooks run: in a lane on the thread, in the companion, or not on this rank."""
+    """The place of the async hooks: a lane on the thread, the companion, or None on this rank."""
 
     @property
     def lane(self) -> ThreadLane | None:

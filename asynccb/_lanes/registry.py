@@ -42,7 +42,7 @@ class Registry:
         self._resets = resets
         self.members: list[Member] = []
         self.served: dict[str, Member] = {}
-        """Members with a lane, by name; those that were removed stay, for their counts."""
+        """Members with a lane, by name; removed members stay, for their counts."""
         self.routes: Mapping[str, Route | None] = {}
         self._names: dict[str, int] = {}
         self.update()
@@ -56,7 +56,7 @@ class Registry:
         kind = type(instance)
         if any(type(member.callback) is kind for member in self.members):
             logger.warning(
-                "a %s is added beside one that is there already; both will run. Callbacks: %s",
+                "a second %s is added; both will run. Callbacks: %s",
                 kind.__name__,
                 ", ".join(member.name for member in self.members),
             )

@@ -11,7 +11,7 @@ from asynccb.callbacks.decides import Deciding
 
 
 class Decider(NamedTuple):
-    """Name a callback that decides on an event."""
+    """A callback that decides on an event."""
 
     position: int
     """Its place among the callbacks."""
@@ -23,7 +23,7 @@ class Decider(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Say what an event does."""
+    """Everything that an event does."""
 
     number: int
     """The event's place in `EVENTS`."""
@@ -46,7 +46,7 @@ class Route:
     """Whether a callback listens."""
 
     is_quiet: bool
-    """Whether it is no more than a boundary."""
+    """Whether the event is only a boundary."""
 
     is_direct: bool
     """Whether it only goes to the companion."""
@@ -58,7 +58,7 @@ class Route:
 
 
 class Refusing(dict[str, Any]):
-    """Stand in for the routes where no event may be emitted any more."""
+    """Routes of a run whose events are refused: each look-up raises the error."""
 
     def __init__(self, error: type[Exception], message: str) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """
-Noticing, from outside, that a coroutine blocks its event loop.
+Notice from another thread that a coroutine blocks its event loop.
 
-Promises: the blocking callback and line are named while it lasts, once per stall; watching costs
-four short wake-ups a second, and none of the loop's time beyond `beat`.
+Promises: a warning names the blocking callback and line during the stall, once per stall. Watching
+costs four short wake-ups a second, and none of the loop's time beyond `beat`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class StallWatch:
     """Watch the event loop of the thread that made this, from a daemon thread."""
 
     def __init__(self, on_stall: Callable[[str], None], consequence: str) -> None:
-        """Take who hears the callback's name, and what the warning says that a stall does."""
+        """Call `on_stall` with the callback's name; the warning ends with the `consequence`."""
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._on_stall = on_stall
@@ -42,12 +42,12 @@ class StallWatch:
             threading.Thread(target=self._watch, name="asynccb-watch", daemon=True).start()
 
     def beat(self) -> None:
-        """Say that the loop turns; to be called more often than twice a second unless it rests."""
+        """Note that the loop turns; call this at least twice a second, except at rest."""
         self._resting = False
         self._beat = time.monotonic()
 
     def rest(self) -> None:
-        """Say that the next beat may be long in coming."""
+        """Note that the next beat may take long."""
         self._resting = True
 
     def close(self) -> None:
@@ -81,7 +81,7 @@ class StallWatch:
 
 
 def _innermost(frame: FrameType | None) -> str:
-    """Name the line that a thread is at."""
+    """Return the line that a thread executes."""
     if frame is None:
         return "an unknown line"
     line = traceback.extract_stack(frame, limit=1)[-1]

@@ -29,7 +29,7 @@ _PENANCE: Final = 30.0
 
 @dataclass(eq=False)
 class ThreadLane(Lane):
-    """Serve a callback whose hooks see live objects, or one that cannot live in the companion."""
+    """The lane of a callback whose hooks see live objects, or that cannot live in the companion."""
 
     mailbox: Mailbox = field(kw_only=True)
     description: RunDescription | None = None
@@ -43,7 +43,7 @@ class ThreadLane(Lane):
         self.active = 0
         """Hooks and deliveries that are under way."""
         self._due = math.inf
-        """When what a tracker has gathered is to be sent, in monotonic seconds."""
+        """Time at which a tracker's gathered events are sent, in monotonic seconds."""
         self._stalls_seen = 0
         self._status: RunStatus | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -60,7 +60,7 @@ class ThreadLane(Lane):
         return len(self.mailbox) + self.active
 
     def count(self) -> LaneCounts:
-        """Return the counts, with those of the mailbox."""
+        """Return the counts, including the mailbox's."""
         box = self.mailbox
         dropped = self.counts.dropped + box.dropped
         return replace(self.counts, pending=self.waiting, dropped=dropped, blocked=box.blocked)
@@ -97,7 +97,7 @@ class ThreadLane(Lane):
         if self.tracker is not None and self.description is not None:
             self.tracker.describe(self.description)
         if getattr(self.callback, "uploads", ()):
-            logger.warning("%s uploads no files where there is no companion process", self.name)
+            logger.warning("%s uploads no files without a companion process", self.name)
         async with anyio.create_task_group() as group:
             for _ in range(self.options.concurrency):
                 group.start_soon(self._work, name=LANE_PREFIX + self.name)
@@ -122,7 +122,7 @@ class ThreadLane(Lane):
                 await self._wait(None if self.tracker is None else self.tracker.beat)
 
     async def _serve_next(self) -> bool:
-        """Call the hook for the next letter; return False where there is none."""
+        """Call the hook for the next letter; return False if the mailbox is empty."""
         self.active += 1  # before the letter leaves the mailbox, for `idle` to see one or the other
         try:
             letter = self.mailbox.take()
@@ -137,7 +137,7 @@ class ThreadLane(Lane):
         return True
 
     async def _be_fair(self) -> None:
-        """Let other lanes run; one that has blocked the loop lets them catch up first."""
+        """Let other lanes run; a lane that has blocked the loop lets the others catch up first."""
         if self.mailbox:  # without a letter it waits anyway
             await cancel_shielded_checkpoint()
         if self.counts.stalled > self._stalls_seen:
@@ -147,7 +147,7 @@ class ThreadLane(Lane):
                     await anyio.sleep(0.01)
 
     async def _flush(self) -> None:
-        """Deliver what was gathered for a while."""
+        """Deliver the events that were gathered for a while."""
         self.active += 1
         self._due = math.inf
         try:

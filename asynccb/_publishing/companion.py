@@ -1,10 +1,10 @@
 """
-The training process's side of the companion: start it, watch it, hear it out, say goodbye.
+The training process's handle on the companion: start it, watch it, read its messages, end it.
 
-Promises: nothing here waits but `wait_for_room`, `flush` and `close`, each with an end; no thread
-is started while it lives; what the companion says is heard when the training thread comes by
-(`poll`); a companion that dies is started again, a few times, and goes on from ring and journal;
-one that never comes to life gives its lanes back.
+Promises: only `wait_for_room`, `flush` and `close` wait, each with an end. No thread is started
+while the companion lives. Its messages are read when the training thread calls `poll`. A companion
+that dies is started again, a few times, and goes on from ring and journal. A companion that never
+comes to life gives its lanes back.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ SILENCE: Final = 30.0
 ORPHAN_TIMEOUT: Final = 600.0
 """Seconds for which an orphaned companion goes on trying to deliver."""
 _WAITING: Final = (
-    "Events wait for the close, which has them journaled; those that find the ring full are dropped"
+    "Events wait for the close, which journals them; events that find the ring full are dropped"
 )
 
 _LAST_WAIT: Final = 0.25
@@ -63,7 +63,7 @@ _LAST_WAIT: Final = 0.25
 
 
 class Companion:
-    """Own the ring, the process behind it, and the socket between."""
+    """The ring, the process that reads it, and the socket between."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Companion:
         on_offer: Callable[[dict[str, float]], None],
         settings: JournalSettings | None = None,
     ) -> None:
-        """Start it; raises OSError where there is no memfd or no process to be had."""
+        """Start the process; raise OSError if no memfd or no process can be made."""
         self.directory = directory
         self.counts: dict[str, LaneCounts] = {}
         self.journaled = 0
@@ -129,7 +129,7 @@ class Companion:
 
     @property
     def descriptor(self) -> int | None:
-        """What becomes readable when the companion says something; None while there is none."""
+        """Descriptor that is readable when the companion has sent something; None without one."""
         return self._child.descriptor
 
     @property
@@ -150,14 +150,14 @@ class Companion:
     # -- watching ----------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Hear what the companion has said; start it again if it has died. Never waits."""
+        """Read the companion's messages; start it again if it has died. Never waits."""
         if not self.given_up:
             self._hear(0.0)
             if not self._child.alive and self._closed is None:
                 self._follow_death()
 
     def wait_for_room(self, written: Callable[[], bool]) -> bool:
-        """Call `written` until it returns True; return False where no companion will make room."""
+        """Call `written` until it returns True; return False if no companion will make room."""
         begin = time.monotonic()
         while not written():
             self.poll()
@@ -173,14 +173,14 @@ class Companion:
     # -- the end -----------------------------------------------------------------------------------
 
     def flush(self, deadline: float, lanes: tuple[str, ...] = ()) -> bool:
-        """Wait until all lanes, or some, have delivered what there is; False at the deadline."""
+        """Wait until all lanes, or some, have delivered all records; False at the deadline."""
         end = self.ring.written
         asked: Child | None = None
         while self._flushed.get(lanes, 0) < end and time.monotonic() < deadline:
             self.poll()
             if self.given_up:
                 break
-            if asked is not self._child:  # one that was started again has not been asked
+            if asked is not self._child:  # a companion that was started again has not been asked
                 asked = self._child
                 asked.send(FlushUpTo(end, lanes))
             self._rest(deadline)
@@ -188,7 +188,7 @@ class Companion:
 
     def close(self, deadline: float, on_wait: Callable[[], None]) -> dict[str, int]:
         """
-        Wait until everything is delivered, and end the process; return what is pending, by lane.
+        Wait until everything is delivered, and end the process; return pending records by lane.
 
         `on_wait` is called now and then. Ctrl-C is left to the caller.
         """
@@ -213,7 +213,7 @@ class Companion:
         return {name: self._pending(name, written) for name in self._specs}
 
     def release(self) -> None:
-        """Let go of process, socket and ring; the process journals what is left, and ends."""
+        """Let go of process, socket and ring; the process journals the rest, and ends."""
         if self._closed is None:
             if not self._child.alive and self._ready and self.ring.used:  # to be journaled
                 with contextlib.suppress(OSError):
@@ -225,7 +225,7 @@ class Companion:
         self.ring.close()
 
     def abandon(self) -> None:
-        """In a forked child: close what was inherited, touch nothing that is shared."""
+        """In a forked child: close inherited descriptors, and touch nothing shared."""
         self._closed = Closed({})
         self._child.abandon()
         self.ring.close()
@@ -239,7 +239,7 @@ class Companion:
         return counts.pending + max(0, written - self.journaled)
 
     def _rest(self, deadline: float) -> None:
-        """Wait a little for what the companion says, or for the moment to start it again."""
+        """Wait a little for messages of the companion, or for the moment to start it again."""
         pause = max(0.0, min(0.1, deadline - time.monotonic()))
         if self._child.alive:
             self._hear(pause)
@@ -311,7 +311,7 @@ class Companion:
                 self._take(LaneFailed(name, what))
 
     def _hear(self, timeout: float) -> None:
-        """Take in what has been said, waiting at most `timeout` seconds for it."""
+        """Read messages, waiting at most `timeout` seconds for them."""
         for message in self._child.hear(timeout):
             self._heard = time.monotonic()
             self._take(message)

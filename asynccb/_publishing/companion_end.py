@@ -27,7 +27,7 @@ class CompanionEnd:
         overflow: Overflow,
         capacity: int,
     ) -> None:
-        """Write to the companion's ring; `overflow` and `capacity` are those of its `Outlet`."""
+        """Write to the companion's ring; see `Outlet` for `overflow` and `capacity`."""
         changes = ChangeTracker()
         self.process = companion
         self.outlet = Outlet(companion, staging, overflow, capacity, changes.forget)
@@ -48,7 +48,7 @@ class CompanionEnd:
             self._offers.expect(member.name)
 
     def poll(self) -> None:
-        """Take in what the companion has said, and write the metrics that it offers."""
+        """Read the companion's messages, and write the metrics that it offers."""
         self.process.poll()
         self._offers.write(self.records)
 
@@ -57,7 +57,7 @@ class CompanionEnd:
         self.records.leave(member.name)
 
     def counts_of(self, member: Member) -> LaneCounts:
-        """Return what the companion last reported, up to half a second ago."""
+        """Return the counts of the companion's last report, up to half a second old."""
         return self.process.counts.get(member.name, LaneCounts())
 
     def pending(self) -> dict[str, int]:
@@ -84,9 +84,9 @@ class CompanionEnd:
         return self.process.close(deadline, on_wait)
 
     def release(self) -> None:
-        """Let go of the companion, which journals what is left and ends by itself."""
+        """Let go of the companion, which journals the rest and ends by itself."""
         self.process.release()
 
     def abandon(self) -> None:
-        """In a forked child: close what was inherited from the parent."""
+        """In a forked child: close descriptors that were inherited from the parent."""
         self.process.abandon()

@@ -1,8 +1,8 @@
 """
 One start of the companion process, and the socket to it.
 
-Promises: starting leaves nothing open where it fails; nothing here waits beyond the time that it
-was given; a process that was let go is waited for, so that no zombie stays.
+Promises: a failed start leaves nothing open. No call waits beyond the time that it was given. A
+process that was let go is waited for, so that no zombie stays.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _PATIENCE: Final = 5.0
 
 
 class Child:
-    """Own one process and the socket behind which it listens."""
+    """One process, and the socket to it."""
 
     def __init__(self, ring: int, lock: int, log: Path) -> None:
         """
-        Start it with the descriptors of the ring and of the lock that it is to hold with us.
+        Start the process with the descriptors of the ring, and of the lock that it shares with us.
 
-        Raises OSError where that cannot be done.
+        Raises OSError if no process can be started.
         """
         if not sys.executable:
-            raise OSError("there is no Python to run it with: sys.executable is empty")
+            raise OSError("no Python can run the companion: sys.executable is empty")
         with contextlib.ExitStack() as opened:
             ours, theirs = socket.socketpair()
             opened.callback(theirs.close)
@@ -77,21 +77,21 @@ class Child:
 
     @property
     def descriptor(self) -> int | None:
-        """What becomes readable when there is something to hear; None where there never will be."""
+        """Descriptor that is readable when a message has arrived; None if none ever will."""
         return self._socket.fileno() if self.alive else None
 
     def send(self, message: ToCompanion) -> None:
-        """Send a message; where that is not possible the child counts as dead."""
+        """Send a message; if that is not possible, the child counts as dead."""
         if self.alive:
             try:
                 self._socket.sendall(pack(message))
             except TimeoutError:
                 self._hang_up()
             except OSError:
-                pass  # it is dead: `hear` takes in what it said last, and then hangs up
+                pass  # it is dead: `hear` reads its last messages, and then hangs up
 
     def hear(self, timeout: float) -> list[FromCompanion]:
-        """Return what has been said, waiting at most `timeout` seconds for it."""
+        """Return the messages that have arrived, waiting at most `timeout` seconds."""
         if not self.alive:
             return []
         if not self._poller.poll(timeout * 1000):
@@ -127,7 +127,7 @@ class Child:
                 ).start()
 
     def abandon(self) -> None:
-        """In a forked child: close what was inherited; the process is the parent's to wait for."""
+        """In a forked child: close inherited descriptors; only the parent waits for the process."""
         self._hang_up()
         self._process.returncode = 0
 
@@ -137,7 +137,7 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment, with asynccb importable where it is not installed."""
+    """Return our environment, with asynccb importable even if it is not installed."""
     environment = dict(os.environ)
     root = str(Path(__file__).resolve().parents[2])
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):

@@ -20,10 +20,10 @@ class LaneEnd(Protocol):
     """The training thread's end of the lanes in one place."""
 
     def end_lane(self, member: Member) -> None:
-        """Let one lane deliver what was posted, and end."""
+        """Let one lane deliver its events, and end."""
 
     def counts_of(self, member: Member) -> LaneCounts:
-        """Return what a lane has counted, as far as this process knows."""
+        """Return a lane's counts, as far as this process knows."""
 
     def pending(self) -> dict[str, int]:
         """Return the events that are not known to be delivered, by callback."""

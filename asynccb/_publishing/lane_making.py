@@ -1,4 +1,4 @@
-"""What a callback's lane is made of: what the companion needs, or the lane on the thread."""
+"""Make a callback's lane: its description for the companion, or the lane on the thread."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pickled(member: Member) -> bytes:
 
 
 def lane_spec(member: Member, body: bytes, first: int) -> LaneSpec:
-    """Return what the companion needs; `first` is the first record that the callback sees."""
+    """Return the companion's description; `first` is the first record that the callback sees."""
     exports = getattr(member.callback, "state", None)
     state = exports() if callable(exports) else None
     return LaneSpec(member.name, body, class_path(type(member.callback)), state, first)
@@ -60,9 +60,9 @@ def thread_lane(
     offline: bool,
 ) -> ThreadLane:
     """
-    Return a lane with a mailbox; `policy` holds where the callback has none of its own.
+    Return a lane with a mailbox; `policy` applies unless the callback has an overflow of its own.
 
-    Under `offline` a tracker of a server gets nothing: here is no journal that keeps it for later.
+    With `offline`, a tracker of a server receives nothing: no journal keeps its events for later.
     """
     overflow = member.options.overflow or policy
 

@@ -1,8 +1,8 @@
 """
-The training thread's end of the ring, with what happens when the ring is full.
+The training thread's end of the ring, and the policies for a full ring.
 
-Promises: `put` costs a few microseconds while the companion keeps up; an event that begins, ends or
-steers a run, or asks for a decision, is never dropped; after the companion's last death everything
+Promises: `put` costs a few microseconds while the companion keeps up. An event that begins, ends or
+steers a run, or asks for a decision, is never dropped. After the companion's last death everything
 is dropped and counted.
 """
 
@@ -67,7 +67,7 @@ class Outlet:
 
     def put(self, record: tuple[Any, ...], staged: bool = False) -> bool:
         """
-        Write a record, or do what the policy says, which may raise `MailboxFullError`.
+        Write a record, or follow the policy, which may raise `MailboxFullError`.
 
         `staged` tells that logs in the record, packed already, refer to slots. Returns False if the
         record was dropped.
@@ -139,7 +139,7 @@ class Outlet:
         begin = time.monotonic()
         written = self._companion.wait_for_room(lambda: self._write(payload, staged=staged))
         self.blocked += time.monotonic() - begin
-        return written or self._drop("there is no companion to take them any more")
+        return written or self._drop("no companion is left to take them")
 
     def _drop(self, why: str) -> bool:
         self.dropped += 1

@@ -1,5 +1,5 @@
 """
-The training thread's way to all lanes: those in the companion, and those on the event-loop thread.
+The training thread's way to all lanes, in the companion and on the event-loop thread.
 
 An event goes through `records` to the companion, and through `thread` to the lanes there. Promises:
 publishing waits only for a full mailbox; the companion and the loop thread are started
@@ -123,19 +123,19 @@ class Publisher:
         return found
 
     def end_lane(self, member: Member) -> None:
-        """Let a callback's lane deliver what was published, and end; its counts stay."""
+        """Let a callback's lane deliver its events, and end; its counts stay."""
         if (end := self._end_of(member)) is not None:
             end.end_lane(member)
 
     def describe(self, args: Any, model: Any, *, begins: bool = False) -> None:
-        """Tell the companion what the run is like from here on, and that a training begins."""
+        """Send the companion a description of the run; `begins` starts a training."""
         if self.companion is not None:
             self.records.describe(self.runs.describe(args, model, begins=begins))
 
     # -- events ------------------------------------------------------------------------------------
 
     def poll(self, *, at_event: bool = False) -> None:
-        """Take in what the companion has said; at an event, send what has gathered for it."""
+        """Read the companion's messages; at an event, also send values gathered for it."""
         if at_event:
             self._sides.drain()
         if self.companion is not None:
@@ -255,7 +255,7 @@ class Publisher:
         self._fallbacks[name] = _Fallback(missed, self._written())
         logger.warning(
             "%s cannot live in the companion (%s); from here on a thread of the training process "
-            "serves it, and what it should have seen before is lost: %d records",
+            "serves it, and %d records that it should have seen before are lost",
             name,
             reason,
             missed,

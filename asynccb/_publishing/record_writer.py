@@ -1,8 +1,8 @@
 """
-What the companion is told: events as records, and what it must know to understand them.
+The records for the companion: events, and the state that is needed to understand them.
 
 Promises: a state's fields and the log history are sent once, with the first record after they
-changed; a log of a few scalars costs little more than the scalars.
+changed. A log of a few scalars costs little more than the scalars.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HISTORY_PART: Final = 1000
 
 
 class RecordWriter:
-    """Put a run's records into an outlet."""
+    """The writer of one run's records."""
 
     def __init__(self, outlet: Outlet, staging: Staging, changes: ChangeTracker) -> None:
         """Write to the outlet, which forgets the `changes` with each record that it drops."""
@@ -48,7 +48,7 @@ class RecordWriter:
         self._wants_history, self._history = True, None
 
     def describe(self, run: dict[str, Any]) -> None:
-        """Tell what the run is like, from here on; the next event carries the whole state."""
+        """Write a description of the run; the next event carries the whole state."""
         self._changes.forget()
         self._tell(RUN, {**run, "training": self._training})
 
@@ -73,11 +73,11 @@ class RecordWriter:
         ticket: int = 0,
     ) -> bool:
         """
-        Write an event's record; return False where it was dropped.
+        Write an event's record; return False if it was dropped.
 
-        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others`, which is changed, holds the event's
-        keywords but `logs`; `ticket` is 0 where no decision is waited for. Raises
-        `ConfigurationError` where the state's step or epoch is no number.
+        `history` is `HISTORY_BIT`, `AGAIN_BIT` or 0; `others`, which is changed, contains the
+        event's keywords except `logs`; `ticket` is 0 if no decision is asked for. Raises
+        `ConfigurationError` unless the state's step and epoch are numbers.
         """
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
@@ -101,8 +101,8 @@ class RecordWriter:
         """
         Write the record of a log, and append it to the history, straight from a device's tensors.
 
-        That is for a log like an earlier one that nobody in this process listens to, and makes no
-        stand-ins. Returns False, with nothing done, where it cannot be. Raises as `write` does.
+        This works for a log of a known form that only the companion receives, and makes no
+        stand-ins. Otherwise returns False, with nothing done. Raises as `write` does.
         """
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
@@ -133,13 +133,13 @@ class RecordWriter:
         return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:
-        """Write what a callback's training side has for its lane, as staged values may be."""
+        """Write values from a callback's training side for its lane; they may be staged."""
         logs, staged = self._staging.for_record(self._staging.plain(values))
         head = (TOLD, time.time_ns(), state.global_step, state.epoch or 0.0, 0)
         self._outlet.put((*head, logs, None, None, {"lane": lane, "what": what}), staged)
 
     def add(self, metrics: Mapping[str, float], state: TrainerState) -> None:
-        """Write what a callback of the companion adds to the run, as a log for trackers alone."""
+        """Write metrics of a callback in the companion, as a log for trackers alone."""
         head = (_LOG, time.time_ns(), state.global_step, state.epoch or 0.0, ADDED_BIT)
         self._outlet.put((*head, dict(metrics)))
 

@@ -1,7 +1,7 @@
 """
 The training sides of trackers, connected to their lanes.
 
-Promises: what a side tells goes through the ring and the journal like an event, to its own tracker
+Promises: the values of a side go through the ring and the journal like an event, to its own tracker
 alone, in order with the events around it; only a full ring makes telling wait.
 """
 
@@ -58,7 +58,7 @@ class TrainingSides:
         self._sides.append(side)
 
     def drain(self, *, whole: bool = False) -> None:
-        """Have each side tell what has gathered."""
+        """Have each side send the values that it has gathered."""
         for side in self._sides:
             side.drain(whole=whole)
 

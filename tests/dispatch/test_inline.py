@@ -243,7 +243,7 @@ class TestCallbacks:
             run.emit("on_step_end")
         assert seen == ["a", "b"]
         (record,) = caplog.records
-        assert "a Inline is added beside one that is there already" in record.getMessage()
+        assert "a second Inline is added" in record.getMessage()
 
     def test_a_subclass_of_one_that_is_there_is_added_without_a_warning(
         self, caplog: pytest.LogCaptureFixture

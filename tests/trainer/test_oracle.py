@@ -458,4 +458,4 @@ def test_9_06_a_class_that_is_given_twice_is_a_warning(
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="asynccb"):
         home(tmp_path, Recorder(), Recorder(), max_steps=1)
-    assert "a Recorder is added beside one that is there already" in caplog.text
+    assert "a second Recorder is added" in caplog.text
