@@ -172,8 +172,8 @@ class TestRefusals:
             list(saves(run, 9))
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
-        self.refused(tmp_path / "none.jsonl", r"none.jsonl.*no trace to be read \(No such file")
-        self.refused(tmp_path, "no trace to be read")
+        self.refused(tmp_path / "none.jsonl", r"none.*no trace can be read there \(No such")
+        self.refused(tmp_path, "no trace can be read there")
 
     def test_an_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "decisions.jsonl").write_text("")

@@ -1,8 +1,8 @@
 """
-How a Comet server is reached: its address, the key, what its statuses mean, and its limits.
+Reach a Comet server: its address, the key, the meaning of its statuses, and its limits.
 
 Promises: the key is looked up when the connection is made and kept in the client alone; no message
-quotes it. Facts are those of `comet_ml` 3.58 and of Comet's documentation.
+quotes it. Sources: `comet_ml` 3.58 and Comet's documentation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _KeyParts(msgspec.Struct):
 
 
 def find_key(environ: Mapping[str, str]) -> str:
-    """Return the key as it is sent; raise `AccessError` where there is none."""
+    """Return the key as it is sent; raise `AccessError` without a key."""
     key = setting("api_key", environ)
     if key is None:
         raise AccessError(
@@ -65,9 +65,9 @@ def host_in(key: str) -> str | None:
 
 def server_root(address: str) -> str:
     """
-    Return scheme, host and port, without the path `/clientlib/` that the SDK's variable has.
+    Return scheme, host and port, without the path `/clientlib/` of the SDK's variable.
 
-    Raises `ConfigurationError` for what is no address of a server.
+    Raises `ConfigurationError` unless it is a server's address.
     """
     parts = server_parts(address)
     if parts is None or parts.path.rstrip("/").removesuffix(_CLIENT_PATH):

@@ -1,8 +1,8 @@
 """
-Requests to a Comet server: handshake, batches, facts, assets, heartbeats, and how a run ended.
+Requests to a Comet server: handshake, batches, facts, assets, heartbeats, and the run's end.
 
-They are those of `comet_ml` 3.58: its batches for metrics and parameters, REST v2 for the rest.
-Promises: what is sent keeps the documented rates; each request may be sent again.
+Source: `comet_ml` 3.58, with its batches for metrics and parameters, and REST v2 for the rest.
+Promises: requests keep the documented rates; each request may be sent again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ OTHER_RATE: Final = 90.0, 2600.0
 """Requests; of 8,000 a minute."""
 
 _VERSION: Final = "3.58.8"
-"""Of the client whose requests these are: a server refuses those that it takes for too old."""
+"""Version of the vendor's client that sends these requests; a server refuses old clients."""
 _EXISTS: Final = "90999"
 _MIB: Final = 1 << 20
 
 
 class Experiment(msgspec.Struct, frozen=True):
-    """Hold what the server calls an experiment, and this session of it."""
+    """An experiment on the server, and this session of it."""
 
     key: str
     run_id: str
@@ -58,7 +58,7 @@ class _Handshake(msgspec.Struct):
 
 
 class Beat(msgspec.Struct):
-    """Hold the answer to a sign of life."""
+    """The answer to a heartbeat."""
 
     milliseconds: float = msgspec.field(name="is_alive_beat_duration_millis", default=10_000)
     """Until the next one."""
@@ -99,7 +99,7 @@ class CometServer:
     # -- the experiment ----------------------------------------------------------------------------
 
     async def add(self, key: str, project: str | None, workspace: str | None, time: int) -> bool:
-        """Make an experiment; tell whether that was possible, because there was none."""
+        """Make an experiment; return False if it exists already."""
         body = {
             "experimentKey": key,
             "offline": False,
@@ -118,7 +118,7 @@ class CometServer:
         return True
 
     async def get(self, key: str, time: int) -> None:
-        """Go on with an experiment; raise `AccessError` where there is none."""
+        """Continue an experiment; raise `AccessError` if it does not exist."""
         body = {"previousExperiment": key, "libVersion": _VERSION}
         try:
             answer = await self._post("logger/get/run", body, time)
@@ -135,7 +135,7 @@ class CometServer:
         self.experiment = Experiment(key, found.run_id, found.project_id, address, found.largest)
 
     async def check(self) -> None:
-        """Raise `AccessError` where the experiment is gone."""
+        """Raise `AccessError` if the experiment is gone."""
         params = {"experimentKey": self._known.key}
         try:
             await self._client.get("api/rest/v2/experiment/metadata", params)
@@ -143,7 +143,7 @@ class CometServer:
             address = self._known.address
             raise AccessError(f"the Comet experiment {address} is gone: {error}") from error
 
-    # -- what is logged ----------------------------------------------------------------------------
+    # -- logging -----------------------------------------------------------------------------------
 
     async def store_metrics(self, values: Sequence[Metric]) -> None:
         """Send a batch of metrics."""
@@ -174,13 +174,13 @@ class CometServer:
         await self._write(note.endpoint, note.fields)
 
     async def add_tags(self, tags: list[str]) -> None:
-        """Add tags; one that is there stays."""
+        """Add tags; existing tags stay."""
         body = {"apiKey": self._key, "experimentKey": self._known.key, "addedTags": tags}
         path = "clientlib/tags/add-tags-to-experiment"
         await self._client.post(path, body, may_be_empty=True)
 
     async def store_asset(self, kept: Kept, file: KeptFile) -> None:
-        """Store a file; where it is sent again, it replaces itself."""
+        """Store a file; sent again, it replaces itself."""
         known = self._known
         size = (await aiofiles.os.stat(file.path)).st_size
         if size > known.largest * _MIB:
@@ -196,7 +196,7 @@ class CometServer:
     # -- whether it lives --------------------------------------------------------------------------
 
     async def beat(self, time: int, *, alive: bool) -> Beat:
-        """Say that the run lives, or, as the last thing of all, that it does not."""
+        """Send a heartbeat, or, as the last request of all, the end of heartbeats."""
         known = self._known
         body = {
             "runId": known.run_id,
@@ -212,7 +212,7 @@ class CometServer:
             return Beat()
 
     async def end(self, time: int, error: str | None) -> None:
-        """Say that the run has ended, and what went wrong, if anything did."""
+        """Send the end of the run, and the error, if there was one."""
         if error is not None:
             status = {"isAlive": True, "error": error, "hasCrashed": True}
             await self._write("update-status", status)
@@ -247,11 +247,11 @@ class CometServer:
     async def _batch(self, client: Client, kind: str, values: Sequence[msgspec.Struct]) -> None:
         body = {"experimentKey": self._known.key, "values": values}
         path = f"clientlib/batch/logger/experiment/{kind}"
-        await client.post(path, body, compress=True, may_be_empty=True)  # nobody says what it holds
+        await client.post(path, body, compress=True, may_be_empty=True)  # undocumented answer
 
 
 def asset_fields(key: str, kept: Kept, file: KeptFile) -> dict[str, Any]:
-    """Return what is said of a file; its id is the same however often it is sent."""
+    """Return the fields of a file; its id is the same however often it is sent."""
     name = f"{kept.name}/{file.name}"
     told = f"{key}\n{name}\n{kept.step}".encode()
     fields = {

@@ -5,8 +5,8 @@ Comet's offline archive: the file that `comet upload` sends.
     <directory>/<name>.parts/<asset id>       an asset, and its message as <asset id>.json
     <directory>/<name>.zip                    all of it, when the run has ended
 
-Facts are those of `comet_ml` 3.58 and its JSON schemas. Promises: an archive is there whole or not
-at all; what is written again after a crash stands in it once.
+Sources: `comet_ml` 3.58 and its JSON schemas. Promises: an archive is there whole or not at all. A
+message that is written again after a crash is in it once.
 """
 
 from __future__ import annotations
@@ -56,19 +56,19 @@ _DETAILS: Final = (
     "python_version",
     "python_version_verbose",
 )
-"""What the uploader asks for, known or not."""
+"""Fields that the uploader asks for, known or not."""
 
 
 @dataclass(frozen=True)
 class About:
-    """Say which experiment an archive is of; times are Unix milliseconds."""
+    """The experiment of an archive; times are Unix milliseconds."""
 
     key: str
     project_name: str | None
     workspace: str | None
     tags: list[str]
     strategy: str
-    """What the upload does with an experiment of that key: `create`, `get`, `get_or_create`."""
+    """The upload's way with an experiment of that key: `create`, `get`, `get_or_create`."""
     chosen: bool
     """Whether somebody has chosen the key, so that there may be an experiment of that key."""
     start: int
@@ -96,9 +96,9 @@ class CometArchive:
 
     async def store_asset(self, key: str, kept: Kept, file: KeptFile, time: int) -> None:
         """
-        Take a file in; beside the messages, which may be written at the same time.
+        Add a file; messages may be written at the same time.
 
-        Raises `RejectedError` for one that is not there or cannot be read.
+        Raises `RejectedError` if the file is missing or cannot be read.
         """
         fields = asset_fields(key, kept, file)
         name = str(fields["assetId"])
@@ -125,7 +125,7 @@ class CometArchive:
         """
         Make the archive; tell whether there was anything to put into it.
 
-        Called again after a failure, it begins again, and does nothing where it is done.
+        Called again after a failure, it begins again; called after success, it does nothing.
         """
         described = {
             "offline_id": about.key,

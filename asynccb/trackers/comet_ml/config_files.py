@@ -1,8 +1,8 @@
 """
-Where Comet's own tools look for settings: variables, and the files in which they are saved.
+Read settings where Comet's own tools do: in variables, and in the files that save them.
 
-Promises: the same places, in the same order, as `comet_ml` 3.58; a file that cannot be read is
-said, without quoting from it.
+Promises: the same places, in the same order, as `comet_ml` 3.58. A file that cannot be read is
+reported, without a quote from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COLAB: Final = "/content/drive/MyDrive"
 
 def setting(name: str, environ: Mapping[str, str]) -> str | None:
     """
-    Return what is said of a setting such as `"api_key"`, or None.
+    Return the value of a setting such as `"api_key"`, or None.
 
     It is `COMET_API_KEY` in the environment, else in `.env`, else `api_key` in the section
     `[comet]` of `$COMET_CONFIG` (a file or its folder), of `.comet.config` in the working

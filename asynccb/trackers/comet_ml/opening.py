@@ -1,8 +1,8 @@
 """
-Which Comet experiment a training writes to, and how it is found, made, or named in an archive.
+Find the Comet experiment of a training, make it, or name it in an archive.
 
-Promises: a training has one experiment, however often it is begun; one that is resumed goes on with
-that of the training before; an experiment of somebody else is taken only where that was asked for.
+Promises: a training has one experiment, however often it is begun. A resumed training continues the
+experiment of the training before. Somebody else's experiment is continued only on request.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ async def find(
     """
     Go on with the experiment, or make it, and tell whether it is a new one.
 
-    `asked` says that this was tried before.
-
-    Raises `AccessError` where the mode forbids what is to be done.
+    `asked` says that this was tried before. Raises `AccessError` if the mode forbids it.
     """
     key, started = key_of(settings, run, earlier), milliseconds(run.started)
     if earlier is None and settings.mode != "get":
@@ -58,7 +56,7 @@ def archive_name(settings: CometSettings, run: RunDescription, earlier: str | No
 
 
 def about(settings: CometSettings, run: RunDescription, earlier: str | None) -> About:
-    """Return what an archive says of itself; one of a resumed training waits for that before."""
+    """Return an archive's description; a resumed training's archive needs the one before it."""
     return About(
         key=key_of(settings, run, earlier),
         project_name=settings.project_name,

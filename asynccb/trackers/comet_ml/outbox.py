@@ -1,8 +1,8 @@
 """
-What is on its way to Comet, in order: facts, then metrics, then parameters.
+The values on their way to Comet, in order: facts, then metrics, then parameters.
 
-Promises: what was sent is not sent again, whatever failed in between; what is refused is set aside
-alone; metrics do not wait for parameters, of which a model may have tens of thousands.
+Promises: a value that was sent is not sent again, whatever failed in between. A refused value is
+set aside alone. Metrics do not wait for parameters, of which a model may have tens of thousands.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class CometOutbox:
     def describe(
         self, run: RunDescription, name: str | None, usual_name: str | None, time: int
     ) -> None:
-        """Add what is known of a run: its parameters, its program, its machine and its name."""
+        """Add the facts of a run: its parameters, its program, its machine and its name."""
         named = name or getattr(run.args, "run_name", None) or usual_name
         self.notes.extend(notes_of(run, named))
         self._later.extend(parameters_of(run, time))
 
     def add(self, values: Mapping[str, Any], state: TrainerState, time: int) -> list[str]:
-        """Add what was logged, and return the names of what is no metric."""
+        """Add logged values, and return the names of values that are not metrics."""
         metrics, dropped = metrics_of(values, int(state.global_step), state.epoch, time)
         self.metrics.extend(metrics)
         return dropped
@@ -79,9 +79,9 @@ class CometOutbox:
         self, server: CometServer, before_each: Callable[[], Awaitable[None]], *, whole: bool
     ) -> None:
         """
-        Send all, but for metrics that the server turns out to have; see `send`.
+        Send everything except metrics that the server turns out to have; see `send`.
 
-        Unless it is to be `whole`, parameters beyond what their rate lets through are left.
+        Unless `whole`, parameters beyond their rate are left for later.
         """
         if self.doubtful and self.metrics:
             self.metrics.forget(stored_before(await server.latest()))
@@ -121,7 +121,7 @@ class CometOutbox:
         await self.parameters.send(parameters, self._refuse_parameter, verify)
 
     def _admit(self, most: int | None) -> None:
-        """Queue parameters whose turn has come: all, or so many with those that are queued."""
+        """Queue the next parameters: all of them, or up to so many in the queue."""
         count = None if most is None else max(0, most - len(self.parameters))
         self.parameters.extend(self._later[:count])
         del self._later[:count]

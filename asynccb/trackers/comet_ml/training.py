@@ -1,5 +1,5 @@
 """
-What the Comet tracker does in the training process: describe the model's layers.
+The Comet tracker's part in the training process: describe the model's layers.
 
 Promises: once for each training, in the time that `str(model)` takes; nothing waits for a device.
 """
@@ -16,7 +16,7 @@ _LONGEST: Final = 1 << 20
 
 
 class CometTraining(TrainingSide):
-    """Tell the tracker what the model looks like."""
+    """Send the tracker the model's layers."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Tell it at the beginning of training."""

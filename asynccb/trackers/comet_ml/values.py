@@ -1,8 +1,8 @@
 """
-What Comet is told of a run: metrics, parameters, and single facts.
+The values of a run for Comet: metrics, parameters, and single facts.
 
-Facts are those of `comet_ml` 3.58. Promises: the same records make the same values; what a name or
-value is cut to is told apart from all others.
+Source: `comet_ml` 3.58. Promises: the same records make the same values. A name or value that
+is cut stays different from all others.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ ERRORS: Final[dict[RunStatus, str | None]] = {
     "killed": "the training was ended by a signal",
     "crashed": "the training died without a word",
 }
-"""What is said of a run that ended so; None where it went well."""
+"""The error text of a run that ended so; None if it went well."""
 _OTHER_LENGTH: Final = 1000
 _SEPARATOR: Final = "|"
 """Between the names of nested parameters."""
 
 
 class Metric(msgspec.Struct, frozen=True, rename="camel"):
-    """Hold one value of a metric; times are Unix milliseconds."""
+    """One value of a metric; times are Unix milliseconds."""
 
     metric_name: str
     metric_value: float | str
@@ -48,7 +48,7 @@ class Metric(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Latest(msgspec.Struct, frozen=True):
-    """Hold what the server says of the last value of a metric that it has."""
+    """The last value of a metric that the server has."""
 
     name: str
     value: str | float | None = msgspec.field(name="valueCurrent", default=None)
@@ -83,7 +83,7 @@ def stored_before(latest: Iterable[Latest]) -> Callable[[Sequence[Metric]], set[
 
 
 class Parameter(msgspec.Struct, frozen=True, rename="camel"):
-    """Hold one parameter."""
+    """One parameter."""
 
     parameter_name: str
     parameter_value: Any
@@ -94,7 +94,7 @@ class Parameter(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Note(msgspec.Struct, frozen=True):
-    """Hold one fact about an experiment, and the name of the endpoint that takes it."""
+    """One fact about an experiment, and the name of its endpoint."""
 
     endpoint: Literal["log-other", "graph", "file-path", "system-details"]
     fields: dict[str, Any]
@@ -115,9 +115,9 @@ def metrics_of(
     values: Mapping[str, Any], step: int, epoch: float | None, time: int
 ) -> tuple[list[Metric], list[str]]:
     """
-    Return what was logged at a step, under grouped names, and the names of what is no metric.
+    Return the metrics of a step, under grouped names, and the names of all other values.
 
-    Numbers and texts are kept, as `comet_ml` does; nested mappings are taken apart, `train/a/b`.
+    Numbers and texts are kept, as in `comet_ml`; nested mappings become names such as `train/a/b`.
     """
     named = rewrite_logs(flatten(values, "/"))
     numbers, others = scalars(named)
@@ -135,7 +135,7 @@ def parameters_of(run: RunDescription, time: int) -> list[Parameter]:
     """
     Return arguments and configurations as parameters: `args|learning_rate`, `config|hidden_size`.
 
-    As in transformers; `peft_config|…` where there are adapters.
+    As in transformers; `peft_config|…` with adapters.
     """
     groups: dict[str, Any] = {"args": clean(run.args.to_dict())}
     if run.model is not None:
@@ -157,7 +157,7 @@ def _parameter(value: Any) -> Any:
 
 
 def notes_of(run: RunDescription, name: str | None) -> Iterator[Note]:
-    """Return what is said about an experiment once: its name, its program and its machine."""
+    """Return the facts that are sent once: the experiment's name, program and machine."""
     if name:
         yield other("Name", name)
     yield other("Created from", "asynccb")

@@ -1,9 +1,9 @@
 """
-Getting into a SwanLab server: the key, and the session that it opens.
+Log in to a SwanLab server: the key, and the session that it opens.
 
-Facts are those of `swanlab` 0.10.3. Promises: the key is looked up when the connection is made and
-kept in the client alone; a session is renewed a week before it ends, or when half of
-a shorter one is over, and whenever the server no longer knows it; no message quotes either.
+Source: `swanlab` 0.10.3. Promises: the key is looked up when the connection is made, and kept in
+the client alone. A session is renewed a week before its end, at half time if it is shorter, and
+whenever the server no longer knows it. No message quotes key or session.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ VERSION: Final = {"X-SwanLab-SDK-Version": "0.10.3"}
 """Whose protocol this is; a server may want to know."""
 HINT: Final = "see that SWANLAB_API_KEY, or what `swanlab login` saved, is a key of this server"
 STATUSES: Final = Statuses(give_up=frozenset({501}))
-"""A server that knows no POST is none of SwanLab's."""
+"""A server without POST is not a SwanLab server."""
 _MARGIN: Final = timedelta(days=7)
 
 
 class SavedLogin(NamedTuple):
-    """Hold what `swanlab login` has saved, but for the key."""
+    """The settings that `swanlab login` has saved, without the key."""
 
     api_host: str
     web_host: str
@@ -58,9 +58,9 @@ def saved_login(environ: Mapping[str, str]) -> SavedLogin | None:
 
 def api_key(api_host: str, environ: Mapping[str, str]) -> str:
     """
-    Return the key for a server: `SWANLAB_API_KEY`, else the one that was saved for this server.
+    Return the key for a server: `SWANLAB_API_KEY`, else the key saved for this server.
 
-    Raises `AccessError` where there is none.
+    Raises `AccessError` without a key.
     """
     if key := environ.get("SWANLAB_API_KEY", "").strip():
         return key
@@ -102,7 +102,7 @@ class Login:
 
     @property
     def is_ending(self) -> bool:
-        """Whether there is no session, or one that will not last."""
+        """Whether the session is missing, or about to end."""
         return self._renewal is None or datetime.now(UTC) >= self._renewal
 
     async def headers(self) -> dict[str, str]:

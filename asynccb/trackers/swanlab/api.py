@@ -1,8 +1,8 @@
 """
 The requests of a SwanLab server that a run needs.
 
-Facts are those of `swanlab` 0.10.3 and its recorded traffic. Promises: each request may be sent
-again and nothing comes of it; what the server answers is checked before it is used.
+Sources: `swanlab` 0.10.3 and its recorded traffic. Promises: each request may be sent again without
+an effect. A server's answer is checked before it is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COLUMNS: Final = 3000
 """Columns that one request may declare."""
 _JSON: Final = {"Content-Type": "application/json"}
 _FLAG: Final = {"flagId": "123456"}
-"""What the vendor's client says in every heartbeat."""
+"""The body of every heartbeat of the vendor's client."""
 
 State = Literal["FINISHED", "CRASHED", "ABORTED"]
 T = TypeVar("T")
@@ -35,18 +35,18 @@ class _Group(msgspec.Struct):
 
 
 class Project(msgspec.Struct):
-    """Hold what is needed of a project."""
+    """The fields of a project that are used here."""
 
     cuid: str
     name: str
     group: _Group
     path: str = ""
     version: int | None = None
-    """None for one that was made before projects had views, whose columns go another way."""
+    """None for a project made before projects had views; its columns are declared differently."""
 
 
 class Experiment(msgspec.Struct, rename="camel"):
-    """Hold what is needed of a run, which the server calls an experiment."""
+    """The fields of a run that are used here; the server calls a run an experiment."""
 
     cuid: str
     name: str = ""
@@ -55,7 +55,7 @@ class Experiment(msgspec.Struct, rename="camel"):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Name a run of a project in the paths of requests."""
+    """A run of a project, for the paths of requests."""
 
     username: str
     project: str
@@ -63,7 +63,7 @@ class Place(msgspec.Struct, frozen=True):
     experiment_id: str
     has_views: bool
     path: str
-    """Where the run's page is below the address of pages."""
+    """Path of the run's page below the address of pages."""
 
 
 class _Step(msgspec.Struct):
@@ -72,7 +72,7 @@ class _Step(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """Hold the last steps of what a run has."""
+    """The last steps of a run's columns and console."""
 
     log: list[_Step] | None = None
     scalar: list[_Step] | None = None
@@ -80,7 +80,7 @@ class Summary(msgspec.Struct):
 
     @property
     def keys(self) -> set[str]:
-        """Names of the columns that have data."""
+        """The names of columns that have data."""
         return {one.key for one in [*(self.scalar or ()), *(self.media or ())]}
 
     @property
@@ -155,13 +155,13 @@ class SwanLabServer:
         return shaped(reply.json(), Summary, _WHO)
 
     async def beat(self, place: Place) -> None:
-        """Say that the run lives."""
+        """Send a heartbeat."""
         await self._send(
             "POST", f"house/experiments/{_names(place.experiment_id)}/heartbeat", _FLAG
         )
 
     async def put_profile(self, place: Place, **part: Any) -> None:
-        """Replace the configuration (`config`), or what is said of the machine (`metadata`)."""
+        """Replace the configuration (`config`), or the facts of the machine (`metadata`)."""
         await self._send("PUT", f"{self._run_path(place)}/profile", part)
 
     async def declare(self, place: Place, keys: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ class SwanLabServer:
         await self._send("POST", "house/metrics", body)
 
     async def end(self, place: Place, state: State, moment: str) -> None:
-        """Say how the run has ended, and when."""
+        """Send the end of the run: its state and time."""
         body = {"state": state, "finishedAt": moment, "from": "sdk"}
         await self._send("PUT", f"{self._run_path(place)}/state", body)
 
@@ -211,7 +211,7 @@ class SwanLabServer:
     async def _send(self, method: str, path: str, body: Any) -> Reply:
         content = msgspec.json.encode(body)
         reply = await self.client.request(method, path, content=content, headers=_JSON)
-        if reply.content:  # what the server says may be nothing, but no page of a proxy
+        if reply.content:  # an answer may be empty, but not a page of a proxy
             reply.json()
         return reply
 

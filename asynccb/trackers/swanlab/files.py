@@ -1,9 +1,9 @@
 """
 Files of a SwanLab run, on a server's storage.
 
-The requests are those of `swanlab.save` 0.10.3. Promises: a file is announced, stored at an address
-that the server has signed, and confirmed, or it is not there; one of 100 MiB and more goes in
-parts; our session goes to the server alone, not to its storage.
+Source: `swanlab.save` 0.10.3. Promises: a file is announced, stored at an address that the server
+has signed, and confirmed; otherwise it is not there. A file of 100 MiB or more is sent in parts.
+Our session is sent to the server alone, not to its storage.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Storage:
         """
         Store a file under a name with slashes.
 
-        Raises `RejectedError` where it is not taken, and `OSError` where it cannot be read.
+        Raises `RejectedError` if the file is refused, and `OSError` if it cannot be read.
         """
         about = await anyio.to_thread.run_sync(_describe, name, file)
         if about["size"] > LARGEST:

@@ -1,9 +1,9 @@
 """
-A run on a SwanLab server: found or made, and told what is queued.
+A run on a SwanLab server: it is found or made, and receives the queued rows.
 
-Promises: a run is made once; a column is declared before its first number; what is queued stays
-until it is acknowledged, and what the server refuses is set aside row by row. Where the vendor's
-client drops a batch for any 4xx, 429 among them, a batch here waits as long as it takes.
+Promises: a run is made once. A column is declared before its first number. A queued row stays until
+it is acknowledged; refused rows are set aside one by one. The vendor's client drops a batch for any
+4xx, 429 among them; a batch here waits as long as it takes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ SIZE: Final = 4 << 20
 
 
 class Cloud:
-    """Gather what a run's server is to be told, and send it."""
+    """The rows for a run's server, and their sender."""
 
     def __init__(self, settings: SwanLabSettings, run: SwanLabRun) -> None:
         self._settings = settings
         self._run = run
         self._rows = Queue[Row](ROWS, size=SIZE, measure=json_size, repeatable=True)
         self._lines = Queue[Line](ROWS, size=SIZE, measure=json_size, repeatable=True)
-        """Their numbers count from those that were there before ours."""
+        """Their numbers continue the numbers of earlier lines."""
         self._said = 0
         """Lines so far that are ours."""
         self._sampler: SystemSampler | None = None
@@ -73,7 +73,7 @@ class Cloud:
         return bool(self._rows) or bool(self._lines)
 
     def describe(self) -> None:
-        """Send what the run is like with the next rows."""
+        """Send the run's description with the next rows."""
         self._changed = True
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -96,9 +96,9 @@ class Cloud:
         return Client(base, headers=VERSION, hint=HINT, statuses=STATUSES, renew=login.headers)
 
     async def begin(self, client: Client) -> Place:
-        """Find or make project and run; raises `AccessError` where the run must be there."""
+        """Find or make project and run; raise `AccessError` if the run must exist and does not."""
         await self._renew(client)
-        assert self._login is not None  # or there is no client
+        assert self._login is not None  # or the client is missing
         server = self._server = SwanLabServer(client)
         settings, run = self._settings, self._run
         project = await server.project(
@@ -139,10 +139,10 @@ class Cloud:
         except RejectedError:
             return Summary()  # columns are declared once more, which changes nothing
 
-    # -- what it is told ---------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------------
 
     async def send(self, client: Client, refuse: Refuse[Row], reject: Reject) -> None:
-        """Send all that is queued; `reject` is called for what is no row and is refused."""
+        """Send the whole queue; `reject` is called for refused values that are not rows."""
         server, place = await self.reached(client)
         if self._changed:
             for name, part in (("metadata", self._run.metadata()), ("config", self._run.config())):
@@ -185,7 +185,7 @@ class Cloud:
     async def _declare_each(
         self, server: SwanLabServer, place: Place, keys: Sequence[str], reject: Reject
     ) -> None:
-        """Declare columns one by one, where the server takes not all; it may still take rows."""
+        """Declare columns one by one after the server refused some; it may still accept rows."""
         for key in keys:
             try:
                 await server.declare(place, [key])
@@ -193,7 +193,7 @@ class Cloud:
                 reject(f"the column {key!r}", str(error), cause=error.cause)
 
     async def beat(self, client: Client) -> None:
-        """Say that the run lives, if that was not said for long."""
+        """Send a heartbeat, if the last one was long ago."""
         server, place = await self.reached(client)
         if time.monotonic() - self._beaten > BEAT - 1.0:
             await self._beat(server, place)
@@ -206,7 +206,7 @@ class Cloud:
         self._beaten = time.monotonic()
 
     async def sample(self, pid: int) -> None:
-        """Queue what the machine and the process that trains do now; without a journal."""
+        """Queue readings of the machine and the training process, without a journal."""
         assert self.place is not None  # or the run has not begun
         if not self.place.has_views or len(self._rows) >= ROWS:
             return  # columns of the other kind would say how they look; or the server is away
@@ -220,10 +220,10 @@ class Cloud:
 
     async def finish(self, client: Client, status: RunStatus, ended: int, reject: Reject) -> None:
         """
-        Say how the run has ended; `ended` is when, in Unix nanoseconds.
+        Send the end of the run; `ended` is its time in Unix nanoseconds.
 
-        The server shows what has come between the run's two times, by its own clock, so the end is
-        now, if that is later.
+        The server shows rows that arrived between the run's two times, by its own clock, so the end
+        is now, if that is later.
         """
         server, place = await self.reached(client)
         why = self._run.ending(status)
@@ -257,7 +257,7 @@ class Cloud:
             await self._login.close()
 
     def attributes(self) -> dict[str, Any]:
-        """Return what a new object needs to go on."""
+        """Return the attributes that a new object needs to continue."""
         return {"known": self.known, "lines": self.lines, "said": self._said}
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
@@ -267,7 +267,7 @@ class Cloud:
 
 
 def _seconds(date: str | float | None) -> int:
-    """Return a date of the server in Unix seconds; 0, the beginning of all, where it has none."""
+    """Return a date of the server in Unix seconds; 0 without a date."""
     if isinstance(date, int | float):
         return int(date / 1000 if date > 1e11 else date)  # some servers count milliseconds
     try:

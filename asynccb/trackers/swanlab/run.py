@@ -1,8 +1,8 @@
 """
-One run of SwanLab, on our side: its name and id, and how it is described.
+One run of SwanLab, on our side: its name, its id and its description.
 
-Promises: the same events describe it in the same way, in any process that takes `attributes` over.
-Names of the configuration are those of transformers 5.23.
+Promises: the same events give the same description, in any process that takes over `attributes`.
+Names of the configuration follow transformers 5.23.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAME: Final = 512
 
 
 class SwanLabRun:
-    """Hold what describes a run."""
+    """The description of a run."""
 
     def __init__(self, settings: SwanLabSettings) -> None:
         self._settings = settings
@@ -52,18 +52,18 @@ class SwanLabRun:
 
     @property
     def description(self) -> RunDescription:
-        """What the companion knows of the run."""
+        """The companion's description of the run."""
         assert self._description is not None  # or no event has come
         return self._description
 
     @property
     def id(self) -> str:
-        """The id that was given, or one that every process of this run makes alike."""
+        """The given id, or an id that every process of this run makes alike."""
         return self._settings.run_id or self.description.key[:_ID]
 
     @property
     def name(self) -> str:
-        """The run's name: the one given, those of arguments and trial, or one that is made up."""
+        """The run's name: given, of arguments and trial, or made up."""
         if self._settings.name is not None:
             return self._settings.name[:_NAME]
         named = getattr(self.description.args, "run_name", None) or self._settings.usual_name
@@ -76,7 +76,7 @@ class SwanLabRun:
         return _COLORS[int(self.description.key, 16) % len(_COLORS)]
 
     def about(self) -> dict[str, Any]:
-        """Return what a server is told to make the run; what is empty is left out."""
+        """Return the fields that make the run on a server, without empty ones."""
         settings = self._settings
         told = {
             "name": self.name,
@@ -105,17 +105,17 @@ class SwanLabRun:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """Return what is known of the process that trains."""
+        """Return the facts of the process that trains."""
         run = self.description
         about = {"hostname": run.host, "pid": run.pid or None, "command": run.script}
         return {"_version": 2, "runtime": {key: value for key, value in about.items() if value}}
 
     def ending(self, status: RunStatus) -> str | None:
-        """Return the line that says why a run ended badly; None for one that ended well."""
+        """Return the line with the reason of a bad end; None for a run that ended well."""
         return None if status == "finished" else f"The training ended as {status}."
 
     def attributes(self) -> dict[str, Any]:
-        """Return what a new object needs to go on."""
+        """Return the attributes that a new object needs to continue."""
         return {"trial": self._trial, "begun": self.begun, "step": self.step}
 
     def restore(self, attributes: Mapping[str, Any]) -> None:

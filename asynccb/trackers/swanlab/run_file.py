@@ -1,12 +1,11 @@
 """
-A run in a folder, as the vendor's local and offline modes leave it, which `swanlab sync` uploads.
+A run in a folder, in the form of the vendor's local and offline modes; `swanlab sync` uploads it.
 
-    <log_dir>/run-<date>_<time>-<id>/run-<id>.swanlab     records (`_swanlab_records.py`)
+    <log_dir>/run-<date>_<time>-<id>/run-<id>.swanlab     records (`run_file_format.py`)
     <log_dir>/run-<date>_<time>-<id>/files/...            files of models
 
-Promises: `flush` leaves every queued record whole in the file; what was written is overwritten with
-the same bytes when it is tried again, never appended to. The record of the end is written over
-where the run goes on.
+Promises: `flush` leaves every queued record whole in the file. A repeated write overwrites the same
+bytes and never appends. If the run goes on, the record of the end is overwritten.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _ODD: Final = re.compile(r"[^\w.\-]")
 
 
 class RunFile:
-    """Write a run's records behind those that are there."""
+    """The writer of a run's records, behind earlier ones."""
 
     def __init__(self, settings: SwanLabSettings, run: SwanLabRun) -> None:
         self._settings = settings
@@ -74,7 +73,7 @@ class RunFile:
         return _ODD.sub("_", self._run.id)[:100]
 
     def describe(self) -> None:
-        """Look again at what the run is like, when the next record comes."""
+        """Compare the run's description again with the next record."""
         self._changed = True
 
     def add(self, time: int, step: int, numbers: Mapping[str, float]) -> None:
@@ -115,7 +114,7 @@ class RunFile:
         await anyio.to_thread.run_sync(_link, file.path, target)
 
     def attributes(self) -> dict[str, Any]:
-        """Return what a new object needs to go on."""
+        """Return the attributes that a new object needs to continue."""
         return {
             "folder": self._folder,
             "offset": self._offset,
@@ -125,7 +124,7 @@ class RunFile:
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
-        """Take it back; what the file holds behind the offset is overwritten."""
+        """Restore the attributes; the file is overwritten behind the offset."""
         self._folder = attributes["folder"]
         self._offset, self._count = attributes["offset"], attributes["count"]
         self._said, self._described = attributes["said"], attributes["described"]
@@ -136,7 +135,7 @@ class RunFile:
         return self._offset > 0
 
     def _begin(self, time: int) -> None:
-        """Queue what describes the run, in front of what comes first and where it has changed."""
+        """Queue the run's description before the first record, and again after a change."""
         run, settings = self._run, self._settings
         if not self._offset and not self._waiting:
             self._waiting.append(

@@ -1,11 +1,11 @@
 """
-What is in a run file of SwanLab: its records, framed in blocks.
+The format of a SwanLab run file: records, framed in blocks.
 
 Format of `swanlab` 0.10.3, file version 2. A file is 7 bytes (`:SWL`, u16 magic, u8 version) and
 then records in blocks of 32 KiB, the first of which those 7 bytes belong to. A record is one piece
 or more, each u32 CRC-32 of the type and the data, u16 length, u8 type (1 whole, 2 first, 3 middle,
-4 last), data; what is left of a block and too short for a piece's head is zeros. The data is a
-protocol buffer, of which the few fields that we fill are written here by hand. Promises: the same
+4 last), data. The rest of a block that is too short for a piece's head is zeros. The data is a
+protocol buffer; the few fields that we fill are written here by hand. Promises: the same
 records from the same offset on make the same bytes.
 """
 
@@ -31,7 +31,7 @@ CONFIG_NUMBER: Final = -3
 METADATA_NUMBER: Final = -4
 """Numbers of the records that a file has once; the others count from 1."""
 CUSTOM, CONFIG, METADATA = 0, 1, 2
-"""What a saved file is."""
+"""The kind of a saved file."""
 
 
 def framed(records: Iterable[bytes], offset: int) -> bytes:

@@ -1,7 +1,7 @@
 """
-What SwanLab is told of a run: numbers under keys, and lines of the console.
+The values of a run for SwanLab: numbers under keys, and lines of the console.
 
-Rules of keys and times are those of `swanlab` 0.10.3. Pure functions: the same logs make the same
+Source of the rules of keys and times: `swanlab` 0.10.3. Pure functions: the same logs make the same
 rows in any process.
 """
 
@@ -22,7 +22,7 @@ from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs
 
 STEP: Final = "train/global_step"
 SYSTEM: Final = "__swanlab__."
-"""Beginning of the keys of what the machine does."""
+"""Prefix of the keys of the machine's readings."""
 _LONGEST: Final = 512
 _LONGEST_LINE: Final = 1024
 _ODD: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -45,7 +45,7 @@ _GPU_SAMPLES: Final = {
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Hold one number; the server has one for each key and index."""
+    """One number; the server has one for each key and index."""
 
     key: str
     index: int
@@ -54,7 +54,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """Hold a line of the console; `epoch` is its number, from 1."""
+    """A line of the console; `epoch` is its number, from 1."""
 
     level: str
     epoch: int
@@ -77,8 +77,8 @@ def named(logs: Mapping[str, Any]) -> dict[str, Any]:
 @lru_cache(4096)
 def key_of(name: str) -> str:
     """
-    Return a key that SwanLab takes: at most 512 characters, no control character, no `.` or `/`
-    at an end. One that had to be changed ends in a checksum, which keeps it apart from others.
+    Return a key that SwanLab accepts: at most 512 characters, no control character, no `.` or `/`
+    at an end. A changed key ends in a checksum, which keeps it apart from others.
     """
     text = name.encode("utf-8", "backslashreplace").decode()
     key = _ODD.sub("_", text).strip(_EDGES)
@@ -102,7 +102,7 @@ def lines_of(told: Iterable[tuple[bool, int, str]], first: int) -> list[Line]:
 
 
 def sample_key(name: str) -> str | None:
-    """Return the key of a sample of `_system_metrics.py`, or None where SwanLab has none."""
+    """Return SwanLab's key of a reading of `trackers/shared/system_metrics.py`, or None."""
     if name in _SAMPLES:
         return SYSTEM + _SAMPLES[name]
     place, _, kind = name.rpartition(".")

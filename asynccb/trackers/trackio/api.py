@@ -1,8 +1,8 @@
 """
 Trackio's HTTP interface, version 1: rows, runs and artifacts, over one `Client`.
 
-Facts are those of Trackio 0.43. Promises: every call may be made again after a `TransientError`,
-and leaves what one call leaves: rows are known by their ids, files by their digests.
+Source: Trackio 0.43. Promises: every call may be made again after a `TransientError`, with the
+effect of one call: rows are identified by their ids, files by their digests.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NAMES: Final[dict[type[Row], tuple[str, str]]] = {
     AlertRow: ("bulk_alert", "alerts"),
 }
 _CREDENTIALS: Final = ("write_token", "hf_token")
-"""What a server's error names when it takes no rows from us: the status is 400 or 500, not 401."""
+"""Named in a server's error if it refuses our rows: the status is 400 or 500, not 401."""
 _VERSION: Final = 1
 
 T = TypeVar("T")
 
 
 class KnownRun(msgspec.Struct, frozen=True):
-    """Hold what the server says about a run."""
+    """The server's description of a run."""
 
     id: str
     name: str
@@ -62,7 +62,7 @@ class _Version(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Blob:
-    """Name a file of an artifact: its path there, what is in it, and where it lies."""
+    """A file of an artifact: its path there, its digest, and its path on disk."""
 
     path: str
     digest: str
@@ -98,7 +98,7 @@ class TrackioServer:
         """
         Store rows of one kind, at most `ROWS`; `name` is not needed here.
 
-        Raises `RejectedError` where one of them is refused, and none is stored then.
+        Raises `RejectedError` if a row is refused; then none is stored.
         """
         call, field = _NAMES[type(rows[0])]
         await self._call(call, {field: rows, "hf_token": None})
@@ -176,7 +176,7 @@ class TrackioServer:
 
 
 async def blob_of(path: str, file: Path) -> Blob:
-    """Return a file with its digest; raises `OSError` where it cannot be read."""
+    """Return a file with its digest; raise `OSError` if it cannot be read."""
     digest, size = await anyio.to_thread.run_sync(_digest, file, abandon_on_cancel=True)
     return Blob(path, digest, size, file)
 

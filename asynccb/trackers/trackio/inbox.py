@@ -1,7 +1,7 @@
 """
 Trackio's local inbox: files of records, which `trackio show` imports and removes.
 
-Promises: a file is there whole or not at all; one that was imported and is written once more, after
+Promises: a file is there whole or not at all. A file that was imported, and is written again after
 a crash, changes nothing, since each record has its id. Format of Trackio 0.28 and later, version 1.
 """
 
@@ -33,8 +33,8 @@ class TrackioInbox:
         """
         Write a file of that name, without its suffix.
 
-        Files are imported in the order of their names. Raises `TransientError` where the disk
-        may take it later, and `AccessError` where it will not.
+        Files are imported in the order of their names. Raises `TransientError` if the disk
+        may accept it later, and `AccessError` if it will not.
         """
         data = b"".join(_line(row) for row in rows)
         try:

@@ -20,7 +20,7 @@ from asynccb.trackers.trackio.values import AlertRow, MetricRow, SystemRow, gpu_
 
 
 class TrackioRun:
-    """Number the rows of a run and fill in what they have in common."""
+    """The rows of a run: their numbers, and the fields that they share."""
 
     def __init__(self, settings: TrackioSettings) -> None:
         self._settings = settings
@@ -50,7 +50,7 @@ class TrackioRun:
 
     @property
     def name(self) -> str:
-        """The run's name; one that is made up tells runs apart."""
+        """The run's name; a made-up name tells runs apart."""
         return self.named or f"run-{self.key[:8]}"
 
     def row(self, metrics: dict[str, Any], step: int, time: int, trial: str | None) -> MetricRow:
@@ -96,7 +96,7 @@ class TrackioRun:
         )
 
     def attributes(self) -> dict[str, Any]:
-        """Return what a new object needs to go on."""
+        """Return the attributes that a new object needs to continue."""
         return {"id": self.id, "named": self.named, "count": self.count, "step": self.step}
 
     def restore(self, attributes: Mapping[str, Any]) -> None:

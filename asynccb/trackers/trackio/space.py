@@ -1,8 +1,8 @@
 """
-Finding the Trackio server that runs in a Space of Hugging Face, and making that Space.
+Find the Trackio server in a Space of Hugging Face, or make that Space.
 
-The requests are those that `trackio.init` 0.43 was seen to send. Promises: each may be sent again;
-what is missing is said with what to do.
+Source: requests that `trackio.init` 0.43 was seen to send. Promises: each may be sent again. An
+error says what is missing and what to do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Runtime(msgspec.Struct):
 
 
 class FoundSpace(msgspec.Struct):
-    """Hold what the Hub says about a Space."""
+    """The Hub's description of a Space."""
 
     id: str
     sdk: str = ""
@@ -73,7 +73,7 @@ def hub_headers(environ: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Say which Space is wanted, and how it is made where it is missing."""
+    """The Space to use, and the way to make it if it is missing."""
 
     name: str
     bucket: str | None
@@ -86,8 +86,8 @@ async def find_space(hub: Client, wanted: Wanted) -> FoundSpace:
     """
     Return a Space that answers; the first time, make it.
 
-    Raises `TransientError` while it is being built or is paused, and `AccessError` where there can
-    be none for this token.
+    Raises `TransientError` while the Space is being built or is paused, and `AccessError` if this
+    token can have none.
     """
     name = wanted.name if "/" in wanted.name else f"{await _own_namespace(hub)}/{wanted.name}"
     space = await _ask(hub, name)
@@ -154,7 +154,7 @@ async def _commit(hub: Client, space: str) -> None:
 
 
 async def _once(hub: Client, method: str, path: str, body: dict[str, Any]) -> None:
-    """Send a request that is not needed where it was sent before."""
+    """Send a request that has no effect if it was sent before."""
     headers = {"Content-Type": "application/json"}
     try:
         await hub.request(method, path, content=msgspec.json.encode(body), headers=headers)

@@ -1,7 +1,7 @@
 """
-What Trackio is told of a run: rows of metrics, of the machine, and alerts.
+The values of a run for Trackio: rows of metrics, of the machine, and alerts.
 
-Facts are those of Trackio 0.43. A row is stored once under its id, whichever way it comes.
+Source: Trackio 0.43. A row is stored once under its id, whichever way it arrives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Kind: TypeAlias = Literal["metric", "system_metric", "alert"]
 
 
 class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what was logged at one step."""
+    """The values logged at one step."""
 
     kind: ClassVar[Kind] = "metric"
 
@@ -39,7 +39,7 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SystemRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold figures of the machine at one moment."""
+    """Readings of the machine at one moment."""
 
     kind: ClassVar[Kind] = "system_metric"
 
@@ -52,7 +52,7 @@ class SystemRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertRow(msgspec.Struct, frozen=True, kw_only=True):
-    """Say that something happened."""
+    """An alert."""
 
     kind: ClassVar[Kind] = "alert"
 
@@ -78,7 +78,7 @@ def moment(nanoseconds: int) -> str:
 
 def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """
-    Return logged values by grouped name, and the names of those that Trackio shows nowhere.
+    Return logged values by grouped name, and the names of values that Trackio shows nowhere.
 
     Numbers and texts are kept; nested mappings are taken apart, as `train/a/b`. NaN and infinity
     are the strings that Trackio's own client sends.

@@ -34,17 +34,17 @@ _KEY: Final = re.compile(r"([^-]*-)?[\w-]{40,}", re.ASCII)
 STATUSES: Final = Statuses(
     give_up=frozenset({404, 410, 501}), wait_headers=("Retry-After", "RateLimit-Reset")
 )
-"""404 and 410: the run, or the server that it was on, is gone. As `wandb` 0.31 has it, but for 400,
-413 and 422, after which that one never sends anything any more."""
+"""404 and 410: the run, or its server, is gone. These are the rules of `wandb` 0.31, except for
+400, 413 and 422, after which the vendor's client stops sending for good."""
 SIGNED: Final = Statuses(again=frozenset({401, 403}))
-"""An address that was signed for an hour is refused afterwards; a new one is asked for."""
+"""A signed address is refused after an hour; a new one is then requested."""
 
 
 def api_key(base_url: str, environ: Mapping[str, str]) -> str | None:
     """
-    Return the key: `WANDB_API_KEY`, else that of netrc, else that of a settings file.
+    Return the key: of `WANDB_API_KEY`, else of netrc, else of a settings file.
 
-    Raises `AccessError` for one that no server can have given.
+    Raises `AccessError` for a key that no server can have issued.
     """
     key = environ.get("WANDB_API_KEY", "").strip()
     key = key or saved_key(base_url, environ) or setting("api_key", environ) or ""
@@ -71,7 +71,7 @@ def has_key(environ: Mapping[str, str]) -> bool:
 
 
 def open_client(base_url: str) -> Client:
-    """Return a client with the key; raise `AccessError` where there is none."""
+    """Return a client with the key; raise `AccessError` without a key."""
     key = api_key(base_url, os.environ)
     if key is None:
         raise AccessError(_NO_KEY.format(base=base_url))

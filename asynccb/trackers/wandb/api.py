@@ -1,9 +1,9 @@
 """
 The GraphQL side of a W&B server: runs and the addresses of files.
 
-Facts are those of `wandb` 0.31: every operation, variable and field is one that it sends. Promises:
-asking twice does what asking once does, so that every call may be made again after a
-`TransientError`. Knows nothing of callbacks.
+Source: `wandb` 0.31, which sends every operation, variable and field used here. Promises: a
+repeated call has the effect of one call, so every call may be made again after a `TransientError`.
+Knows nothing of callbacks.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ query RunResumeStatus($project: String, $entity: String, $name: String!) {
 
 
 class RunInfo(msgspec.Struct, frozen=True):
-    """Name a run on the server."""
+    """The identity of a run on the server."""
 
     run_id: str
     """The `name` of the protocol."""
     entity: str
     project: str
     name: str = ""
-    """What the pages show."""
+    """The name that the pages show."""
 
 
 class Known(NamedTuple):
-    """Hold what the server has of a run already."""
+    """The part of a run that the server has already."""
 
     id: str
     """Storage id."""
@@ -119,7 +119,7 @@ class WandbServer:
         return answer.get("data") or {}
 
     async def known(self, project: str, entity: str | None, run_id: str) -> Known | None:
-        """Return what the server has of a run; None where there is no such run."""
+        """Return the part of a run that the server has; None without such a run."""
         names = {"project": project, "entity": entity, "name": run_id}
         data = await self._demand("RunResumeStatus", _RESUME, names)
         model = data.get("model")
@@ -156,7 +156,7 @@ class WandbServer:
 
 
 def _messages(errors: Any) -> str:
-    """Return what a list of errors says, whose entries are texts or have a `message`."""
+    """Return the texts in a list of errors, whose entries are texts or have a `message`."""
     entries = errors if isinstance(errors, list) else [errors]
     return "; ".join(
         str(entry.get("message", entry) if isinstance(entry, dict) else entry) for entry in entries
@@ -164,7 +164,7 @@ def _messages(errors: Any) -> str:
 
 
 def _decoded(text: str | None, kind: type[T]) -> T:
-    """Return a JSON text, in which NaN may stand bare; an empty one where it is something else."""
+    """Return a parsed JSON object, in which NaN may stand bare; empty for anything else."""
     try:
         value = json.loads(text or "null")
     except ValueError:

@@ -28,10 +28,10 @@ _CLOUD: Final = "api.wandb.ai"
 
 def setting(name: str, environ: Mapping[str, str], directory: str | None = None) -> str | None:
     """
-    Return what the settings files say, those of the project before those of the user.
+    Return a setting of the settings files, the project's before the user's.
 
-    They are `wandb/settings` below `WANDB_DIR`, or the working directory, and `settings` in
-    `WANDB_CONFIG_DIR`, by default `~/.config/wandb`. Raises `AccessError` for one that is broken.
+    The files are `wandb/settings` below `WANDB_DIR`, or the working directory, and `settings` in
+    `WANDB_CONFIG_DIR`, by default `~/.config/wandb`. Raises `AccessError` for a broken file.
     """
     for file in _settings_files(environ, directory):
         parsed = configparser.RawConfigParser()
@@ -62,8 +62,8 @@ def saved_key(base_url: str, environ: Mapping[str, str]) -> str | None:
     """
     Return the key that `wandb login` has saved for a server: the password of its netrc entry.
 
-    The file is `$NETRC`, else `~/.netrc`, else `~/_netrc`. Raises `AccessError` for one that cannot
-    be read.
+    The file is `$NETRC`, else `~/.netrc`, else `~/_netrc`. Raises `AccessError` if the file
+    cannot be read.
     """
     file = _netrc(environ)
     if file is None:

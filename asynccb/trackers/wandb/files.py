@@ -1,8 +1,8 @@
 """
 Artifacts of W&B: versions of named collections of files.
 
-Facts are those of `wandb` 0.31. Promises: files are streamed; storing a version again, after
-whatever has failed in between, ends in the same version; what the server has already is not sent.
+Source: `wandb` 0.31. Promises: files are streamed. Storing a version again, after any failure in
+between, results in the same version. Files that the server has already are not sent.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _MOST_REFUSALS: Final = 10
 
 @dataclass(frozen=True)
 class Version:
-    """Say what a version is to be called, and what goes with it."""
+    """The name, the aliases and the metadata of a version."""
 
     name: str
-    """Name of the artifact, which all versions share."""
+    """The artifact's name, which all versions share."""
     aliases: tuple[str, ...]
     metadata: Mapping[str, Any]
     history_step: int
@@ -52,7 +52,7 @@ class Version:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Hold what the manifest says of a file."""
+    """A file's entry in the manifest."""
 
     file: KeptFile
     md5: str
@@ -81,9 +81,9 @@ class Artifacts:
 
     async def store(self, run: RunInfo, version: Version, files: Sequence[KeptFile]) -> None:
         """
-        Store a version; raises `RejectedError` where the server will not have it.
+        Store a version; raise `RejectedError` if the server refuses it.
 
-        Its aliases move to it. Where the last version has the same files, that one gets them.
+        Its aliases move to it. If the last version has the same files, they move to that one.
         """
         try:
             await self._store(run, version, files)
@@ -262,7 +262,7 @@ def _headers(lines: Sequence[str] | None) -> dict[str, str]:
 
 
 def _identity(seed: str) -> str:
-    """Return what the vendor's package takes random letters for; the same for the same seed."""
+    """Return an id in place of the vendor's random letters; the same for the same seed."""
     return base36(int.from_bytes(hashlib.shake_256(seed.encode()).digest(96)), _ID_LENGTH)
 
 
@@ -270,7 +270,7 @@ def _md5(content: bytes) -> bytes:
     return hashlib.md5(content, usedforsecurity=False).digest()
 
 
-# The documents, in which every field is one that `wandb` 0.31 asks for.
+# The documents; `wandb` 0.31 asks for every field in them.
 
 _CREATE: Final = """\
 mutation CreateArtifact($input: CreateArtifactInput!) {

@@ -1,8 +1,8 @@
 """
-Which models of a run become which versions of its artifact.
+Turn the models of a run into versions of its artifact.
 
-Names, aliases and metadata are those of transformers 5.23. Promises: what a version says of the run
-is what was known when its event was emitted, however late it is stored.
+Names, aliases and metadata follow transformers 5.23. Promises: a version describes the run as
+it was when its event was emitted, however late the version is stored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEMBERED: Final = 2 * MOST
 
 
 def folder_of(event: Event, output_dir: str | None, step: int) -> Folder | str:
-    """Return what is uploaded at an event, or why there is nothing."""
+    """Return the folder that is uploaded at an event, or the reason for none."""
     if output_dir is None:
         return "the training arguments have no output_dir to find it in"
     root = Path(output_dir)
@@ -43,7 +43,7 @@ def folder_of(event: Event, output_dir: str | None, step: int) -> Folder | str:
 
 
 class Models:
-    """Remember what is to be said of each version."""
+    """The descriptions of versions that are to be stored."""
 
     def __init__(self, settings: WandbSettings) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class Models:
         self._note(f"checkpoint-{state.global_step}", aliases, metadata, history.step)
 
     def end(self, run: RunDescription, history: History, state: Any) -> None:
-        """Describe the final model; the best one's figures, where that was loaded."""
+        """Describe the final model, with the best model's figures if that was loaded."""
         args = run.args
         if getattr(args, "load_best_model_at_end", False) and state.best_metric is not None:
             name = str(getattr(args, "metric_for_best_model", None) or "loss")
@@ -89,7 +89,7 @@ class Models:
     async def store(
         self, server: WandbServer, info: RunInfo, run: RunDescription, kept: Kept
     ) -> None:
-        """Store a folder as a version; raises `RejectedError` where the server will not have it."""
+        """Store a folder as a version; raise `RejectedError` if the server refuses it."""
         if self._artifacts is None:
             self._artifacts = Artifacts(server, open_storage(self._settings.base_url))
         about = self.described[kept.name]

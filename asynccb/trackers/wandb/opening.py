@@ -1,5 +1,5 @@
 """
-Making a W&B run, or finding the one that is to be continued.
+Make a W&B run, or find the run that is to be continued.
 
 Promises: asking twice makes one run, and our part of it begins at the same line both times.
 """
@@ -43,11 +43,11 @@ def find_bases(
     settings: WandbSettings, run: RunDescription, known: Known | None, earlier: Bases | None
 ) -> Bases:
     """
-    Return where our part of the run begins; `known` is what the server has of it.
+    Return the beginning of our part of the run; `known` is the server's part.
 
-    What an earlier process of the same training has noted there counts before anything else.
-    `earlier` is how far an interrupted training is known to have come that this one resumes. Raises
-    `AccessError` where the run must be there and is not, or the other way round.
+    A note there of an earlier process of the same training has precedence. `earlier` is the known
+    progress of the interrupted training that this one resumes. Raises `AccessError` if the run must
+    exist and does not, or the reverse.
     """
     continues = settings.run_id is None or earlier is not None
     if known is None:
@@ -77,12 +77,12 @@ def find_bases(
 
 
 def id_of(settings: WandbSettings, run: RunDescription) -> str:
-    """Return the id that was given, or one that every process of this run makes alike."""
+    """Return the given id, or an id that every process of this run makes alike."""
     return settings.run_id or base36(int(run.key, 16), _ID_LENGTH)
 
 
 def display_name(settings: WandbSettings, run: RunDescription) -> str | None:
-    """Return what the run is to be called; None leaves it to the server."""
+    """Return the run's display name; None leaves it to the server."""
     return settings.name or getattr(run.args, "run_name", None) or settings.usual_name
 
 

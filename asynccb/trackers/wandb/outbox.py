@@ -1,7 +1,7 @@
 """
-What a W&B run has still to be told, as lines of its files.
+The lines of a W&B run's files that are still to be sent.
 
-Promises: what is queued becomes lines only once it is known how many the run has already; the same
+Promises: queued values become lines only once the number of the run's lines is known. The same
 events make the same lines, at the same places.
 """
 
@@ -33,7 +33,7 @@ from asynccb.trackers.wandb.values import STEP, Bases, History, histogram
 
 
 class Entry(NamedTuple):
-    """Hold one log until it gets its number."""
+    """One log that has no line number yet."""
 
     time: int
     """Unix nanoseconds."""
@@ -45,14 +45,14 @@ class Entry(NamedTuple):
 
 
 Mark: TypeAlias = Callable[[History], None]
-"""What is called with the history as it is between two logs."""
+"""Called with the history as it is between two logs."""
 
 
 class Outbox:
-    """Gather what is to be sent to one run."""
+    """The lines that are to be sent to one run."""
 
     def __init__(self, on_stop: Callable[[], None], reject: Reject) -> None:
-        """Take what is called where the run is to stop, and for a line that cannot be stored."""
+        """Call `stop` if somebody stops the run, and `reject` for a line that cannot be stored."""
         self.history = History()
         self._stream = FileStream(on_stop)
         self._reject = reject
@@ -67,7 +67,7 @@ class Outbox:
         self._entries.append(entry)
 
     async def sample(self, run: RunDescription) -> None:
-        """Queue what the training and its machine use now."""
+        """Queue the resources that the training and its machine use now."""
         if self._sampler is None:
             self._sampler = SystemSampler(run.pid)
         # NVML may take its time, and other lanes have this loop too.
@@ -85,7 +85,7 @@ class Outbox:
         self._stream.add(CONSOLE, f"{begin} {text}")
 
     def add_told(self, what: str, values: Mapping[str, Any], when: int) -> None:
-        """Queue what the training side has told: histograms, or lines of the console."""
+        """Queue values of the training side: histograms, or lines of the console."""
         if what == "console":
             for is_error, printed, text in values["lines"]:
                 self.add_text(text, printed, is_error=is_error)
@@ -156,6 +156,6 @@ class Outbox:
 
 
 def bases_after(state: Mapping[str, Any]) -> Bases:
-    """Return where a run goes on that had come to such a state of its outbox."""
+    """Return the place where a run with such a state of its outbox goes on."""
     offsets = state["offsets"]
     return Bases(offsets[HISTORY], offsets[CONSOLE], state["step"])

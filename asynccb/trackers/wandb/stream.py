@@ -1,9 +1,9 @@
 """
 The file stream of a W&B run: lines with offsets, one request at a time.
 
-Facts are those of `wandb` 0.31. Promises: a line keeps the offset that it got, whatever is retried,
-refused or replayed, so that the server, which keeps lines by their offsets, has each once; what is
-queued stays until it is acknowledged; at most one request a second, where the server takes two.
+Source: `wandb` 0.31. Promises: a line keeps its offset, whatever is retried, refused or replayed.
+The server stores lines by their offsets, so it has each line once. A queued line stays until it is
+acknowledged. At most one request a second is sent; the server accepts two.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Lines:
 
 @dataclass
 class _Part:
-    """Hold what one request carries."""
+    """The contents of one request."""
 
     lines: dict[str, list[str]]
     summary: str | None
@@ -84,10 +84,10 @@ class _Part:
 
 
 class FileStream:
-    """Gather what a run's file stream is to be told, and send it."""
+    """The queue of lines for a run's file stream, and their sender."""
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
-        """Take what is called, each time, where the server says that the run is to stop."""
+        """Call `stop` each time the server says that the run is to stop."""
         self.files = {name: Lines() for name in (HISTORY, EVENTS, CONSOLE)}
         self.summary: str | None = None
         """The whole summary, if it is to be sent."""
@@ -106,7 +106,7 @@ class FileStream:
         )
 
     def add(self, name: str, line: str) -> None:
-        """Queue a line behind those of its file."""
+        """Queue a line behind the lines of its file."""
         self.files[name].waiting.append(line)
 
     async def send(self, client: Client, run: RunInfo, reject: Reject) -> None:
@@ -131,7 +131,7 @@ class FileStream:
                 self._let_go(part)
 
     async def beat(self, client: Client, run: RunInfo) -> None:
-        """Say nothing, which tells the server that the run lives."""
+        """Send an empty request, which tells the server that the run lives."""
         await self._post(client, run, {})
 
     async def _post(self, client: Client, run: RunInfo, body: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class FileStream:
             self._on_stop()
 
     def _part(self, most: int, *, mixed: bool) -> _Part:
-        """Return what the next request carries; of one kind only, unless `mixed`."""
+        """Return the contents of the next request; of one kind only, unless `mixed`."""
         size = _SIZE
         lines: dict[str, list[str]] = {}
         for name, queue in self.files.items():
@@ -185,7 +185,7 @@ class FileStream:
             self.exit_code = None
 
     def _set_aside(self, part: _Part, error: RejectedError, reject: Reject) -> None:
-        """Reject what is refused alone; its place in the file is taken by a line that says less."""
+        """Reject a line that is refused alone; a shorter line takes its place in the file."""
         if not part.kinds:
             raise AccessError(f"the W&B run cannot be ended: {error}") from error
         for name, (line,) in part.lines.items():

@@ -1,8 +1,8 @@
 """
-What the W&B tracker does in the training process: look at the model, keep it, hear the console.
+The W&B tracker's part in the training process: watch the model, save it, capture the console.
 
-Promises: nothing here waits for the device, but for the model's files at the very end, as the
-vendor's own callback has it; where nothing of it is switched on, no hook is called at all.
+Promises: only saving the model's files at the very end waits for the device, as the vendor's own
+callback does. With all of it switched off, no hook is called.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class WandbTraining(ConsoleSide):
             self._listen(Event.TRAIN_END, self._write_model)
 
     def _listen(self, event: Event, hook: Callable[..., None]) -> None:
-        setattr(self, event, hook)  # on the instance: what is not wanted costs no event anything
+        setattr(self, event, hook)  # on the instance: an unwanted hook costs no event anything
 
     def drain(self, *, whole: bool) -> None:
-        """Tell the lines so far, and if it is to be the whole, what is left of histograms."""
+        """Send the lines so far; with `whole`, also the remaining histograms."""
         super().drain(whole=whole)
         while whole and self._rows:
             self._tell_rows()
 
     def close(self) -> None:
-        """Leave the console alone, and forget what is left."""
+        """Restore the console, and drop the rest."""
         super().close()
         self._rows.clear()
 
@@ -66,7 +66,7 @@ class WandbTraining(ConsoleSide):
         self._look(args, state.global_step + 1, kwargs.get("model"))
 
     def _after_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Tell a few of the last histograms; look here where a loop has no event before updates."""
+        """Send a few of the last histograms; look here if a loop has no event before updates."""
         if self._rows:
             self._tell_rows()
         if not self._sees_optimizer:

@@ -1,8 +1,8 @@
 """
 A run as W&B describes it: configuration, summary and lines of the history.
 
-Promises: the same records make the same lines, byte by byte; each carries its own number, so that
-none is lost where global steps repeat or go back.
+Promises: the same records make the same lines, byte by byte. Each line has its own number, so that
+no line is lost if global steps repeat or go back.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from asynccb.trackers.names import run_config
 
 STEP: Final = "train/global_step"
 _METRICS: Final = [{"1": STEP, "6": [3], "7": []}, {"2": "*", "5": 1, "6": [1], "7": []}]
-"""What the vendor's `define_metric` makes of: the global step is a metric, and the x axis of every
-other one. The numbers are the fields of a protobuf message."""
+"""The vendor's `define_metric` in this form: the global step is a metric, and the x axis of every
+other metric. The numbers are the fields of a protobuf message."""
 _PRIVATE: Final = "_wandb"
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Bases(msgspec.Struct, frozen=True):
-    """Say where our own part of a run begins, which another process may have begun."""
+    """The beginning of our own part of a run, which another process may have begun."""
 
     history: int = 0
     """Offset of our first line."""
@@ -50,8 +50,8 @@ def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> d
     """
     Return the whole configuration of a run as the server keeps it.
 
-    `others` is what it has already, of earlier parts of the run; ours goes over it. Our part is
-    noted with where it begins, so that a process that starts over finds that out.
+    `others` is the configuration of earlier parts of the run; ours goes over it. The beginning of
+    our part is noted, so that a process that starts over finds it.
     """
     private = dict((others.get(_PRIVATE) or {}).get("value") or {})
     python = platform.python_version()
@@ -81,7 +81,7 @@ def config_of(run: RunDescription, bases: Bases, others: Mapping[str, Any]) -> d
 
 
 def bases_in(config: Mapping[str, Any], run: RunDescription) -> Bases | None:
-    """Return what an earlier process has noted for the same training, or None."""
+    """Return the note of an earlier process of the same training, or None."""
     try:
         part = config[_PRIVATE]["value"]["e"][run.key]
         if part["training"] != run.training:
@@ -92,7 +92,7 @@ def bases_in(config: Mapping[str, Any], run: RunDescription) -> Bases | None:
 
 
 def histogram(row: Sequence[float]) -> dict[str, Any] | None:
-    """Return a row of `_histograms.py` as the server has it; None where it counts nothing."""
+    """Return a row of `_staging/histograms.py` in the server's form; None if it counts nothing."""
     least, most, *counts = row
     if not least <= most:
         return None
