@@ -300,7 +300,10 @@ class TestCallbacks:
             run.remove_callback(Inline)
 
     def test_removing_an_instance_that_is_not_there_names_it_and_those_that_are(self) -> None:
-        with running(Logs()) as run, pytest.raises(ValueError, match=r"Inline.* is none.*: Logs"):
+        with (
+            running(Logs()) as run,
+            pytest.raises(ValueError, match=r"Inline.* is not one.*: Logs"),
+        ):
             run.remove_callback(Inline())
 
     def test_a_removed_callback_is_called_no_more(self) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -517,3 +518,7 @@ CASES: dict[str, Open] = {
     "flyte": flyte,
 }
 """The trackers by their names in `report_to`; a new one is an entry here."""
+
+needs_flytekit = pytest.mark.skipif(
+    find_spec("flytekit") is None, reason="flytekit 1.16 has no release for Python 3.13"
+)

@@ -30,7 +30,7 @@ from tests.support.launching import environment
 from tests.support.running import running
 from tests.support.surroundings import go_home
 from tests.support.waiting import PROMPT, eventually
-from tests.trackers.contract_cases import CASES, SECRET, Case, Servers
+from tests.trackers.contract_cases import CASES, SECRET, Case, Servers, needs_flytekit
 from tests.trackers.lane import (
     START,
     Emitted,
@@ -63,7 +63,9 @@ FOREIGN = (
 """Beginnings of variables that would change what a tracker does."""
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(
+    params=[pytest.param(name, marks=needs_flytekit if name == "flyte" else ()) for name in CASES]
+)
 def case(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Case]:

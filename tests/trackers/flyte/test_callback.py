@@ -25,6 +25,7 @@ from asynccb.trackers.flyte.files import CheckpointSync
 from asynccb.trackers.flyte.slots import link, newest_whole, put_back, write_manifest
 from tests.support.launching import environment
 from tests.support.waiting import eventually
+from tests.trackers.contract_cases import needs_flytekit
 
 PROGRAMS = Path(__file__).parent
 ENTRY = "from flytekit.bin.entrypoint import execute_task_cmd; execute_task_cmd()"
@@ -114,6 +115,7 @@ class Page(HTMLParser):
                 self.rows[-1].append(data)
 
 
+@needs_flytekit
 def test_a_task_that_is_killed_and_tried_again_goes_on_from_its_last_checkpoint(
     tmp_path: Path,
 ) -> None:
@@ -149,6 +151,7 @@ def uninterrupted(folder: Path) -> dict[str, float]:
     return {name: float(value) for name, value in weights(trainer).items()}
 
 
+@needs_flytekit
 def test_a_task_that_is_killed_in_an_upload_leaves_the_checkpoint_before_whole(
     tmp_path: Path,
 ) -> None:
@@ -410,6 +413,7 @@ def test_names_and_values_are_text_and_odd_numbers_harm_no_chart() -> None:
 # -- settings --------------------------------------------------------------------------------------
 
 
+@needs_flytekit
 def test_outside_a_task_it_says_so_and_does_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -426,12 +430,14 @@ def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatc
         asynccb.FlyteCallback()
 
 
+@needs_flytekit
 @pytest.mark.parametrize("given", [("yes",), (True, 1)])
 def test_a_switch_that_is_none_is_refused(given: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigurationError, match="take True or False"):
         asynccb.FlyteCallback(*given)
 
 
+@needs_flytekit
 def test_all_trackers_include_it_in_a_task_on_a_cluster() -> None:
     assert asynccb.FlyteCallback.is_configured({"FLYTE_INTERNAL_EXECUTION_ID": "run"})
     assert not asynccb.FlyteCallback.is_configured({})
