@@ -19,6 +19,7 @@ from typing import Any, Self
 from asynccb._dispatch.checks import check_mapping
 from asynccb._dispatch.run import Run
 from asynccb._dispatch.statistics import Statistics
+from asynccb._dispatch.untraced import untraced
 from asynccb._ground.events import Event
 from asynccb._ground.lifetime import status_of
 from asynccb._ground.types import Overflow, RunStatus
@@ -40,6 +41,7 @@ class _Given:
         dispatcher._emitter.objects[self._name] = value
 
 
+@untraced
 class CallbackDispatcher:
     """
     Send a training loop's events to callbacks, without the loop waiting.

@@ -20,6 +20,7 @@ from asynccb._decisions.decisions import Decisions
 from asynccb._dispatch.checks import check_mapping
 from asynccb._dispatch.inline import run_inline
 from asynccb._dispatch.statistics import StepCount
+from asynccb._dispatch.untraced import keep_out, untraced
 from asynccb._ground.events import EVENTS, Event, parse_event
 from asynccb._lanes.containment import raise_oldest
 from asynccb._lanes.mailbox import Letter, weigh
@@ -39,6 +40,7 @@ _LOOK_NS: Final = 200_000_000
 _clock = time.time_ns  # one clock for time stamps and for time spent: a call costs 50 ns
 
 
+@untraced
 class Emitter:
     """Emit a run's events; the only owner of its control, its routes and its counters."""
 
@@ -59,6 +61,7 @@ class Emitter:
         `objects` are the keywords that every hook receives. `max_steps` above 0 makes `step` ask
         for the end of training.
         """
+        keep_out()
         self.args = args
         self.state = state
         self.control: Any = TrainerControl()
