@@ -45,6 +45,8 @@ class KnownRun(msgspec.Struct, frozen=True):
 
     id: str
     name: str
+    created_at: str | None = None
+    """Time of its first row, as text; the server gives runs of one project the same form."""
 
 
 class _Staged(msgspec.Struct):

@@ -298,7 +298,9 @@ class TrackioCallback(ServerTracker):
     async def _find_run(self, server: TrackioServer) -> str:
         """Return the id of the run to continue, or of a new run."""
         if self.settings.resume == "allow" and self._run.named is not None:
-            for known in await server.runs(self._run.project):
-                if known.name == self._run.named:
-                    return known.id
+            runs = await server.runs(self._run.project)
+            named = [run for run in runs if run.name == self._run.named]
+            # Our own rows may be there already, sent by a process that has died since.
+            if named and self._run.key not in {run.id for run in named}:
+                return max(named, key=lambda run: run.created_at or "").id
         return self._run.key

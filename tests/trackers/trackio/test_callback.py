@@ -7,6 +7,8 @@ import json
 import logging as log
 import math
 import random
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +37,16 @@ from tests.trackers.scripted import Answer, CutError, Request, serving
 from tests.trackers.trackio.server import WRITE_TOKEN, RealTrackio
 
 Make = Callable[..., TrackioCallback]
+
+CONTINUE = """
+import sys
+import trackio
+url, project, name = sys.argv[1:]
+run = trackio.init(project, name=name, server_url=url, resume="allow", embed=False,
+                   auto_log_gpu=False, auto_log_cpu=False)
+print(run.id)
+"""
+"""Go on with a run by the vendor's client, and print its id."""
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +139,40 @@ async def test_a_run_of_the_same_name_goes_on_and_keeps_its_configuration(
     run = only_run(trackio_server, project)
     assert [step for step, _ in losses(trackio_server, project)] == [1, 2, 3, 4, 5, 6]
     assert trackio_server.config(project, run["id"])["seed"] == 1
+
+
+async def test_of_two_runs_of_one_name_the_newest_goes_on_as_with_trackio_s_own_client(
+    make: Make, trackio_server: RealTrackio, project: str
+) -> None:
+    for first in (1, 10, 20):
+        tracker = make(description(run_name="again"), resume="never")
+        await deliver(tracker, training(2, first=first))
+    await deliver(make(description(run_name="again")), training(1, first=30))
+    runs = sorted(trackio_server.runs(project), key=lambda run: run["created_at"])
+    steps = [[row["step"] for row in trackio_server.rows(project, run["id"])] for run in runs]
+    assert steps == [[1, 2], [10, 11], [20, 21, 30]]
+    own = subprocess.run(
+        [sys.executable, "-c", CONTINUE, trackio_server.url, project, "again"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert own.stdout.split()[-1] == runs[-1]["id"]
+
+
+async def test_a_run_whose_rows_are_there_goes_on_though_a_newer_one_has_its_name(
+    make: Make, trackio_server: RealTrackio, project: str
+) -> None:
+    first = make(description(run_name="again"))
+    never = first.state()
+    await deliver(first, training(2))
+    await deliver(make(description(run_name="again"), resume="never"), training(1, first=9))
+    again = revived(first, never)
+    await deliver(again, training(3))
+    await again.close()
+    runs = sorted(trackio_server.runs(project), key=lambda run: run["created_at"])
+    steps = [[row["step"] for row in trackio_server.rows(project, run["id"])] for run in runs]
+    assert steps == [[1, 2, 3], [9]]
 
 
 async def test_a_resumed_training_goes_on_with_the_run_and_its_rows_unless_sent_elsewhere(
