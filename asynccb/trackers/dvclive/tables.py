@@ -2,15 +2,17 @@
 Write DVCLive's tables of metrics, one file each: `plots/metrics/<name>.tsv`.
 
 A table has a header, `step` and the last part of the name, and a row for each log (DVCLive 3.49).
-If a `Live` has created the file with a `timestamp` column, that column is first. Promises: when
-`flush` returns, its rows are completely written. Rows that are delivered again overwrite
-themselves, so no row is there twice.
+If a `Live` has created the file with a `timestamp` column, that column is first. A `Live` may also
+leave rows with and without a time in one table: a row that has another number of cells than the
+header is no row for us, and stays as it is. Promises: when `flush` returns, its rows are completely
+written. Rows that are delivered again overwrite themselves, so no row is there twice.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ logger = logging.getLogger("asynccb")
 
 FOLDER: Final = "plots/metrics"
 _SUFFIX: Final = ".tsv"
+_CELL: Final = re.compile(rb'(?:\A|\t)("(?:[^"]|"")*"(?=\t|\Z)|[^\t]*)')
+"""A cell with the tab before it; a quoted one may hold tabs."""
 HINT: Final = "set dir to a directory that can be created and written"
 
 
@@ -102,7 +106,8 @@ class Tables:
             data = path.read_bytes()[: found.offset]
             head = data[: table.offset] or data[: data.find(b"\n") + 1]
             rest = data[len(head) :].splitlines(keepends=True)
-            kept = head + b"".join(row for row in rest if _step_of(row, table.stamped) <= step)
+            step_of = _Steps(data, stamped=table.stamped)
+            kept = head + b"".join(row for row in rest if step_of(row) <= step)
             if path.stat().st_size != len(kept):
                 new = path.with_name(path.name + ".new")
                 new.write_bytes(kept)
@@ -113,8 +118,9 @@ class Tables:
         """Return the last step in any table of the directory; 0 if the tables have no rows."""
         last = 0
         for name, table in self.find().items():
-            rows = self.path(name).read_bytes()[: table.offset].splitlines()[1:]
-            last = max([last, *(_step_of(row, table.stamped) for row in rows)])
+            data = self.path(name).read_bytes()[: table.offset]
+            step_of = _Steps(data, stamped=table.stamped)
+            last = max([last, *map(step_of, data.splitlines()[1:])])
         return last
 
     def unsent(self, name: str, most: int) -> tuple[list[dict[str, Any]], int]:
@@ -136,7 +142,8 @@ class Tables:
         end = start + len(data)
         column = name.rpartition("/")[2]
         lines = data.decode("utf-8", "replace").split("\n")[:-1]
-        rows = [row for line in lines if (row := _row(line, column)) is not None]
+        found = (_row(line, column, stamped=table.stamped) for line in lines)
+        rows = [row for row in found if row is not None]
         return rows, end if end < there else table.offset
 
     def _write(self) -> None:
@@ -176,19 +183,41 @@ def _without_times(rows: bytes | bytearray) -> bytes:
     return b"".join(row.partition(b"\t")[2] for row in rows.splitlines(keepends=True))
 
 
-def _step_of(row: bytes, stamped: bool) -> int:
-    """Return a row's step; -1, which is before any step, if it cannot be read."""
-    try:
-        return int(row.split(b"\t")[1 if stamped else 0])
-    except (ValueError, IndexError):
-        return -1
+class _Steps:
+    """Read the steps of the rows of one table, of which `data` begins with the header."""
+
+    def __init__(self, data: bytes, *, stamped: bool) -> None:
+        self._width = len(_cells(data.partition(b"\n")[0]))
+        self._column = 1 if stamped else 0
+
+    def __call__(self, row: bytes) -> int:
+        """Return a row's step; -1, which is before any step, if it is no row of the table."""
+        cells = _cells(row)
+        if len(cells) != self._width:
+            return -1
+        try:
+            return int(cells[self._column])
+        except (ValueError, IndexError):
+            return -1
 
 
-def _row(line: str, column: str) -> dict[str, Any] | None:
-    """Return a row in Studio's form; None for the header and for a text, which has no plot."""
+def _cells(row: bytes) -> list[bytes]:
+    row = row.rstrip(b"\r\n")
+    return _CELL.findall(row) if b'"' in row else row.split(b"\t")
+
+
+def _row(line: str, column: str, *, stamped: bool) -> dict[str, Any] | None:
+    """
+    Return a row in Studio's form.
+
+    Return None for the header, for a text, which has no plot, and for a row with a time in a table
+    without times, or the other way round.
+    """
     # Only a text is quoted, so numbers need no CSV reader, which would refuse a long cell.
     try:
         *stamp, step, value = line.split("\t")
+        if len(stamp) != stamped:
+            return None
         row: dict[str, Any] = {"timestamp": stamp[0]} if stamp else {}
         row["step"] = int(step)
         number = float(value)

@@ -270,6 +270,52 @@ async def test_resume_goes_on_behind_the_last_row_and_not_behind_the_summary() -
     assert contents() == before
 
 
+TWO_WIDTHS = {
+    "loss": "step\tloss\n0\t4.0\n1700000000001\t1\t3.0\n2\t2.0\n",
+    "timed": "timestamp\tstep\ttimed\n1700000000000\t0\t4.0\n1\t3.0\n1700000000002\t2\t2.0\n",
+    "note": 'step\tnote\n0\t"a\tb"\n1\tc\n2\t"a ""quoted""\ttext"\n',
+    "torn": "step\ttorn\n1\t1.0\n9\n9\t\t\n\n",
+}
+"""Tables as a `Live` leaves them whose `log_metric` got `timestamp=True` now and then."""
+
+
+def their_tables_of_two_widths() -> None:
+    metrics = Path("live/plots/metrics")
+    metrics.mkdir(parents=True)
+    for name, text in TWO_WIDTHS.items():
+        (metrics / f"{name}.tsv").write_text(text)
+
+
+async def test_resume_takes_no_step_from_rows_that_are_wider_or_narrower_than_their_header() -> (
+    None
+):
+    their_tables_of_two_widths()
+    tracker = make(resume=True)
+    await deliver(tracker, [emitted("on_train_begin", 0), *logs(1, 2)])
+    added = "3\t1.0\n4\t0.5\n"
+    assert read("live/plots/metrics/loss.tsv") == TWO_WIDTHS["loss"] + added
+    assert latest(LIVE)["step"] == 4
+
+
+async def test_resume_from_a_step_drops_later_rows_and_keeps_what_is_no_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    their_tables_of_two_widths()
+    monkeypatch.setenv("DVCLIVE_RESUME", "1")
+    await deliver(make(), [emitted("on_train_begin", 1), *logs(2, 2)])
+    assert read("live/plots/metrics/loss.tsv").splitlines()[1:] == [
+        "0\t4.0",
+        "1700000000001\t1\t3.0",
+        "2\t0.5",
+    ]
+    assert read("live/plots/metrics/timed.tsv").splitlines()[1:] == [
+        "1700000000000\t0\t4.0",
+        "1\t3.0",
+    ]
+    assert read("live/plots/metrics/note.tsv").splitlines()[1:] == ['0\t"a\tb"', "1\tc"]
+    assert read("live/plots/metrics/torn.tsv") == TWO_WIDTHS["torn"]
+
+
 async def test_resume_from_a_step_replaces_the_rows_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -156,6 +156,24 @@ async def test_a_text_of_any_length_is_no_plot_and_harms_none(studio: Studio, fr
     assert tracker.rejected == 0
 
 
+async def test_a_row_wider_or_narrower_than_its_header_is_no_point_of_a_plot(
+    studio: Studio, front: Front
+) -> None:
+    metrics = LIVE / "plots" / "metrics"
+    metrics.mkdir(parents=True)
+    (metrics / "loss.tsv").write_text("step\tloss\n0\t4.0\n1700000000001\t1\t3.0\n")
+    (metrics / "timed.tsv").write_text("timestamp\tstep\ttimed\n0\t4.0\n1700000000001\t1\t3.0\n")
+    tracker = make(resume=True)
+    logs = {"loss": 2.0, "timed": 2.0}
+    await deliver(tracker, [emitted("on_train_begin", 0), emitted("on_log", 1, logs=logs)])
+    await tracker.finish("finished")
+    await tracker.close()
+    assert studio_rows(only(studio), "live") == {
+        "loss": [(0, 4.0), (2, 2.0)],
+        "timed": [(1, 3.0), (2, 2.0)],
+    }
+
+
 async def test_a_row_longer_than_a_request_is_passed_over_whole(
     studio: Studio, front: Front
 ) -> None:

@@ -200,6 +200,13 @@ def test_a_live_resumes_behind_our_rows(theirs: Path) -> None:
     assert "output_dir" in (theirs / "resumed/params.yaml").read_text()
 
 
+def test_we_resume_behind_rows_of_a_live_that_have_two_widths(theirs: Path) -> None:
+    folder = theirs / "widths/plots/metrics"
+    assert (folder / "loss.tsv").read_text().splitlines()[-1] == "4\t0.5"
+    assert (folder / "timed.tsv").read_text().splitlines()[-1].split("\t")[1:] == ["4", "0.5"]
+    assert latest(theirs / "widths")["step"] == 4
+
+
 def test_all_of_the_output_is_tracked_as_it_was_when_a_checkpoint_was_saved(theirs: Path) -> None:
     kept = theirs / "resumed/artifacts/out"
     files = [path.relative_to(kept) for path in kept.rglob("*") if path.is_file()]

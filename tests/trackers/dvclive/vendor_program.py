@@ -28,7 +28,17 @@ def log(live: Live) -> None:
 log(Live("theirs", exp_name="theirs", exp_message="m"))
 log(Live("resumed", dvcyaml=None, resume=True, save_dvc_exp=False, exp_name="resumed"))
 
+with Live("widths", dvcyaml=None, save_dvc_exp=False) as live:
+    for number in range(4):
+        live.log_metric("loss", 1.0, timestamp=number % 2 == 1)
+        live.log_metric("timed", 1.0, timestamp=number % 2 == 0)
+        live.next_step()
+
 args = asynccb.TrainingArguments(output_dir="out")
+behind = asynccb.DVCLiveCallback(dir="widths", resume=True, dvcyaml=None, save_dvc_exp=False)
+with asynccb.CallbackDispatcher([behind], args=args, directory=sys.argv[1]) as run:
+    run.step(logs={"loss": 0.5, "timed": 0.5})
+
 alone = asynccb.DVCLiveCallback(Live("alone", exp_name="alone"))
 with asynccb.CallbackDispatcher([alone], args=args, directory=sys.argv[1]) as run:
     run.step(logs={"loss": 1.0})

@@ -7,13 +7,13 @@ import json
 import logging as log
 import math
 import random
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from hypothesis import given
@@ -151,13 +151,9 @@ async def test_of_two_runs_of_one_name_the_newest_goes_on_as_with_trackio_s_own_
     runs = sorted(trackio_server.runs(project), key=lambda run: run["created_at"])
     steps = [[row["step"] for row in trackio_server.rows(project, run["id"])] for run in runs]
     assert steps == [[1, 2], [10, 11], [20, 21, 30]]
-    own = subprocess.run(
-        [sys.executable, "-c", CONTINUE, trackio_server.url, project, "again"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert own.stdout.split()[-1] == runs[-1]["id"]
+    command = [sys.executable, "-c", CONTINUE, trackio_server.url, project, "again"]
+    own = await anyio.run_process(command)
+    assert own.stdout.decode().split()[-1] == runs[-1]["id"]
 
 
 async def test_a_run_whose_rows_are_there_goes_on_though_a_newer_one_has_its_name(
