@@ -290,7 +290,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import torch, asynccb
-from device_lanes import InCompanion
+from tests.staging.device_lanes import InCompanion
 folder = Path(sys.argv[1])
 run = asynccb.CallbackDispatcher([InCompanion(folder / "arrived")], directory=folder / "journal")
 values = torch.arange(5000, device="cuda", dtype=torch.float32)
@@ -318,7 +318,7 @@ FAILING = """
 import sys
 from pathlib import Path
 import torch, asynccb
-from device_lanes import InCompanion
+from tests.staging.device_lanes import InCompanion
 folder = Path(sys.argv[1])
 run = asynccb.CallbackDispatcher([InCompanion(folder / "arrived")], directory=folder / "journal")
 run.step(logs={"loss": torch.ones((), device="cuda")})
