@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,8 @@ from asynccb.trackers.base import Tracker
 from asynccb.trackers.names import rewrite_logs, run_config, scalars
 from asynccb.trackers.shared.utf8 import path_in_utf8
 from asynccb.trackers.tensorboard.event_file import file_name
-from asynccb.trackers.tensorboard.outbox import HIDE_NOTHING, EventWriter
+from asynccb.trackers.tensorboard.opening import BESIDE, RUN, TRAINING, Claim, writer_of
+from asynccb.trackers.tensorboard.outbox import EventWriter
 from asynccb.trackers.tensorboard.settings import default_directory, given_directory
 
 if TYPE_CHECKING:
@@ -41,6 +42,10 @@ class _Position:
     """Working directory of the training process, from which relative directories count."""
     root: str | None = None
     """Directory of the run; the directories of a search's trials are below it."""
+    base: str | None = None
+    """Directory of the run, or of the trial, as it is wished for; another run may be in it."""
+    home: str | None = None
+    """Directory of the first training there; those of further trainings are below it."""
     file: str | None = None
     offset: int = 0
     """Bytes of `file` that are acknowledged."""
@@ -50,8 +55,20 @@ class _Position:
     """Highest step in `file`."""
     trained: bool = False
     """Whether a training has begun in `file`."""
+    over: bool = False
+    """Whether that training has ended."""
     ended: bool = False
     """Whether the run's end is in `file`."""
+
+    @classmethod
+    def stored(cls, attributes: Mapping[str, Any]) -> _Position:
+        """Return a stored position; earlier versions stored no `base`, `home` and `over`."""
+        position = cls(**attributes)
+        if position.file is None:
+            return position
+        directory = str(Path(position.file).parent)
+        base, home = position.base or directory, position.home or directory
+        return replace(position, base=base, home=home)
 
 
 class TensorBoardCallback(Tracker):
@@ -68,11 +85,18 @@ class TensorBoardCallback(Tracker):
     texts. Other values are dropped, with one warning per name. Values are 32-bit floats, as
     everywhere in TensorBoard. All values of a log share one record.
 
+    Each training is a curve of its own. A run's further trainings (`train(); train()`) are in
+    `training-2`, … below the directory of the first. A run whose directory already has another
+    run's event files is in `run-2`, … below `logging_dir`, where TensorBoard shows it even if it is
+    pointed at `logging_dir`; beside a default directory it is in `<date>_<host>-2`, …. What is
+    logged after a training's end is with that training.
+
     A training resumed at step s begins a new file in the directory of the interrupted training,
-    unless its settings name another directory, and the records after step s there are hidden. If
-    steps go back within a training, the records of the later steps are hidden, too. A run that
-    begins at step 0 hides nothing of another run in its directory. The hyper-parameter page shows
-    the status of the run's first end: TensorBoard never reads a second one.
+    unless its settings name another directory, and the records after step s there are hidden.
+    Nothing else is. If the steps of one tag go back within a training, a warning says which points
+    TensorBoard's own default server then hides; of two values of one tag and step it shows the
+    later. The hyper-parameter page shows the status of the first end in a directory: TensorBoard
+    never reads a second one.
     """
 
     name: ClassVar[str] = "tensorboard"
@@ -86,6 +110,8 @@ class TensorBoardCallback(Tracker):
         origin = path_in_utf8("the working directory", os.getcwd(), os.environ)
         self._position = self._acknowledged = _Position(origin=origin)
         self._writer = EventWriter()
+        self._steps: dict[str, int] = {}
+        self._went_back = False
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -99,12 +125,18 @@ class TensorBoardCallback(Tracker):
         from asynccb.trackers.tensorboard import values as records
 
         step = state.global_step
-        if self._needs_file(state):
-            self._begin_file(state, start=self._first_hidden(state))
-        self._position = replace(self._position, trained=True, step=step)
+        self._begin_training(state)
+        highest = max(step, self._position.step)
+        self._position = replace(self._position, trained=True, over=False, step=highest)
         self._add(records.values(self._seconds, step, {}, self._texts()))
         hparams = flatten(run_config(self.run))
         self._add(records.session_start(self._seconds, step, hparams))
+
+    async def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Remember that the training has ended, for its status if another one follows."""
+        self._position = replace(self._position, over=True)
 
     async def on_log(
         self,
@@ -132,16 +164,14 @@ class TensorBoardCallback(Tracker):
         """Write the outbox, one write per file."""
         await self._writer.flush()
         writer = self._writer
-        self._position = replace(self._position, file=writer.file, offset=writer.offset)
-        self._acknowledged = self._position
+        self._position = self._acknowledged = replace(
+            self._position, file=writer.file, offset=writer.offset, home=writer.home
+        )
+        self.address = writer.home
 
     async def finish(self, status: RunStatus) -> None:
         """Write how the run ended; for a run without a single record, no file is made."""
-        from asynccb.trackers.tensorboard import values as records
-
-        if self._position.trained and not self._position.ended:
-            self._add(records.session_end(self._seconds, self._position.step, status))
-            self._position = replace(self._position, ended=True)
+        self._end_training(status)
         await self.flush()
 
     def state(self) -> dict[str, Any]:
@@ -153,11 +183,10 @@ class TensorBoardCallback(Tracker):
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
         """Continue after the last acknowledged record; later bytes of the file are overwritten."""
-        position = _Position(**attributes)
+        position = _Position.stored(attributes)
         self._position = self._acknowledged = position
-        self._writer = EventWriter(position.file, position.offset)
-        if position.file is not None:
-            self.address = str(Path(position.file).parent)
+        self._writer = EventWriter(position.file, position.offset, position.home)
+        self.address = position.home
 
     def resume(self, attributes: Mapping[str, Any]) -> bool:
         """Continue in the directory of the interrupted run, unless the settings name another."""
@@ -183,49 +212,73 @@ class TensorBoardCallback(Tracker):
             return
         step = state.global_step
         if self._position.file is None:
-            self._begin_file(state, start=HIDE_NOTHING)
-        elif step < self._position.step:
-            self._go_back(state)
-        self._position = replace(self._position, step=step)
+            self._begin_curve(state)
+        self._note([*numbers, *texts], step)
+        self._position = replace(self._position, step=max(step, self._position.step))
         self._add(records.values(self._seconds, step, numbers, texts))
 
-    def _go_back(self, state: TrainerState) -> None:
-        """Begin a file when steps decrease: within one file, readers would drop either part."""
-        logger.warning(
-            "TensorBoard: steps went back from %d to %d; what was logged from step %d on is hidden",
-            self._position.step,
-            state.global_step,
-            state.global_step,
-        )
-        trained = self._position.trained
-        self._begin_file(state, start=state.global_step)
-        self._position = replace(self._position, trained=trained)
+    def _note(self, tags: Iterable[str], step: int) -> None:
+        """Warn, once, if the steps of a tag go back within a training."""
+        for tag in tags:
+            last = self._steps.get(tag, step)
+            if step < last and not self._went_back:
+                self._went_back = True
+                logger.warning(
+                    "TensorBoard: the steps of %s went back from %d to %d within one training. All "
+                    "values are in the files, but TensorBoard's default server shows only the "
+                    "later ones from step %d on (with --load_fast=false it shows all). If a new "
+                    "training begins there, emit on_train_begin at step 0: it becomes a curve of "
+                    "its own (said once)",
+                    *(tag, last, step, step),
+                )
+            self._steps[tag] = step
 
-    def _needs_file(self, state: TrainerState) -> bool:
-        """Return whether a training that begins now needs a new file."""
+    def _begin_training(self, state: TrainerState) -> None:
+        """Begin a file if the training needs one: a curve of its own, or the rest of a curve."""
         position = self._position
-        if position.file is None or position.trained or state.global_step > 0:
-            return True
-        return position.step > 0 or Path(position.file).parent != self._directory(state)
+        if position.file is None or str(self._directory(state)) != position.base:
+            self._begin_curve(state)
+        elif state.global_step > 0:
+            if position.trained:
+                # That step was logged before its checkpoint was saved: only later ones are hidden.
+                self._begin_file(None, start=state.global_step + 1)
+        elif position.trained or position.step > 0:
+            self._end_training("finished" if position.over else "failed")
+            self._begin_file(Claim(TRAINING))
 
-    def _first_hidden(self, state: TrainerState) -> int:
-        """Return the first step of the directory's records that a training beginning now hides."""
-        if state.global_step > 0:
-            # That step was logged before its checkpoint was saved: only later steps are hidden.
-            return state.global_step + 1
-        file = self._position.file
-        starts_anew = file is not None and Path(file).parent == self._directory(state)
-        # Other records in the directory may belong to another run, which may still be going on.
-        return 0 if starts_anew else HIDE_NOTHING
+    def _begin_curve(self, state: TrainerState) -> None:
+        """Begin the first file of the run, or of a trial."""
+        root, base = self._root(), str(self._directory(state))
+        self._end_training("finished" if self._position.over else "failed")
+        self._position = replace(self._position, root=root, base=base)
+        by_default = self._logging_dir is None and base == root
+        writer = writer_of(self.run.host, self.run.pid)
+        self._begin_file(Claim(BESIDE if by_default else RUN, base, writer))
 
-    def _begin_file(self, state: TrainerState, start: int) -> None:
-        count, root, directory = self._position.count, self._root(), self._directory(state)
-        name = file_name(self.time, self.run.host, self.run.key, count)
+    def _begin_file(self, claim: Claim | None, start: int | None = None) -> None:
+        """Begin a file; without a claim, beside the current one."""
+        last, count = self._position, self._position.count
+        assert last.base is not None  # `_begin_curve` comes first
+        after = Path(last.file).name if last.file is not None and claim is None else ""
+        name = file_name(self.time, self.run.host, self.run.key, count, after)
         self._position = _Position(
-            origin=self._position.origin, root=root, file=str(directory / name), count=count + 1
+            origin=last.origin,
+            root=last.root,
+            base=last.base,
+            home=last.home,
+            file=str(Path(last.base, name)),
+            count=count + 1,
         )
-        self._writer.begin(str(directory / name), start, self._seconds)
-        self.address = str(directory)
+        self._steps.clear()
+        self._writer.begin(name, claim, start, self._seconds)
+
+    def _end_training(self, status: RunStatus) -> None:
+        """Write how the training ended, unless there was none or its end is written."""
+        from asynccb.trackers.tensorboard import values as records
+
+        if self._position.trained and not self._position.ended:
+            self._add(records.session_end(self._seconds, self._position.step, status))
+            self._position = replace(self._position, ended=True)
 
     def _add(self, record: bytes) -> None:
         self._writer.add(record, self._seconds)

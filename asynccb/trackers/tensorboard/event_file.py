@@ -19,6 +19,7 @@ _CHECKSUM: Final = struct.Struct("<I")
 _POLYNOMIAL: Final = 0x82F63B78
 """Castagnoli's polynomial, with its bits reversed."""
 _MASK: Final = 0xA282EAD8
+_PREFIX: Final = "events.out.tfevents."
 
 
 def frame(data: bytes) -> bytes:
@@ -35,16 +36,22 @@ def masked_crc32c(data: bytes) -> int:
     return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
-def file_name(when: int, host: str, key: str, count: int) -> str:
+def file_name(when: int, host: str, key: str, count: int, after: str = "") -> str:
     """
     Return the name of a run's `count`-th event file, begun at `when` in nanoseconds.
 
     A run that is resumed within a second has the same key, but needs a different name. A reader
-    reads the files of a directory in the order of their names, so the name begins with the time.
+    reads the files of a directory in the order of their names, so the name begins with the time. If
+    the clock was set back since the file `after` was named, as on another host, the name begins
+    with the second after that file's.
     """
     host = "".join(c if c.isalnum() or c in "-_." else "_" for c in host) or "localhost"
-    seconds, rest = divmod(when, 10**9)
-    return f"events.out.tfevents.{seconds:010d}.{host[:64]}.{key[:8]}.{rest:09d}.{count}"
+    rest = f"{host[:64]}.{key[:8]}.{count}"
+    name = _PREFIX + "{:010d}.{:09d}.".format(*divmod(when, 10**9)) + rest
+    if name > after:
+        return name
+    seconds = int(after.removeprefix(_PREFIX).partition(".")[0])
+    return f"{_PREFIX}{seconds + 1:010d}.{0:09d}.{rest}"
 
 
 @cache

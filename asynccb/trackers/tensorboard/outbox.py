@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from asynccb.trackers.shared.offset_file import ShortFileError, write_at
+from anyio import to_thread
+
+from asynccb.trackers.shared.offset_file import ShortFileError, classified, write_at
+from asynccb.trackers.tensorboard.opening import Claim, take
 
 logger = logging.getLogger("asynccb")
 
@@ -20,66 +23,93 @@ _HINT: Final = (
     "set logging_dir or TENSORBOARD_LOGGING_DIR to a directory that can be created and written"
 )
 
-HIDE_NOTHING: Final = 2**62
-"""A session's start at a step that no run reaches."""
-
 
 @dataclass
 class _Pending:
     """Records of one file that are not acknowledged yet."""
 
-    file: str
-    offset: int
+    name: str
     seconds: float
     """Unix time of the first record."""
+    claim: Claim | None = None
+    """Finds the directory of a new file; None for that of the file before."""
+    file: str | None = None
+    """Path of the file, once its directory is found."""
+    offset: int = 0
     data: bytearray = field(default_factory=bytearray)
 
 
 class EventWriter:
     """A writer of records to `file`; after a flush, the next record is written at `offset`."""
 
-    def __init__(self, file: str | None = None, offset: int = 0) -> None:
+    def __init__(self, file: str | None = None, offset: int = 0, home: str | None = None) -> None:
         self.file = file
         self.offset = offset
+        self.home = home
+        """Directory of the run's, or trial's, first training; known after a flush."""
         self._outbox: list[_Pending] = []
 
-    def begin(self, file: str, start: int, seconds: float) -> None:
-        """Direct the next records to a new file; hide older files' records from `start` on."""
+    def begin(self, name: str, claim: Claim | None, start: int | None, seconds: float) -> None:
+        """
+        Direct the next records to a new file.
+
+        Without a claim, it is beside the file before and, for `start`, hides that file's records
+        from this step on.
+        """
         from asynccb.trackers.tensorboard import values as records
 
-        self.file, self.offset = file, 0
         header = bytearray(records.header(seconds, start))
-        self._outbox.append(_Pending(file, 0, seconds, header))
+        self._outbox.append(_Pending(name, seconds, claim, data=header))
 
     def add(self, record: bytes, seconds: float) -> None:
         """Gather a framed record with its time; a file must have been begun."""
-        assert self.file is not None, "begin a file first"
         if not self._outbox:
-            self._outbox.append(_Pending(self.file, self.offset, seconds))
+            assert self.file is not None, "begin a file first"
+            name = Path(self.file).name
+            self._outbox.append(_Pending(name, seconds, file=self.file, offset=self.offset))
         self._outbox[-1].data += record
 
     async def flush(self) -> None:
         """Write all records, with one write per file; raise errors as `write_at` does."""
         while self._outbox:
             pending = self._outbox[0]
+            if pending.file is None:
+                pending.file = await self._place(pending)
+            path = Path(pending.file)
             try:
-                await write_at(Path(pending.file), pending.offset, bytes(pending.data), hint=_HINT)
+                await write_at(path, pending.offset, bytes(pending.data), hint=_HINT)
             except ShortFileError:
-                self._relocate(pending)
+                self._relocate(pending, pending.file)
                 continue
             del self._outbox[0]
             self.file, self.offset = pending.file, pending.offset + len(pending.data)
 
-    def _relocate(self, pending: _Pending) -> None:
+    async def _place(self, pending: _Pending) -> str:
+        """Return the path of a new file, in a directory of its own or in that of the one before."""
+        claim = pending.claim
+        if claim is None:
+            assert self.file is not None  # or there would be no file before
+            return str(Path(self.file).parent / pending.name)
+        base = claim.base if claim.base is not None else self.home
+        assert base is not None  # or there would be no first training
+        try:
+            path = await to_thread.run_sync(take, base, claim, pending.name)
+        except OSError as error:
+            raise classified(Path(base, pending.name), error, _HINT) from error
+        if claim.base is not None:
+            self.home = str(Path(path).parent)
+        return path
+
+    def _relocate(self, pending: _Pending, file: str) -> None:
         """Move records to a new file after someone else has cut or removed their file."""
         from asynccb.trackers.tensorboard import values as records
 
         logger.warning(
             "%s was removed or truncated by another program: the records lost there stay lost, and "
             "the run continues in %s.1",
-            pending.file,
-            pending.file,
+            file,
+            file,
         )
-        pending.file += ".1"
+        pending.file = f"{file}.1"
         pending.offset = 0
-        pending.data[:0] = records.header(pending.seconds, HIDE_NOTHING)
+        pending.data[:0] = records.header(pending.seconds)

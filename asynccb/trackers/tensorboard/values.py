@@ -35,17 +35,19 @@ _STATUS: Final[dict[RunStatus, str]] = {
 }
 
 
-def header(time: float, start: int) -> bytes:
+def header(time: float, start: int | None = None) -> bytes:
     """
-    Return the first two records of a file: the version, and the start of a session at a step.
+    Return the first records of a file: the version and, for `start`, a session's start there.
 
-    A reader hides the records of earlier files in the directory from that step on. With
-    `--load_fast=false`, it does so only if the earlier files have such a session record too.
+    From a session's start, a reader hides the records of earlier files from that step on. With
+    `--load_fast=false`, it ignores the first session's start of a directory and obeys the others.
+    The start is therefore written twice; for the other readers the second one changes nothing.
     """
+    version = _framed(event_pb2.Event(wall_time=time, file_version=_VERSION))
+    if start is None:
+        return version
     session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    return _framed(event_pb2.Event(wall_time=time, file_version=_VERSION)) + _framed(
-        event_pb2.Event(wall_time=time, step=start, session_log=session)
-    )
+    return version + 2 * _framed(event_pb2.Event(wall_time=time, step=start, session_log=session))
 
 
 def values(time: float, step: int, numbers: Mapping[str, float], texts: Mapping[str, str]) -> bytes:
