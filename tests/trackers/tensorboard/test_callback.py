@@ -3,8 +3,10 @@ import logging
 import math
 import os
 import re
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trackers.tensorboard import TensorBoardCallback
-from asynccb.trackers.tensorboard.outbox import HIDE_NOTHING
 from tests.trackers.tensorboard.event_files import (
     START,
     Lane,
@@ -46,6 +47,10 @@ def texts(directory: Path) -> dict[str, str]:
                 if value.metadata.plugin_data.plugin_name == "text":
                     found[value.tag] = value.tensor.string_val[0].decode()
     return found
+
+
+def session_starts(file: Path) -> list[int]:
+    return [event.step for event in events(file) if event.HasField("session_log")]
 
 
 def hparams(directory: Path) -> dict[str, Any]:
@@ -80,20 +85,19 @@ async def test_all_values_of_a_log_share_one_record_at_the_time_of_the_event(
     assert added[0].step == 3
 
 
-async def test_a_file_starts_with_its_version_and_a_session_start(
+async def test_a_file_starts_with_its_version_and_no_session_start(
     lane: Lane, tmp_path: Path
 ) -> None:
     await lane.deliver(training(0, 1))
-    version, session = events(files(tmp_path)[0])[:2]
-    assert version.file_version == "brain.Event:2"
-    assert session.session_log.status == session.session_log.START
-    assert session.step == HIDE_NOTHING
+    (file,) = files(tmp_path)
+    assert events(file)[0].file_version == "brain.Event:2"
+    assert session_starts(file) == []
 
 
 async def test_a_file_is_named_by_time_host_and_run(lane: Lane, tmp_path: Path) -> None:
     await lane.deliver(training(0, 1))
     assert [file.name for file in files(tmp_path)] == [
-        "events.out.tfevents.1700000000.node7.01234567.100000000.0"
+        "events.out.tfevents.1700000000.100000000.node7.01234567.0"
     ]
 
 
@@ -216,7 +220,7 @@ async def test_a_resumed_training_hides_what_follows_its_checkpoint_and_nothing_
 ) -> None:
     await lane.deliver(training(0, 10))
     await lane.deliver(training(6, 12))
-    assert [events(file)[1].step for file in files(tmp_path)] == [HIDE_NOTHING, 7]
+    assert [session_starts(file) for file in files(tmp_path)] == [[], [7, 7]]
     assert [step for step, _ in points(tmp_path)["train/loss"]] == list(range(1, 13))
 
 
@@ -230,17 +234,100 @@ async def test_an_evaluation_before_the_training_stays_visible(lane: Lane, tmp_p
 async def test_a_training_from_scratch_starts_a_new_curve(lane: Lane, tmp_path: Path) -> None:
     await lane.deliver([("on_log", 3, {"loss": 4.0})])
     await lane.deliver(training(0, 2))
-    assert points(tmp_path)["train/loss"] == [(1, 1.0), (2, 0.5)]
+    assert points(tmp_path)["train/loss"] == [(3, 4.0)]
+    assert points(tmp_path / "training-2")["train/loss"] == [(1, 1.0), (2, 0.5)]
 
 
-async def test_a_run_hides_nothing_of_another_one_in_its_directory(
+async def test_a_second_training_is_below_the_first_and_what_follows_an_end_is_with_it(
+    lane: Lane, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        await lane.deliver([*training(0, 3), ("on_train_end", 3, {})])
+        await lane.deliver([("on_log", 3, {"eval_loss": float(number)})])
+    await lane.finish("finished")
+    assert points(tmp_path)["eval/loss"] == [(3, 1.0)]
+    assert points(tmp_path / "training-2")["eval/loss"] == [(3, 2.0)]
+    assert [session_starts(file) for file in files(tmp_path)] == [[], []]
+    assert lane.tracker.address == str(tmp_path)
+
+
+@pytest.mark.parametrize(("ends", "shown"), [(True, 1), (False, 2)])
+async def test_the_status_of_a_training_followed_by_another_is_whether_it_ended(
+    lane: Lane, tmp_path: Path, ends: bool, shown: int
+) -> None:
+    end = [("on_train_end", 3, dict[str, Any]())] if ends else []
+    await lane.deliver([*training(0, 3), *end, *training(0, 2)])
+    (tmp_path / "training-2").rename(tmp_path.parent / f"{tmp_path.name}-moved")
+    assert hparams(tmp_path)["_hparams_/session_end_info"].session_end_info.status == shown
+
+
+async def test_a_resumed_second_training_goes_on_in_its_own_file(
+    lane: Lane, tmp_path: Path
+) -> None:
+    await lane.deliver([*training(0, 4), *training(0, 10)])
+    again = TensorBoardCallback(logging_dir=tmp_path)
+    assert again.resume(json.loads(json.dumps(lane.tracker.state()["attributes"])))
+    await Lane(again, describe(tmp_path), events=1000).deliver(training(6, 8))
+    second = tmp_path / "training-2"
+    assert [session_starts(file) for file in files(second)] == [[], [7, 7]]
+    assert [step for step, _ in points(second)["train/loss"]] == list(range(1, 9))
+    assert [step for step, _ in points(tmp_path)["train/loss"]] == [1, 2, 3, 4]
+
+
+async def test_a_run_resumed_from_the_state_of_an_earlier_version_goes_on_in_its_directory(
+    tmp_path: Path,
+) -> None:
+    old = "events.out.tfevents.1700000000.node7.01234567.100000000.0"
+    lane = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path))
+    await lane.deliver(training(0, 8))
+    (file,) = files(tmp_path)
+    size = file.rename(tmp_path / old).stat().st_size
+    attributes = {
+        "origin": str(tmp_path),
+        "root": str(tmp_path),
+        "file": str(tmp_path / old),
+        "offset": size,
+        "count": 1,
+        "step": 8,
+        "trained": True,
+        "ended": False,
+    }
+    state = {"args": {"logging_dir": str(tmp_path)}, "attributes": attributes}
+    again = Lane(TensorBoardCallback.from_state(state), describe(tmp_path), lane.events)
+    assert again.tracker.address == str(tmp_path)
+    await again.deliver([("on_log", 9, {"loss": 0.5})])
+    await again.deliver(training(5, 7))
+    await again.deliver(training(0, 2))
+    assert [step for step, _ in points(tmp_path)["train/loss"]] == list(range(1, 8))
+    assert [step for step, _ in points(tmp_path / "training-2")["train/loss"]] == [1, 2]
+    assert files(tmp_path)[0].name == old
+
+
+async def test_a_file_begun_after_the_clock_was_set_back_still_sorts_behind_the_earlier_one(
+    lane: Lane, tmp_path: Path
+) -> None:
+    await lane.deliver(training(0, 8))
+    before = files(tmp_path)
+    again = TensorBoardCallback(logging_dir=tmp_path)
+    assert again.resume(lane.tracker.state()["attributes"])
+    await Lane(again, describe(tmp_path), events=-100_000).deliver(training(5, 7))
+    assert files(tmp_path)[: len(before)] == before
+    assert [step for step, _ in points(tmp_path)["train/loss"]] == list(range(1, 8))
+
+
+async def test_another_run_in_a_directory_has_one_of_its_own_below(
     lane: Lane, tmp_path: Path
 ) -> None:
     await lane.deliver(training(0, 3))
     later = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), events=1000)
     await later.deliver(training(0, 1))
+    await later.deliver(training(0, 2))
     await lane.deliver([("on_log", 4, {"loss": 0.5})])
-    assert sorted(step for step, _ in points(tmp_path)["train/loss"]) == [1, 1, 2, 3, 4]
+    assert [step for step, _ in points(tmp_path)["train/loss"]] == [1, 2, 3, 4]
+    assert later.tracker.address == str(tmp_path / "run-2")
+    assert [step for step, _ in points(tmp_path / "run-2")["train/loss"]] == [1]
+    second = tmp_path / "run-2" / "training-2"
+    assert [step for step, _ in points(second)["train/loss"]] == [1, 2]
 
 
 async def test_a_trial_hides_nothing_of_another_run_s(lane: Lane, tmp_path: Path) -> None:
@@ -250,8 +337,8 @@ async def test_a_trial_hides_nothing_of_another_run_s(lane: Lane, tmp_path: Path
     for name in ("trial-0", "trial-1"):
         trial = {"trial_name": name, "is_hyper_param_search": True}
         await later.deliver(training(0, 1), **trial)
-    steps = sorted(step for step, _ in points(tmp_path / "trial-1")["train/loss"])
-    assert steps == [1, 1, 2, 3]
+    assert [step for step, _ in points(tmp_path / "trial-1")["train/loss"]] == [1, 2, 3]
+    assert [step for step, _ in points(tmp_path / "trial-1/run-2")["train/loss"]] == [1]
 
 
 async def test_an_evaluation_alone_hides_nothing_of_an_earlier_run(
@@ -261,18 +348,32 @@ async def test_an_evaluation_alone_hides_nothing_of_an_earlier_run(
     later = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), events=1000)
     await later.deliver([("on_log", 0, {"eval_loss": 4.0})])
     assert [step for step, _ in points(tmp_path)["train/loss"]] == [1, 2, 3]
-    assert points(tmp_path)["eval/loss"] == [(0, 4.0)]
+    assert points(tmp_path / "run-2")["eval/loss"] == [(0, 4.0)]
 
 
-async def test_steps_that_go_back_replace_what_was_logged_from_there_on(
+async def test_steps_of_one_tag_that_go_back_are_said_once_with_the_tag(
     lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await lane.deliver(training(0, 5))
     with caplog.at_level(logging.WARNING, "asynccb"):
-        await lane.deliver([("on_log", 3, {"loss": 9.0})])
-    assert [step for step, _ in points(tmp_path)["train/loss"]] == [1, 2, 3]
-    assert points(tmp_path)["train/loss"][-1] == (3, 9.0)
-    assert "steps went back from 5 to 3" in caplog.text
+        await lane.deliver([("on_log", 3, {"loss": 9.0}), ("on_log", 2, {"loss": 8.0})])
+    assert len(files(tmp_path)) == 1
+    assert [step for step, _ in points(tmp_path)["train/loss"]] == [1, 2, 3, 4, 5, 3, 2]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "the steps of train/loss went back from 5 to 3 within one training" in said
+    assert "default server shows only the later ones from step 3 on" in said
+
+
+async def test_steps_that_go_back_from_one_tag_to_another_are_no_fault(
+    lane: Lane, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "asynccb"):
+        await lane.deliver([("on_train_begin", 0, {}), ("on_log", 5, {"a": 1})])
+        await lane.deliver([("on_log", 3, {"v": 2}), ("on_log", 6, {"a": 3})])
+        await lane.deliver(training(4, 4))  # resumed: what follows step 4 is replaced
+        await lane.deliver([("on_log", 5, {"a": 4})])
+    assert caplog.records == []
+    assert points(tmp_path) == {"train/v": [(3, 2.0)], "train/a": [(5, 4.0)]}
 
 
 async def test_a_run_whose_steps_went_back_still_has_an_end(lane: Lane, tmp_path: Path) -> None:
@@ -288,6 +389,21 @@ async def test_the_default_directory_is_named_by_the_start_of_the_run(tmp_path: 
     assert file.parent.parent == tmp_path / "runs"
     assert re.fullmatch(r"Nov1[45]_\d\d-\d\d-20_node7", file.parent.name)
     assert lane.tracker.address == str(file.parent)
+
+
+async def test_runs_that_begin_within_a_second_have_directories_of_their_own(
+    tmp_path: Path,
+) -> None:
+    for number in range(12):
+        lane = Lane(TensorBoardCallback(), describe(tmp_path), events=3 * number)
+        await lane.deliver(training(0, 1))
+        directory = Path(lane.tracker.address or "")
+        assert re.fullmatch(rf".*_node7{f'-{number + 1}' * (number > 0)}", directory.name)
+        assert points(directory)["train/loss"] == [(1, 1.0)]
+    assert len(list((tmp_path / "runs").iterdir())) == 12
+    begun = [int(path.name.split(".")[3] + path.name.split(".")[4]) for path in files(tmp_path)]
+    names = sorted(path.name for path in files(tmp_path))
+    assert [int(n.split(".")[3] + n.split(".")[4]) for n in names] == sorted(begun)
 
 
 async def test_a_relative_output_directory_counts_from_where_the_tracker_was_made(
@@ -323,6 +439,23 @@ def test_a_summary_writer_gives_its_directory(tmp_path: Path) -> None:
 
     with SummaryWriter(str(tmp_path)) as writer:
         assert TensorBoardCallback(writer).state()["args"] == {"logging_dir": str(tmp_path)}
+
+
+async def test_scalars_are_beside_what_a_summary_writer_of_this_process_writes(
+    tmp_path: Path,
+) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    run = replace(describe(tmp_path), host=socket.gethostname(), pid=os.getpid())
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("mine", 2.0, 1)
+        lane = Lane(TensorBoardCallback(writer), run)
+        await lane.deliver(training(0, 1))
+    assert points(tmp_path)["train/loss"] == [(1, 1.0)]
+    assert points(tmp_path)["mine"] == [(1, 2.0)]
+    elsewhere = Lane(TensorBoardCallback(logging_dir=tmp_path), replace(run, pid=1), events=99)
+    await elsewhere.deliver(training(0, 1))
+    assert elsewhere.tracker.address == str(tmp_path / "run-2")
 
 
 @pytest.mark.parametrize(

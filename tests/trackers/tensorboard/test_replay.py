@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ from hypothesis import strategies as st
 from asynccb._ground.exceptions import AccessError, TransientError
 from asynccb.trackers.tensorboard import TensorBoardCallback
 from asynccb.trackers.tensorboard.event_file import file_name
+from asynccb.trackers.tensorboard.opening import RUN, Claim, take
 from tests.trackers.tensorboard.event_files import Lane, contents, describe, files, points, training
 
-HISTORY = [*training(0, 6), *training(4, 8), ("on_log", 2, {"loss": 3.0})]
-"""A training, its resumption at step 4, and a step that goes back: three files."""
+HISTORY = [*training(0, 6), *training(4, 8), ("on_log", 2, {"loss": 3.0}), *training(0, 3)]
+"""A training, its resumption at step 4, a step that goes back, and a second training: three
+files, the last in a directory of its own."""
 
 
 @pytest.fixture
@@ -68,6 +72,43 @@ async def test_a_crash_at_any_byte_and_a_replay_leave_the_same_files(
     rewritten = {name for name in whole if whole[name] != before.get(name)}
     after = contents(directory)
     assert {name: after[name] for name in rewritten} == {name: whole[name] for name in rewritten}
+
+
+async def test_a_run_finds_its_directories_again_after_a_crash_also_if_others_are_gone(
+    tmp_path: Path,
+) -> None:
+    others = [
+        Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), n) for n in (9, 8)
+    ]
+    for other in others:
+        await other.deliver(training(0, 1))
+    lane = Lane(TensorBoardCallback(logging_dir=tmp_path), describe(tmp_path), 99)
+    state = lane.tracker.state()
+    await lane.deliver(HISTORY)
+    written = contents(tmp_path / "run-3")
+    assert len(written) == 3
+    for file in set(files(tmp_path)) - set(files(tmp_path / "run-3")):
+        file.unlink()
+    (tmp_path / "run-2").rmdir()
+    for file in files(tmp_path):
+        os.truncate(file, 20)
+    again = Lane(TensorBoardCallback.from_state(state), describe(tmp_path), 99)
+    await again.deliver(HISTORY)
+    assert contents(tmp_path) == contents(tmp_path / "run-3") == written
+
+
+def test_processes_that_begin_at_once_take_a_directory_each(tmp_path: Path) -> None:
+    base, claim = str(tmp_path / "runs"), Claim(RUN)
+    together = threading.Barrier(16)
+
+    def begin(number: int) -> str:
+        together.wait()
+        return str(Path(take(base, claim, f"events.out.tfevents.{number}")).parent)
+
+    with ThreadPoolExecutor(16) as pool:
+        directories = list(pool.map(begin, range(16)))
+    numbered = {f"{base}/run-{number}" for number in range(2, 17)}
+    assert set(directories) == {base, *numbered}
 
 
 async def test_one_write_and_many_leave_the_same_files(tmp_path: Path) -> None:
