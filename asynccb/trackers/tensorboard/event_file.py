@@ -9,6 +9,7 @@ torn one, the reader gives up the file.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from functools import cache
@@ -52,6 +53,13 @@ def file_name(when: int, host: str, key: str, count: int, after: str = "") -> st
         return name
     seconds = int(after.removeprefix(_PREFIX).partition(".")[0])
     return f"{_PREFIX}{seconds + 1:010d}.{0:09d}.{rest}"
+
+
+def is_later(name: str, than: str) -> bool:
+    """Return whether both names are of one run's files, and `name` is that of the later one."""
+    key, count = than.split(".")[-2:]
+    found = re.search(rf"\.{re.escape(key)}\.(\d+)(\.1)*\Z", name)
+    return found is not None and int(found[1]) > int(count)
 
 
 @cache

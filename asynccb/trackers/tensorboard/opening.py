@@ -18,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from asynccb.trackers.tensorboard.event_file import is_later
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -48,8 +50,9 @@ def take(base: str, claim: Claim, name: str) -> str:
     Return the path of the file `name` in the first free directory; create both.
 
     A directory is free if it has no event file, but for those of the training's own
-    `SummaryWriter`. If an earlier process has created the file, its path is returned, whatever has
-    been added to or removed from other directories since. Raises `OSError`.
+    `SummaryWriter`, and for later files of the run, which an earlier process wrote. If that process
+    has created this file, too, its path is returned, whatever has been added to or removed from
+    other directories since. Raises `OSError`.
     """
     stem = base + claim.suffix
     for directory in (base, *_numbered(stem)):
@@ -59,7 +62,7 @@ def take(base: str, claim: Claim, name: str) -> str:
         directory = base if number == 1 else f"{stem}{number}"
         os.makedirs(directory, exist_ok=True)
         with _locked(directory):
-            if _is_free(directory, claim.writer):
+            if _is_free(directory, name, claim.writer):
                 path = os.path.join(directory, name)
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
                 return path
@@ -82,9 +85,9 @@ def _numbered(stem: str) -> list[str]:
     return [f"{stem}{number}" for number in sorted(int(r) for r in rests if r.isdecimal())]
 
 
-def _is_free(directory: str, writer: str) -> bool:
-    return not any(
-        "tfevents" in path.name and not (writer and writer in path.name)
+def _is_free(directory: str, name: str, writer: str) -> bool:
+    return all(
+        "tfevents" not in path.name or (writer and writer in path.name) or is_later(path.name, name)
         for path in Path(directory).iterdir()
     )
 

@@ -103,7 +103,8 @@ def test_processes_that_begin_at_once_take_a_directory_each(tmp_path: Path) -> N
 
     def begin(number: int) -> str:
         together.wait()
-        return str(Path(take(base, claim, f"events.out.tfevents.{number}")).parent)
+        name = file_name(number, "node7", f"{number:032x}", 0)
+        return str(Path(take(base, claim, name)).parent)
 
     with ThreadPoolExecutor(16) as pool:
         directories = list(pool.map(begin, range(16)))

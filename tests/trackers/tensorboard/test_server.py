@@ -1,23 +1,16 @@
 """What a real `tensorboard` shows, with both of its ways to load files."""
 
 import math
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio
 import httpx
 import pytest
 
 from asynccb.trackers.tensorboard import TensorBoardCallback
+from tests.trackers.tensorboard.board import scalars, serving
 from tests.trackers.tensorboard.event_files import Lane, describe, single, training
-
-PATIENCE = 60
-"""Seconds a server may take to start and to read a directory."""
 
 
 async def write_runs(directory: Path) -> None:
@@ -33,45 +26,14 @@ async def write_runs(directory: Path) -> None:
     await second.finish("failed")
 
 
-def address_of(server: subprocess.Popen[str]) -> str:
-    """Return the address that the server prints when it listens; port 0 lets it choose a port."""
-    assert server.stderr is not None
-    for line in server.stderr:
-        if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
-            return found[0]
-    raise AssertionError(f"tensorboard ended with {server.wait()} before it listened")
-
-
 @pytest.fixture(scope="module", params=["--load_fast=true", "--load_fast=false"])
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     directory = tmp_path_factory.mktemp("board")
     anyio.run(write_runs, directory)
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory), request.param]
-    with subprocess.Popen(
-        [*command, "--host=127.0.0.1", "--port=0", "--reload_interval=1"],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            with httpx.Client(base_url=address_of(process), timeout=PATIENCE) as client:
-                wait_until_loaded(client)
-                yield client
-        finally:
-            process.terminate()
-
-
-def wait_until_loaded(client: httpx.Client) -> None:
-    """Poll until the run that is written last has its scalars."""
-    end = time.monotonic() + PATIENCE
-    while "train/loss" not in client.get("data/plugin/scalars/tags").json().get("second", {}):
-        assert time.monotonic() < end, "tensorboard did not load the runs"
-
-
-def scalars(server: httpx.Client, run: str, tag: str) -> list[tuple[int, Any]]:
-    answer = server.get("data/plugin/scalars/scalars", params={"run": run, "tag": tag})
-    return [(step, value) for _, step, value in answer.raise_for_status().json()]
+    with serving(directory, request.param, last="second") as client:
+        yield client
 
 
 def test_a_server_shows_every_step_of_a_resumed_run_once(server: httpx.Client) -> None:
