@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynccb._ground.events import Event
@@ -77,8 +77,9 @@ class SwanLabCallback(ServerTracker):
 
     Names are those of transformers: `train/…`, `eval/…`, `test/…` at the global step; the figures
     of the whole run are `single_value/…`, nested mappings `train/a/b`. The server keeps one number
-    for each key and step, the last that was logged, and stores NaN and infinity both as NaN. Values
-    other than numbers are rejected.
+    for each key and step, the last that was logged, so that a second training of a run replaces
+    what the first logged at its steps; a warning says so. It stores NaN and infinity both as NaN.
+    Values other than numbers are rejected.
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
@@ -127,6 +128,8 @@ class SwanLabCallback(ServerTracker):
         self.beat = None if self._file is not None else settings.system_metrics or BEAT
         self._ended = False
         self._goes_on = False
+        self._steps: dict[str, int] = {}
+        self._replaces = False
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -289,10 +292,24 @@ class SwanLabCallback(ServerTracker):
         if not self._run.begun:
             self._run.begin(state.trial_name)
         numbers, step = self.numbers(values), int(state.global_step)
+        self._note(numbers, step)
         if self._file is not None:
             self._file.add(self.time, step, numbers)
         else:
             self._cloud.add(row(key, step, value, self.time) for key, value in numbers.items())
+
+    def _note(self, keys: Iterable[str], step: int) -> None:
+        """Warn, once, that a number replaces an earlier one."""
+        for key in keys:
+            if step <= self._steps.get(key, -1) and not self._replaces:
+                self._replaces = True
+                logger.warning(
+                    "SwanLab keeps only the last logged value of %s for step %d; the same applies "
+                    "to other keys whose steps repeat or go back, as in a second training of one "
+                    "run (logged once)",
+                    *(key, step),
+                )
+            self._steps[key] = step
 
     def _refuse(self, refused: Row, error: RejectedError) -> None:
         what = f"the value of {refused.key!r} at step {refused.index}"

@@ -493,6 +493,25 @@ async def test_a_file_that_is_too_large_is_not_sent(
     await made.close()
 
 
+# -- steps that repeat -----------------------------------------------------------------------------
+
+
+async def test_that_a_second_training_replaces_the_numbers_of_the_first_is_said_once(
+    swanlab: SwanLabServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tracker()
+    with caplog.at_level(logging.WARNING, "asynccb"):
+        await deliver(made, [emitted("on_log", step, logs={"loss": 1.0}) for step in (1, 2)])
+        await deliver(made, [emitted("on_log", 2, logs={"eval_loss": 1.0})])
+        assert caplog.records == []
+        await deliver(made, [emitted("on_log", step, logs={"loss": 2.0}) for step in (1, 2)])
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "keeps only the last logged value of train/loss for step 1" in said
+    rows = swanlab.run().rows
+    assert [rows["train/loss", step]["data"] for step in (1, 2)] == [2.0, 2.0]
+    await made.close()
+
+
 # -- restarts --------------------------------------------------------------------------------------
 
 
