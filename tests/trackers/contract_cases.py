@@ -65,8 +65,6 @@ class Case:
     """How the server calls a run that ended well; `"finished"` where it has no status."""
     loss: str = "loss"
     """Name under which the log's `loss` arrives."""
-    rewinds: bool = False
-    """Whether steps that go back hide what was logged at them and later ones before."""
     replaces: bool = False
     """Whether what is logged again at a step takes the place of what was there."""
     single: frozenset[str] = frozenset()
@@ -130,7 +128,6 @@ def tensorboard(folder: Path, servers: Servers) -> Iterator[Case]:
         read,
         arguments={"logging_dir": str(directory)},
         loss="train/loss",
-        rewinds=True,
     )
 
 

@@ -53,6 +53,8 @@ class _Position:
     """Number of files begun so far."""
     step: int = 0
     """Highest step in `file`."""
+    logged: bool = False
+    """Whether `file` has more than a configuration."""
     trained: bool = False
     """Whether a training has begun in `file`."""
     over: bool = False
@@ -62,13 +64,12 @@ class _Position:
 
     @classmethod
     def stored(cls, attributes: Mapping[str, Any]) -> _Position:
-        """Return a stored position; earlier versions stored no `base`, `home` and `over`."""
+        """Return a position; those of earlier versions lack `base`, `home`, `logged`, `over`."""
         position = cls(**attributes)
-        if position.file is None:
+        if position.file is None or "home" in attributes:
             return position
         directory = str(Path(position.file).parent)
-        base, home = position.base or directory, position.home or directory
-        return replace(position, base=base, home=home)
+        return replace(position, base=directory, home=directory, logged=True)
 
 
 class TensorBoardCallback(Tracker):
@@ -214,7 +215,8 @@ class TensorBoardCallback(Tracker):
         if self._position.file is None:
             self._begin_curve(state)
         self._note([*numbers, *texts], step)
-        self._position = replace(self._position, step=max(step, self._position.step))
+        highest = max(step, self._position.step)
+        self._position = replace(self._position, step=highest, logged=True)
         self._add(records.values(self._seconds, step, numbers, texts))
 
     def _note(self, tags: Iterable[str], step: int) -> None:
@@ -236,24 +238,29 @@ class TensorBoardCallback(Tracker):
     def _begin_training(self, state: TrainerState) -> None:
         """Begin a file if the training needs one: a curve of its own, or the rest of a curve."""
         position = self._position
-        if position.file is None or str(self._directory(state)) != position.base:
+        # The step of a checkpoint was logged before it was saved: only later steps are hidden.
+        start = state.global_step + 1 if state.global_step > 0 else None
+        if position.file is None:
+            # A training resumed without our attributes goes on if its run's files are there.
+            self._begin_curve(state, start)
+        elif str(self._directory(state)) != position.base:
             self._begin_curve(state)
-        elif state.global_step > 0:
+        elif start is not None:
             if position.trained:
-                # That step was logged before its checkpoint was saved: only later ones are hidden.
-                self._begin_file(None, start=state.global_step + 1)
-        elif position.trained or position.step > 0:
+                self._begin_file(None, start)
+        elif position.logged and (position.trained or position.step > 0):
             self._end_training("finished" if position.over else "failed")
             self._begin_file(Claim(TRAINING))
 
-    def _begin_curve(self, state: TrainerState) -> None:
+    def _begin_curve(self, state: TrainerState, start: int | None = None) -> None:
         """Begin the first file of the run, or of a trial."""
         root, base = self._root(), str(self._directory(state))
         self._end_training("finished" if self._position.over else "failed")
         self._position = replace(self._position, root=root, base=base)
         by_default = self._logging_dir is None and base == root
         writer = writer_of(self.run.host, self.run.pid)
-        self._begin_file(Claim(BESIDE if by_default else RUN, base, writer))
+        claim = Claim(BESIDE if by_default else RUN, base, writer, resumes=start is not None)
+        self._begin_file(claim, start)
 
     def _begin_file(self, claim: Claim | None, start: int | None = None) -> None:
         """Begin a file; without a claim, beside the current one."""

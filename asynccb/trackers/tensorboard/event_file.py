@@ -55,6 +55,11 @@ def file_name(when: int, host: str, key: str, count: int, after: str = "") -> st
     return f"{_PREFIX}{seconds + 1:010d}.{0:09d}.{rest}"
 
 
+def is_of_run(name: str, other: str) -> bool:
+    """Return whether a file is of the same run as the file `other`, whose name we made."""
+    return f".{other.split('.')[-2]}." in name
+
+
 def is_later(name: str, than: str) -> bool:
     """Return whether both names are of one run's files, and `name` is that of the later one."""
     key, count = than.split(".")[-2:]

@@ -18,7 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from asynccb.trackers.tensorboard.event_file import is_later
+from asynccb.trackers.tensorboard.event_file import is_later, is_of_run
 
 try:
     import fcntl
@@ -43,6 +43,8 @@ class Claim:
     """None stands for the directory of the run's first training."""
     writer: str = ""
     """Part of the names of files that a `SummaryWriter` of the training process writes."""
+    resumes: bool = False
+    """Whether a directory with an earlier file of the same run is to be gone on with."""
 
 
 def take(base: str, claim: Claim, name: str) -> str:
@@ -55,8 +57,12 @@ def take(base: str, claim: Claim, name: str) -> str:
     other directories since. Raises `OSError`.
     """
     stem = base + claim.suffix
-    for directory in (base, *_numbered(stem)):
+    existing = [directory for directory in (base, *_numbered(stem)) if os.path.isdir(directory)]
+    for directory in existing:
         if os.path.lexists(os.path.join(directory, name)):
+            return os.path.join(directory, name)
+    for directory in existing:
+        if claim.resumes and goes_on(os.path.join(directory, name)):
             return os.path.join(directory, name)
     for number in count(1):
         directory = base if number == 1 else f"{stem}{number}"
@@ -67,6 +73,12 @@ def take(base: str, claim: Claim, name: str) -> str:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o666))
                 return path
     raise AssertionError("numbers do not end")
+
+
+def goes_on(path: str) -> bool:
+    """Return whether an earlier file of the same run is beside a file."""
+    directory, name = os.path.split(path)
+    return any(other < name and is_of_run(other, name) for other in os.listdir(directory))
 
 
 def writer_of(host: str, pid: int) -> str:

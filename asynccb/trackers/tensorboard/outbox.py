@@ -15,7 +15,7 @@ from typing import Final
 from anyio import to_thread
 
 from asynccb.trackers.shared.offset_file import ShortFileError, classified, write_at
-from asynccb.trackers.tensorboard.opening import Claim, take
+from asynccb.trackers.tensorboard.opening import Claim, goes_on, take
 
 logger = logging.getLogger("asynccb")
 
@@ -33,6 +33,8 @@ class _Pending:
     """Unix time of the first record."""
     claim: Claim | None = None
     """Finds the directory of a new file; None for that of the file before."""
+    start: int | None = None
+    """First step whose records in the run's earlier files a new file hides."""
     file: str | None = None
     """Path of the file, once its directory is found."""
     offset: int = 0
@@ -53,13 +55,10 @@ class EventWriter:
         """
         Direct the next records to a new file.
 
-        Without a claim, it is beside the file before and, for `start`, hides that file's records
-        from this step on.
+        Without a claim, it is beside the file before. It hides the records of the run's earlier
+        files there from `start` on.
         """
-        from asynccb.trackers.tensorboard import values as records
-
-        header = bytearray(records.header(seconds, start))
-        self._outbox.append(_Pending(name, seconds, claim, data=header))
+        self._outbox.append(_Pending(name, seconds, claim, start))
 
     def add(self, record: bytes, seconds: float) -> None:
         """Gather a framed record with its time; a file must have been begun."""
@@ -74,7 +73,8 @@ class EventWriter:
         while self._outbox:
             pending = self._outbox[0]
             if pending.file is None:
-                pending.file = await self._place(pending)
+                await self._place(pending)
+            assert pending.file is not None
             path = Path(pending.file)
             try:
                 await write_at(path, pending.offset, bytes(pending.data), hint=_HINT)
@@ -84,21 +84,27 @@ class EventWriter:
             del self._outbox[0]
             self.file, self.offset = pending.file, pending.offset + len(pending.data)
 
-    async def _place(self, pending: _Pending) -> str:
-        """Return the path of a new file, in a directory of its own or in that of the one before."""
-        claim = pending.claim
+    async def _place(self, pending: _Pending) -> None:
+        """Find the directory of a new file, and put the header before its records."""
+        from asynccb.trackers.tensorboard import values as records
+
+        claim, start = pending.claim, pending.start
         if claim is None:
             assert self.file is not None  # or there would be no file before
-            return str(Path(self.file).parent / pending.name)
-        base = claim.base if claim.base is not None else self.home
-        assert base is not None  # or there would be no first training
-        try:
-            path = await to_thread.run_sync(take, base, claim, pending.name)
-        except OSError as error:
-            raise classified(Path(base, pending.name), error, _HINT) from error
-        if claim.base is not None:
-            self.home = str(Path(path).parent)
-        return path
+            path = str(Path(self.file).parent / pending.name)
+        else:
+            base = claim.base if claim.base is not None else self.home
+            assert base is not None  # or there would be no first training
+            try:
+                path = await to_thread.run_sync(take, base, claim, pending.name)
+                if start is not None and not await to_thread.run_sync(goes_on, path):
+                    start = None
+            except OSError as error:
+                raise classified(Path(base, pending.name), error, _HINT) from error
+            if claim.base is not None:
+                self.home = str(Path(path).parent)
+        pending.file = path
+        pending.data[:0] = records.header(pending.seconds, start)
 
     def _relocate(self, pending: _Pending, file: str) -> None:
         """Move records to a new file after someone else has cut or removed their file."""

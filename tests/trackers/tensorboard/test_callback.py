@@ -315,6 +315,32 @@ async def test_a_file_begun_after_the_clock_was_set_back_still_sorts_behind_the_
     assert [step for step, _ in points(tmp_path)["train/loss"]] == list(range(1, 8))
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_run_resumed_without_its_attributes_goes_on_in_its_directory_if_that_is_there(
+    lane: Lane, tmp_path: Path, alone: bool
+) -> None:
+    other = replace(describe(tmp_path), key="f" * 32)
+    await Lane(TensorBoardCallback(logging_dir=tmp_path), other).deliver(training(0, 2))
+    if not alone:
+        await lane.deliver(training(0, 10))
+    again = TensorBoardCallback(logging_dir=tmp_path)
+    await Lane(again, describe(tmp_path), events=1000).deliver(training(6, 8))
+    assert again.address == str(tmp_path / "run-2")
+    found = files(tmp_path / "run-2")
+    assert [session_starts(file) for file in found] == ([[]] if alone else [[], [7, 7]])
+    assert points(tmp_path / "run-2")["train/loss"][-2:] == [
+        (7, single(1 / 7)),
+        (8, single(1 / 8)),
+    ]
+
+
+async def test_a_training_that_begins_twice_before_it_logs_is_one(
+    lane: Lane, tmp_path: Path
+) -> None:
+    await lane.deliver([*training(0, 0), *training(0, 3)])
+    assert len(files(tmp_path)) == 1
+
+
 async def test_another_run_in_a_directory_has_one_of_its_own_below(
     lane: Lane, tmp_path: Path
 ) -> None:
