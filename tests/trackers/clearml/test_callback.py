@@ -46,6 +46,21 @@ END = {
 }
 
 
+async def test_that_a_second_training_replaces_the_values_of_the_first_is_said_once(
+    clearml: ClearMLServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tracker()
+    with caplog.at_level(logging.WARNING, "asynccb"):
+        await deliver(made, training(3))
+        assert caplog.records == []
+        await deliver(made, training(3))
+    assert [r.getMessage() for r in caplog.records if "last logged value" in r.getMessage()] == [
+        "ClearML keeps only the last logged value of train/loss for step 1; the same applies to "
+        "other series whose steps repeat or go back (logged once)"
+    ]
+    await made.close()
+
+
 async def test_values_are_at_title_series_and_step_and_those_of_the_run_are_single(
     clearml: ClearMLServer,
 ) -> None:
