@@ -7,17 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import asynccb
 from asynccb.testing import no_sync
 from tests.staging.device_lanes import InCompanion, OnThread
+from tests.staging.wrapped import EXACT, Unreadable, distributed_logs, transformed, wrapped
 from tests.support.launching import environment
 from tests.support.running import companion_of
 from tests.support.waiting import eventually
@@ -179,6 +181,119 @@ def test_a_log_that_changes_its_form_is_logged_as_it_is(tmp_path: Path) -> None:
         kind = kinds.get(dtype, float)
         assert logs == {"a": kind(step), "b": step}
         assert type(logs["a"]) is kind
+
+
+def test_a_tensor_of_any_class_dtype_and_layout_arrives_as_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = wrapped("cuda")
+    plain = torch.tensor(0.5, device="cuda")
+    waiting = {"sparse"}  # torch itself waits to make it dense
+    quiet = {name: tensor for name, tensor in kinds.items() if name not in waiting}
+    with two_lanes(tmp_path) as (run, companion, thread):
+        run.step(logs={**kinds, "plain": plain})
+        with no_sync():
+            for _ in range(3):
+                run.step(logs={**quiet, "plain": plain})
+        assert run.flush(20)
+    expected = [
+        {name: EXACT.get(name, 3.0) for name in names} | {"plain": 0.5}
+        for names in (kinds, quiet, quiet, quiet)
+    ]
+    assert arrived(companion) == thread.seen == expected
+    assert not caplog.records
+
+
+def test_the_norm_of_fsdp_arrives_as_its_number_without_a_synchronisation(tmp_path: Path) -> None:
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        whole, parts = distributed_logs("cuda")
+        torch.cuda.synchronize()
+        with two_lanes(tmp_path) as (run, companion, _):
+            run.step(logs=whole | parts)
+            with no_sync():
+                run.step(logs=whole | parts)
+            assert run.flush(20)
+    finally:
+        dist.destroy_process_group()
+    norm = pytest.approx(80**0.5)
+    rest = {"replicated": 3.0, "partial": 3.0, "sharded": 3.0}
+    assert arrived(companion) == 2 * [{"grad_norm": norm, "norm as it is": norm, **rest}]
+
+
+ODD: dict[str, Callable[[], torch.Tensor]] = {
+    "complex32": lambda: torch.tensor(1.0 + 2.0j, device="cuda").to(torch.complex32),
+    "complex64": lambda: torch.tensor(1.0 + 2.0j, device="cuda"),
+    "bits8": lambda: torch.ones((), dtype=torch.uint8, device="cuda").view(torch.bits8),
+    "unreadable": lambda: Unreadable(torch.tensor(1.0, device="cuda")),
+}
+
+
+@pytest.mark.parametrize("name", list(ODD))
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
+def test_a_tensor_that_no_slot_can_hold_goes_on_as_text_and_ends_no_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    odd, plain = ODD[name](), torch.tensor(0.5, device="cuda")
+    with two_lanes(tmp_path) as (run, companion, _):
+        run.step(logs={"odd": plain})  # so that the name is known as one of a plain tensor
+        for _ in range(3):
+            run.step(logs={"odd": odd, "plain": plain})
+            run.step(logs={"odd": odd})
+            run.step(logs={"odd": [odd.reshape(1)], "deep": {"er": plain}})
+        assert run.flush(20)
+    text = f"<{type(odd).__name__}>"
+    first, *others = arrived(companion)
+    assert first == {"odd": 0.5}
+    for place in range(0, len(others), 3):
+        assert others[place] == {"odd": text, "plain": 0.5}
+        assert others[place + 1] == {"odd": text}
+        assert others[place + 2]["deep"] == {"er": 0.5}
+    if name.startswith("complex"):
+        said = [record.getMessage() for record in caplog.records]
+        assert sum("'odd'" in line and "log its .real or its .abs()" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch.func uses it
+def test_a_value_inside_of_a_transform_arrives_unless_it_is_a_batch_of_them(
+    tmp_path: Path, known: bool
+) -> None:
+    with two_lanes(tmp_path) as (run, companion, _):
+        for _ in range(3 * known):
+            run.step(logs={"loss": torch.tensor(1.0, device="cuda")})
+        transformed(run, "cuda")
+        run.step(logs={"loss": torch.tensor(2.0, device="cuda")})
+        assert run.flush(20)
+    seen = [logs["loss"] for logs in arrived(companion)]
+    assert seen == [*[1.0] * (3 * known), *[14.0] * 4, "<Tensor>", 2.0]
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+@pytest.mark.filterwarnings("default")  # of what the compiler imports
+def test_logging_in_a_compiled_step_is_one_break_and_every_value_is_right(
+    tmp_path: Path, mode: str
+) -> None:
+    steps = 500
+    source = torch.arange(steps, dtype=torch.float32, device="cuda")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with two_lanes(tmp_path) as (run, companion, thread):
+
+        @torch.compile(mode=mode)
+        def step(x: torch.Tensor) -> torch.Tensor:
+            loss = (x * 2).sum()
+            run.step(logs={"loss": loss, "last": x[-1]})
+            return loss + 1
+
+        returned = [step(source[n].expand(8)).clone() for n in range(steps)]
+        assert run.flush(30)
+    counters = torch._dynamo.utils.counters
+    assert list(counters["graph_break"].values()) == [1]
+    assert counters["frames"]["total"] == 2  # the step, and the rest of it
+    expected = [{"loss": 16.0 * n, "last": float(n)} for n in range(steps)]
+    assert arrived(companion) == thread.seen == expected
+    assert torch.stack(returned).tolist() == [16.0 * n + 1 for n in range(steps)]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one CUDA device")

@@ -64,9 +64,10 @@ class DeviceStaging:
         """
         Start copying the tensors of a log to slots; return None if the slots are full.
 
-        With `now`, full slots are neither waited for nor counted as a drop. Raises
-        `ConfigurationError` while the stream is being captured, and `MailboxFullError` if the slots
-        are full under `overflow = "raise"`.
+        With `now`, full slots are neither waited for nor counted as a drop, and tensors that the
+        device refuses return None, too; else they raise RuntimeError. Raises `ConfigurationError`
+        while the stream is being captured, and `MailboxFullError` if the slots are full under
+        `overflow = "raise"`.
         """
         if torch._C._cuda_isCurrentStreamCapturing():
             raise ConfigurationError(
@@ -87,14 +88,23 @@ class DeviceStaging:
         place = position % COUNT
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
-        for device, floating, first, last in form.groups:
-            views = self._views.get((device, floating)) or self._find_views(device, floating)
-            torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
-        if form.rows:
-            self._put_rows(place, form, tensors)
+        try:
+            for device, floating, first, last in form.groups:
+                views = self._views.get((device, floating)) or self._find_views(device, floating)
+                torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
+            if form.rows:
+                self._put_rows(place, form, tensors)
+        except RuntimeError:  # inside of vmap, say, where a tensor looks like any other
+            if now:
+                return None
+            raise
         log = StagedLog(position, form.layout, self._arrive, self.settle)
         self._pending.append(log)
         return log
+
+    def check(self) -> None:
+        """Raise the device's error if the device has failed; waits for nothing."""
+        torch.cuda.current_stream().query()
 
     def settle(self) -> None:
         """Read all values that have landed; only looks at memory, so any thread may call it."""
@@ -228,6 +238,6 @@ class DeviceStaging:
             yield now
             if asks and now > look:
                 look = now + _LOOK
-                torch.cuda.current_stream().query()
+                self.check()
             time.sleep(_PAUSE)
             self.settle()

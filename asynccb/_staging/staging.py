@@ -33,6 +33,7 @@ LONGEST: Final = 4096
 _KEPT: Final = 256
 """Most forms of logs to remember."""
 _IN_RECORDS: Final = frozenset({float, int, str, bool, type(None), Staged})
+_NO_METRIC: Final = ", which is not a number, text, or short list of numbers"
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
 """Bounds of the integers that a record can hold; other integers become floats."""
@@ -73,8 +74,8 @@ class Staging:
         """
         if self.forms and (form := self.forms.get(tuple(values))) is not None:
             taken = form.take(values)
-            if taken is not None:
-                return self._send(values, form, taken)
+            if taken is not None and (sent := self._send(values, form, taken)) is not None:
+                return sent
         for key, value in values.items():
             kind = type(value)
             if (
@@ -85,15 +86,13 @@ class Staging:
                 break
         else:
             return values if isinstance(values, dict) else dict(values)
-        tensors, rest = self._split(values)
-        plain = {
-            str(key): value if str(key) in tensors else self._safely_plain(str(key), value)
-            for key, value in rest.items()
-        }
-        if not tensors:
-            return plain
-        form = self._find_form(tensors, rest)
-        return self._send(plain, form, form.pick(tensors))
+        plain: dict[str, Any] = {}
+        for key, value in values.items():
+            name = str(key)
+            plain[name] = self._safely_plain(name, value)
+        tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+        tensors = {key: value for key, value in plain.items() if type(value) is tensor}
+        return self._stage(values, plain, tensors) if tensors else plain
 
     def plain_object(self, value: Any) -> Any:
         """
@@ -106,10 +105,9 @@ class Staging:
             if value.landed:
                 return value.value()
             return msgspec.msgpack.Ext(EXTENSION, value.reference())
-        device = getattr(value, "device", None)
-        on_host = device is None or getattr(device, "type", "cpu") == "cpu"
-        if on_host and _is_array(value) and _is_short(value):
-            with contextlib.suppress(RuntimeError):  # a dtype or device that `tolist` cannot read
+        # Only of known types: code of any other could raise what no encoder expects.
+        with contextlib.suppress(RuntimeError):  # a dtype that `tolist` cannot read
+            if _is_of_host(value) and _is_short(value):
                 return _numbers(value)
         raise TypeError(f"{type(value).__name__} has no plain form")
 
@@ -132,26 +130,34 @@ class Staging:
             return self.packer.pack(logs), True
         return logs, False
 
-    def _split(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        """Return the tensors on a CUDA device, and all values."""
-        torch = sys.modules.get("torch")
-        if torch is None:
-            return {}, values
-        tensors: dict[str, Any] = {}
-        rest: dict[str, Any] = {}
-        for key, value in values.items():
-            rest[key] = value
-            on_device = isinstance(value, torch.Tensor) and value.is_cuda and _is_short(value)
-            if on_device and value.numel():
-                tensors[str(key)] = value
-        return tensors, rest
+    def _stage(
+        self, values: Mapping[str, Any], plain: dict[str, Any], tensors: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Send the tensors among plain values; those that the device refuses become text."""
+        from asynccb._staging.unwrapping import outside_transforms
 
-    def _find_form(self, tensors: dict[str, Any], values: Mapping[str, Any]) -> Form:
+        form = self._find_form(tensors, values, plain)
+        with outside_transforms():
+            sent = self._send(plain, form, form.pick(tensors))
+        if sent is not None:
+            return sent
+        refused = {
+            key: self._text(
+                key, f"<{type(tensor).__name__}>", type(tensor), "its device refused it"
+            )
+            for key, tensor in tensors.items()
+        }
+        return plain | refused
+
+    def _find_form(
+        self, tensors: dict[str, Any], values: Mapping[str, Any], plain: dict[str, Any]
+    ) -> Form:
         """Compute a log's form, and remember it if similar logs can be recognized."""
         from asynccb._staging.log_form import Form
 
-        form = Form(tensors, [str(key) for key in values])
-        if form.recurs and all(type(key) is str for key in values):
+        form = Form(tensors, list(plain))
+        as_given = all(values.get(key) is tensor for key, tensor in tensors.items())
+        if form.recurs and as_given and all(type(key) is str for key in values):
             if len(self.forms) >= _KEPT:
                 self.forms.clear()
             self.forms[tuple(values)] = form
@@ -159,21 +165,33 @@ class Staging:
 
     def _send(
         self, values: Mapping[str, Any], form: Form, tensors: tuple[Any, ...]
-    ) -> dict[str, Any]:
-        """Start copying the tensors to slots; return the values with stand-ins for the tensors."""
+    ) -> dict[str, Any] | None:
+        """
+        Start copying the tensors to slots; return the values with stand-ins for the tensors.
+
+        Returns None if the device refuses a tensor.
+        """
         if self.device is None:
             from asynccb._staging.device import DeviceStaging
 
             self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
-        log = self.device.stage(form, tensors)
+        try:
+            log = self.device.stage(form, tensors)
+        except RuntimeError:
+            self.device.check()
+            return None
         if log is None:
             return {key: value for key, value in values.items() if key not in form.layout.keys}
         return StagedLogs.of(values, log)
 
     def _safely_plain(self, key: str, value: Any) -> Any:
-        """Return a value as numbers or text; if it cannot be read, return its type as text."""
+        """
+        Return a value as numbers or text; if it cannot be read, return its type as text.
+
+        A value on a CUDA device becomes a plain tensor that can be staged.
+        """
         try:
-            return self._plain(key, value)
+            return self._tensor(key, value) if _is_tensor(value) else self._plain(key, value)
         except Exception:  # noqa: BLE001 - the value's own code runs here; counted and logged
             return self._text(key, f"<{type(value).__name__}>", type(value))
 
@@ -187,34 +205,75 @@ class Staging:
             return {str(k): self._plain(f"{key}.{k}", v) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(key, item) for item in value]
-        if _is_array(value):  # may be on a device without slots, and then has to be waited for
+        if _is_tensor(value):
+            return self._tensor(key, value, stages=False)
+        if _is_array(value):
             return self._array(key, value)
         for base in (bool, int, float, str):
             if isinstance(value, base):
                 return base(value)
         return self._text(key, value)
 
+    def _tensor(self, key: str, value: Any, *, stages: bool = True) -> Any:
+        """
+        Read a tensor as `_array` does, which waits for a device.
+
+        With `stages`, return a tensor of a CUDA device instead, plain and ready to be staged.
+        """
+        if not _is_short(value):
+            return self._array(key, value)
+        torch = sys.modules["torch"]
+        if type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_cuda:
+            try:
+                return _numbers(value)
+            except RuntimeError:  # in a wrapper that looks like a plain tensor
+                pass
+        from asynccb._staging.unwrapping import NoNumberError, for_slots, unwrap
+
+        try:
+            plain = unwrap(value)
+            if stages and plain.is_cuda and plain.numel():
+                return for_slots(plain)
+        except NoNumberError as error:
+            return self._text(key, f"<{type(value).__name__}>", type(value), str(error))
+        return _numbers(plain)
+
     def _array(self, key: str, value: Any) -> Any:
-        """Read a tensor or an array as a number or a short list of numbers."""
+        """Read an array as a number or a short list of numbers."""
         if _is_short(value):
             return _numbers(value)
         return self._text(
             key, f"<{type(value).__name__} of shape {tuple(value.shape)}>", type(value)
         )
 
-    def _text(self, key: str, value: object, kind: type | None = None) -> str:
+    def _text(
+        self, key: str, value: object, kind: type | None = None, reason: str | None = None
+    ) -> str:
         kind = kind or type(value)
         text = str(value)  # may raise
         self.odd += 1
         if (key, kind) not in self._odd and len(self._odd) < 1000:
             self._odd.add((key, kind))
             logger.warning(
-                "%r was logged with a %s, which is not a number, text, or short list of numbers; "
-                "it goes on as text (said once per key)",
+                "%r was logged with a %s%s; it goes on as text (said once per key)",
                 key,
                 kind.__name__,
+                f": {reason}" if reason else _NO_METRIC,
             )
         return text
+
+
+def _is_tensor(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_of_host(value: Any) -> bool:
+    """Return whether a value is a plain tensor in host memory, or an array or number of NumPy."""
+    torch = sys.modules.get("torch")
+    if torch is not None and type(value) is torch.Tensor:
+        return bool(value.device.type == "cpu")
+    return type(value).__module__ == "numpy" and _is_array(value)
 
 
 def _is_array(value: object) -> bool:
@@ -240,7 +299,10 @@ def _escaped(value: Any) -> Any:
 
 def _numbers(array: Any) -> Any:
     """Read a short array: as a number if it has one element, else as a list."""
-    values = array.reshape(-1).tolist()
+    try:
+        values = array.reshape(-1).tolist()
+    except RuntimeError:  # a tensor's own class may know its number only
+        values = [array.item()]
     if values and type(values[0]) not in _IN_RECORDS:
         values = [_as_number(value) for value in values]
     return values[0] if len(values) == 1 else values
