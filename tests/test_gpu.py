@@ -47,6 +47,7 @@ def two_lanes(
     (path / "arrived").touch()
     companion, thread = InCompanion(path / "arrived"), OnThread()
     run = asynccb.CallbackDispatcher([companion, thread], directory=path / "journal", **options)
+    run._emitter._awaits_begin = False  # or the first step would emit `on_train_begin`
     try:
         yield run, companion, thread
     finally:

@@ -37,6 +37,16 @@ _COPIED: Final = frozenset(
 )
 """Dtypes that `torch._foreach_copy_` takes into slots on every device and in every version."""
 
+_CONVERTED: Final = frozenset(
+    found
+    for name in (
+        *("uint16", "uint32", "uint64"),
+        *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+    if (found := getattr(torch, name, None)) is not None
+)
+"""Dtypes that are converted on the device first; an old version of torch lacks some of them."""
+
 
 class NoNumberError(Exception):
     """A tensor's number cannot be had here; the message says why, and what to log."""
@@ -72,6 +82,10 @@ def for_slots(tensor: Tensor) -> Tensor:
         return tensor
     if dtype.is_complex:
         raise NoNumberError("a complex value of a device is no number; log its .real or its .abs()")
+    if dtype not in _CONVERTED:
+        # The kernels of some other dtypes (bits8, say) fail on the device itself, and with them
+        # everything that the process does there.
+        raise NoNumberError(f"its dtype is {dtype}, which no slot can hold; convert it first")
     with torch.no_grad(), _hidden():
         # float64 holds every float8, and rounds a large uint64, which int64 would make negative.
         whole = dtype in (torch.uint16, torch.uint32)
