@@ -153,6 +153,7 @@ def log_on_ranks(rank: int, world: int, directory: str) -> dict[str, Any]:
     logging.getLogger("asynccb").addHandler(Listening())
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     run = CallbackDispatcher([], directory=f"{directory}/{rank}")
+    run.emit("on_train_begin")
     whole, parts = distributed_logs(device)
     run.step(logs=whole)
     if not rank:  # a collective would wait for the other rank
