@@ -270,6 +270,8 @@ ONLY_SUBCLASSES = {
     "WandbTraining",
     # Slots whose memory is gone, for readers of an old ring.
     "_NoSlots",
+    # Rooms below the trackers tell them from other callbacks by their base class.
+    "Tracker",
 }
 """Classes that are alone in having their base, each for a reason."""
 

@@ -83,7 +83,7 @@ class JournalLane(Lane):
         self._committed = self._delivered = 0.0
         self._answered = False  # since the cursor was last written
         self._group = getattr(self.tracker, "group", GROUP)
-        self._keep_history = getattr(self.callback, "needs_history", True)
+        self._keep_history = self.options.needs_history
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
         self._uploads = uploads_of(
             self.callback,
@@ -291,7 +291,7 @@ class JournalLane(Lane):
         """Return a replica of the state at the cursor; restore the tracker from the cursor."""
         cursor = self.cursor
         replica = Replica(cursor.values, keep_history=self._keep_history)
-        if cursor.attributes and hasattr(self.callback, "restore"):
+        if cursor.attributes and self.tracker is not None:
             self.callback.restore(cursor.attributes)
         if cursor.run is not None:
             async with aiofiles.open(self._run_path(cursor.run), "rb") as file:

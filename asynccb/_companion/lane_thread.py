@@ -40,6 +40,7 @@ from asynccb._lanes.loop_thread import leave_forked_hook, run_unstoppably
 from asynccb._lanes.stall_watch import LANE_PREFIX, STALL, StallWatch
 from asynccb.callbacks.base import find_hooks
 from asynccb.callbacks.request import Requesting
+from asynccb.callbacks.tracking import Tracking
 
 logger = logging.getLogger("asynccb")
 
@@ -204,7 +205,7 @@ class LaneLoop:
                 spoken=self._spoken,
             )
             Requesting(lambda wishes: self._say(Request(spec.name, wishes))).connect(callback)
-            if getattr(callback, "offers", False):
+            if isinstance(callback, Tracking) and callback.offers:
                 callback.offer = lambda metrics: self._say(Offer(spec.name, dict(metrics)))
         except Exception as error:  # noqa: BLE001 - importing a user's module can raise anything
             self._on_failed(LaneFailed(spec.name, f"{type(error).__name__}: {error}"))

@@ -30,6 +30,7 @@ from asynccb._journal.run_folder import RunFolder, is_starting
 from asynccb._journal.segments import last_record
 from asynccb._journal.tracker_runs import SavedLane, SavedRuns, chain, is_training
 from asynccb._ring.record import ADDED_BIT, Record
+from asynccb.callbacks.tracking import Tracking
 
 logger = logging.getLogger("asynccb")
 
@@ -71,7 +72,9 @@ class Resumption:
         """Take the lane's name, its newly created callback, its cursor, and the run's folder."""
         self._name = name
         self._directory = directory
-        self._tracker = callback if isinstance(callback, Resumes) else None
+        self._tracker: Resumes | None = None
+        if isinstance(callback, Tracking) and isinstance(callback, Resumes):
+            self._tracker = callback
         self._fresh = self._tracker.state()["attributes"] if self._tracker is not None else {}
         self.logged: Place = cursor.logged
         """Place of the last log that this lane read."""

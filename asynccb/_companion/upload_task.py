@@ -23,6 +23,7 @@ from asynccb._journal.tail import Tail
 from asynccb._journal.uploads import LIMIT, Folder, Kept, Spool
 from asynccb._ring.record import AGAIN_BIT, RUN, Record, decode
 from asynccb._state.run_description import RunDescription
+from asynccb.callbacks.tracking import Tracking
 
 _GROUP: Final = 2000
 """Most records read at once."""
@@ -157,7 +158,9 @@ def uploads_of(
     limit: int,
 ) -> Uploads | None:
     """Return a callback's uploads; None if it uploads nothing."""
-    if not (isinstance(callback, Uploading) and callback.uploads):
+    if not (isinstance(callback, Tracking) and isinstance(callback, Uploading)):
+        return None
+    if not callback.uploads:
         return None
     return Uploads(
         callback, directory, name, journaled=journaled, deliver=deliver, tail=tail, limit=limit

@@ -36,6 +36,7 @@ from asynccb._state.control import (
 from asynccb._state.run_description import RunDescription
 from asynccb.callbacks.base import AsyncHook, read_options
 from asynccb.callbacks.decides import terms_of
+from asynccb.callbacks.tracking import Tracking
 from asynccb.delivery.retry import until_acknowledged
 
 logger = logging.getLogger("asynccb")
@@ -87,9 +88,9 @@ class Lane:
         self.deciding = {event for event, hook in self.hooks.items() if terms_of(hook)}
         self._returned = 0  # hook calls that are not acknowledged yet
         self._beaten = math.inf  # monotonic seconds; not due until the first flush, then at once
-        self.tracker: Delivers | None = (
-            self.callback if isinstance(self.callback, Delivers) else None
-        )
+        self.tracker: Delivers | None = None
+        if isinstance(self.callback, Tracking) and isinstance(self.callback, Delivers):
+            self.tracker = self.callback
 
     @property
     def is_remote(self) -> bool:
@@ -152,9 +153,9 @@ class Lane:
     async def hear(
         self, about: dict[str, Any], values: dict[Any, Any], step: int, when: int
     ) -> None:
-        """Give a tracker values of its training side; `about` names the tracker and values."""
-        told = getattr(self.callback, "told", None)
-        if about["lane"] == self.name and self.tracker is not None and told is not None:
+        """Give a tracker what its training side has told; `about` says whose, and what it is."""
+        if about["lane"] == self.name and self.tracker is not None:
+            told = self.callback.told
             self.tracker.time = when
             await self._contain("told", lambda: told(about["what"], values, step), None)
 

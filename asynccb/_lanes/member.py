@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 from asynccb._ground.events import Event
 from asynccb._lanes.thread_lane import ThreadLane
-from asynccb.callbacks.base import Hooks, Options, find_hooks
+from asynccb.callbacks.base import Hooks, find_hooks
 from asynccb.callbacks.decides import Deciding
+from asynccb.callbacks.options import Options
+from asynccb.callbacks.tracking import Tracking
 
 
 @dataclass(eq=False)
@@ -40,7 +42,8 @@ class Member:
     @property
     def is_wanted(self) -> bool:
         """Whether the callback has async hooks and is not a tracker that is switched off."""
-        return bool(self.hooks.asynchronous) and getattr(self.callback, "enabled", True)
+        is_off = isinstance(self.callback, Tracking) and not self.callback.enabled
+        return bool(self.hooks.asynchronous) and not is_off
 
     @property
     def is_served(self) -> bool:

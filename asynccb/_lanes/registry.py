@@ -22,6 +22,7 @@ from asynccb.callbacks.base import (
     read_options,
 )
 from asynccb.callbacks.decides import Deciding
+from asynccb.callbacks.tracking import training_side
 
 logger = logging.getLogger("asynccb")
 
@@ -62,7 +63,7 @@ class Registry:
             )
         count = self._names[kind.__name__] = self._names.get(kind.__name__, 0) + 1
         name = kind.__name__ if count == 1 else f"{kind.__name__}-{count}"
-        if (side := getattr(instance, "training_side", None)) is not None:
+        if (side := training_side(instance)) is not None:
             hooks = hooks._replace(inline={**hooks.inline, **find_hooks(side).inline})
         terms = hooks.terms
         if not self._asks:

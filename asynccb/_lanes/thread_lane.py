@@ -20,6 +20,7 @@ from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Mailbox
 from asynccb._lanes.stall_watch import LANE_PREFIX
 from asynccb._state.run_description import RunDescription
+from asynccb.callbacks.tracking import Tracking
 
 logger = logging.getLogger("asynccb")
 
@@ -96,8 +97,8 @@ class ThreadLane(Lane):
     async def _serve(self) -> None:
         if self.tracker is not None and self.description is not None:
             self.tracker.describe(self.description)
-        if getattr(self.callback, "uploads", ()):
-            logger.warning("%s uploads no files without a companion process", self.name)
+        if isinstance(self.callback, Tracking) and self.callback.uploads:
+            logger.warning("%s uploads no files where there is no companion process", self.name)
         async with anyio.create_task_group() as group:
             for _ in range(self.options.concurrency):
                 group.start_soon(self._work, name=LANE_PREFIX + self.name)

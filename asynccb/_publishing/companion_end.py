@@ -14,6 +14,7 @@ from asynccb._publishing.outlet import Outlet
 from asynccb._publishing.record_writer import RecordWriter
 from asynccb._staging.staging import Staging
 from asynccb._state.snapshot import ChangeTracker
+from asynccb.callbacks.tracking import Tracking
 
 
 class CompanionEnd:
@@ -41,10 +42,10 @@ class CompanionEnd:
 
     def add_lane(self, member: Member, spec: LaneSpec) -> None:
         """Serve a callback from the next record on."""
-        if getattr(member.callback, "needs_history", True):
+        if member.options.needs_history:
             self.records.send_history()
         self.process.add_lane(spec)
-        if getattr(member.callback, "offers", False):
+        if isinstance(member.callback, Tracking) and member.callback.offers:
             self._offers.expect(member.name)
 
     def poll(self) -> None:

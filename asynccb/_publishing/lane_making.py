@@ -13,6 +13,7 @@ from asynccb._lanes.mailbox import Mailbox
 from asynccb._lanes.member import Member
 from asynccb._lanes.thread_lane import ThreadLane
 from asynccb._state.control import Decision
+from asynccb._state.trainer_state import exports_state
 
 logger = logging.getLogger("asynccb")
 
@@ -25,9 +26,8 @@ def pickled(member: Member) -> bytes:
 
 
 def lane_spec(member: Member, body: bytes, first: int) -> LaneSpec:
-    """Return the companion's description; `first` is the first record that the callback sees."""
-    exports = getattr(member.callback, "state", None)
-    state = exports() if callable(exports) else None
+    """Return what the companion needs; `first` is the first record that the callback sees."""
+    state = member.callback.state() if exports_state(member.callback) else None
     return LaneSpec(member.name, body, class_path(type(member.callback)), state, first)
 
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from asynccb.callbacks.tracking import training_side
 from asynccb.callbacks.training_side import TrainingSide
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class TrainingSides:
 
     def add(self, member: Member) -> None:
         """Connect and open a callback's side, if it has one."""
-        side: TrainingSide | None = getattr(member.callback, "training_side", None)
+        side = training_side(member.callback)
         if side is None:
             return
         warned = False

@@ -30,7 +30,8 @@ class ExportableState:
     """
 
     in_checkpoint: ClassVar[bool] = True
-    """Whether checkpoints contain the state; a tracker's state is in the run's journal instead."""
+    """Whether checkpoints contain the state; a tracker's state is in the run's journal instead. On
+    an object of another class the attribute is the user's own."""
 
     def state(self) -> dict[str, Any]:
         """Return the constructor's arguments and the attributes to set afterwards."""
@@ -45,6 +46,20 @@ class ExportableState:
         for name, value in state["attributes"].items():
             setattr(instance, name, value)
         return instance
+
+
+def exports_state(thing: object) -> bool:
+    """
+    Return whether an object defines `state()` and its class `from_state`, as ours and theirs do.
+
+    A `__getattr__`, which may answer to any name, is not asked.
+    """
+    try:
+        own = object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        own = {}
+    state = own["state"] if "state" in own else getattr(type(thing), "state", None)
+    return callable(state) and callable(getattr(type(thing), "from_state", None))
 
 
 class _Trains(Protocol):

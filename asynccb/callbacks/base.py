@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from asynccb._ground.events import EVENTS, Event, closest
-from asynccb._ground.exceptions import ConfigurationError, DefinitionError
+from asynccb._ground.exceptions import DefinitionError
 from asynccb._ground.types import OnError, Overflow, Placement, Ranks
 from asynccb.callbacks.decides import Deciding, terms_of
+from asynccb.callbacks.options import Options, check_options
 from asynccb.callbacks.request import Requesting
 
 if TYPE_CHECKING:
@@ -41,13 +42,6 @@ EXTRA_KEYWORDS: dict[Event, tuple[str, ...]] = {
     Event.PREDICT: ("metrics",),
 }
 
-_CHOICES: dict[str, tuple[str | None, ...]] = {
-    "placement": ("thread", "process"),
-    "overflow": ("block", "drop_oldest", "drop_newest", "raise", None),
-    "on_error": ("warn", "disable", "raise"),
-    "ranks": ("all", "local_zero", "world_zero"),
-}
-
 
 class TrainerCallback:
     """
@@ -62,7 +56,10 @@ class TrainerCallback:
     `model, processing_class, optimizer, lr_scheduler, train_dataloader, eval_dataloader`, `logs`
     at `on_log`, and `metrics` at `on_evaluate` and `on_predict`.
 
-    The attributes below may be set on the class, or on an instance before it is added.
+    The attributes below may be set on the class, or on an instance before it is added. Their names
+    are asynccb's in every subclass, where a value that they do not take is refused. They count on
+    no other object: a callback of transformers runs with the defaults, whatever attributes it has.
+    All other names are yours, those of a tracker's attributes (`enabled`, `offers`, …) included.
     """
 
     placement: Placement = "thread"
@@ -179,23 +176,11 @@ class TrainerCallback:
         """Run before a checkpoint is pushed."""
 
 
-class Options(NamedTuple):
-    """A callback's options; the defaults are the same as in `TrainerCallback`."""
-
-    placement: Placement = "thread"
-    concurrency: int = 1
-    overflow: Overflow | None = None
-    on_error: OnError = "warn"
-    timeout: float | None = None
-    ranks: Ranks = "all"
-    agreed: bool = False
-
-
-def read_options(callback: Any) -> Options:
-    """Return a callback's options; a callback of transformers has the defaults."""
-    defaults = Options()._asdict()
-    values: dict[str, Any] = {n: getattr(callback, n, default) for n, default in defaults.items()}
-    return Options(**values)
+def read_options(callback: object) -> Options:
+    """Return a callback's options; one that is not ours, as of transformers, has the defaults."""
+    if not isinstance(callback, TrainerCallback):
+        return Options()
+    return Options._make(getattr(callback, name) for name in Options._fields)
 
 
 class Hooks(NamedTuple):
@@ -229,7 +214,7 @@ def find_hooks(callback: Any) -> Hooks:
             f"{callback!r} is not a callback: inherit from asynccb.TrainerCallback (a callback of "
             "transformers is accepted unchanged)"
         )
-    _check_options(callback)
+    check_options(type(callback).__name__, read_options(callback))
     ours = any(base is TrainerCallback for base in bases)
     if ours:
         _check_names(callback)
@@ -268,33 +253,18 @@ def _is_callback_base(base: type) -> bool:
 
 def _overridden(callback: Any, name: str) -> bool:
     """Return whether the instance or a class of the user's defines the hook."""
-    if name in getattr(callback, "__dict__", ()):
+    try:
+        own = object.__getattribute__(callback, "__dict__")  # a `__getattr__` is not asked
+    except AttributeError:
+        own = {}
+    if name in own:
         return True
     return any(name in vars(c) and not _is_callback_base(c) for c in type(callback).__mro__)
 
 
-def _check_options(callback: Any) -> None:
-    owner, options = type(callback).__name__, read_options(callback)
-    for name, choices in _CHOICES.items():
-        value = getattr(options, name)
-        if value not in choices:
-            raise ConfigurationError(
-                f"{owner}.{name} is {value!r}; it takes one of {', '.join(map(repr, choices))}"
-            )
-    concurrency, timeout = options.concurrency, options.timeout
-    if not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(
-            f"{owner}.concurrency is {concurrency!r}; it takes an integer above 0"
-        )
-    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
-        raise ConfigurationError(
-            f"{owner}.timeout is {timeout!r}; it takes seconds above 0, or None"
-        )
-
-
 def _check_names(callback: Any) -> None:
     for name in dir(type(callback)):
-        if name.startswith("on_") and name not in EVENTS and name not in _CHOICES:
+        if name.startswith("on_") and name not in EVENTS and name not in Options._fields:
             raise DefinitionError(
                 f"{type(callback).__name__}.{name} would never be called: no event has this name"
                 f"{closest(name)}. Names that begin with on_ are reserved for hooks"

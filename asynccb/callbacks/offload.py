@@ -19,6 +19,7 @@ from asynccb._ground.events import Event
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError, UndecidedError
 from asynccb._state.control import FrozenControl
 from asynccb._state.snapshot import StateSnapshot
+from asynccb._state.trainer_state import exports_state
 from asynccb.callbacks.base import COMMON_KEYWORDS, TrainerCallback, find_hooks
 from asynccb.callbacks.decides import decides as mark
 
@@ -61,7 +62,7 @@ def offload(callback: Any, *, decides: bool = False, lag: int = 1) -> TrainerCal
             f"decides is {decides!r}; it takes True or False (the number of steps is lag)"
         )
     members: dict[str, Any] = {event: _hook(event, decides, lag) for event in hooks.inline}
-    if callable(getattr(instance, "state", None)) and hasattr(type(instance), "from_state"):
+    if exports_state(instance):
         members |= {"state": _state, "from_state": classmethod(_from_state)}
     members |= {"wrapped": type(instance), "__doc__": type(instance).__doc__}
     offloaded: Offloaded = type(name, (Offloaded,), members)(instance)

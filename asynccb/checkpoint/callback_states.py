@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from asynccb._state.trainer_state import export_states
+from asynccb._state.trainer_state import ExportableState, export_states, exports_state
 
 logger = logging.getLogger("asynccb")
 
@@ -24,9 +24,8 @@ def stateful(callbacks: Sequence[Any]) -> list[Any]:
     return [
         callback
         for callback in callbacks
-        if callable(getattr(callback, "state", None))
-        and callable(getattr(callback, "from_state", None))
-        and getattr(callback, "in_checkpoint", True)
+        if exports_state(callback)
+        and not (isinstance(callback, ExportableState) and not callback.in_checkpoint)
     ]
 
 

@@ -49,7 +49,7 @@ from asynccb._journal.uploads import Folder, Kept
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb._state.snapshot import StateSnapshot
 from asynccb._state.trainer_state import ExportableState
-from asynccb.callbacks.base import TrainerCallback
+from asynccb.callbacks.tracking import Tracking
 from asynccb.callbacks.training_side import TrainingSide
 from asynccb.trackers.names import scalars
 
@@ -71,7 +71,7 @@ async def journaled(self: Any, args: Any, state: Any, control: Any, **kwargs: An
     """
 
 
-class Tracker(TrainerCallback, ExportableState):
+class Tracker(Tracking, ExportableState):
     """
     Send a run's events to an experiment tracker, from the companion process.
 

@@ -1,10 +1,12 @@
 import functools
+import re
 
 import pytest
 
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError
-from asynccb.callbacks.base import Options, TrainerCallback, find_hooks, read_options
+from asynccb.callbacks.base import TrainerCallback, find_hooks, read_options
+from asynccb.callbacks.options import Options
 
 OPTIONS = {
     "placement": ["thread", "process"],
@@ -13,6 +15,8 @@ OPTIONS = {
     "ranks": ["all", "local_zero", "world_zero"],
     "concurrency": [1, 8],
     "timeout": [None, 0.5, 3],
+    "agreed": [True, False],
+    "needs_history": [True, False],
 }
 
 
@@ -194,11 +198,22 @@ class TestOptions:
             ("timeout", -1.0),
             ("timeout", float("nan")),
             ("timeout", "5"),
+            ("agreed", "yes"),
+            ("agreed", None),
+            ("needs_history", [True]),
         ],
     )
     def test_any_other_value_is_refused_by_class_option_and_value(self, name, value):
-        with pytest.raises(ConfigurationError, match=rf"Wrong\.{name} is {value!r}; it takes"):
+        with pytest.raises(
+            ConfigurationError, match=rf"Wrong\.{name} is {re.escape(repr(value))}; it takes"
+        ):
             find_hooks(type("Wrong", (Mixed,), {name: value})())
+
+    def test_a_tensor_is_refused_as_an_option_without_being_compared(self):
+        torch = pytest.importorskip("torch")
+        wrong = type("Wrong", (Mixed,), {"ranks": torch.arange(2)})
+        with pytest.raises(ConfigurationError, match=r"Wrong\.ranks is tensor"):
+            find_hooks(wrong())
 
 
 class TestCallbacksOfTransformers:
