@@ -6,7 +6,6 @@ Promises: adding a callback that cannot work raises an error with the callback's
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -14,6 +13,13 @@ from asynccb._ground.events import EVENTS, Event, closest
 from asynccb._ground.exceptions import DefinitionError
 from asynccb._ground.types import OnError, Overflow, Placement, Ranks
 from asynccb.callbacks.decides import Deciding, terms_of
+from asynccb.callbacks.hook_kinds import (
+    awaiting,
+    is_asynchronous,
+    is_generator,
+    own,
+    signature_of,
+)
 from asynccb.callbacks.options import Options, check_options
 from asynccb.callbacks.request import Requesting
 
@@ -51,6 +57,10 @@ class TrainerCallback:
     transformers. An error in it ends the training. An `async def` hook runs in the callback's own
     lane, in the order of emission, on snapshots. An error in it stays in the lane. The `def` hooks
     of an event run first, in order; its async hooks see the event as the `def` hooks left it.
+
+    A decorated `async def` and an object with an `async def __call__` are async hooks, too. Most
+    decorators, such as `@torch.no_grad()`, act while the coroutine is made, not while it runs:
+    write `with torch.no_grad():` in the hook.
 
     The parameters of a hook are `(self, args, state, control, **kwargs)`. `kwargs` contains
     `model, processing_class, optimizer, lr_scheduler, train_dataloader, eval_dataloader`, `logs`
@@ -225,8 +235,8 @@ def find_hooks(callback: Any) -> Hooks:
         if hook is None or not _overridden(callback, event):
             continue
         _check_hook(callback, event, hook)
-        if inspect.iscoroutinefunction(hook):
-            asynchronous[event] = hook
+        if is_asynchronous(hook):
+            asynchronous[event] = awaiting(hook)
         else:
             inline[event] = hook
     return Hooks(inline, asynchronous)
@@ -253,11 +263,7 @@ def _is_callback_base(base: type) -> bool:
 
 def _overridden(callback: Any, name: str) -> bool:
     """Return whether the instance or a class of the user's defines the hook."""
-    try:
-        own = object.__getattribute__(callback, "__dict__")  # a `__getattr__` is not asked
-    except AttributeError:
-        own = {}
-    if name in own:
+    if name in own(callback):
         return True
     return any(name in vars(c) and not _is_callback_base(c) for c in type(callback).__mro__)
 
@@ -273,13 +279,13 @@ def _check_names(callback: Any) -> None:
 
 def _check_hook(callback: Any, event: Event, hook: Callable[..., Any]) -> None:
     name = f"{type(callback).__name__}.{event}"
-    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+    if is_generator(hook):
         raise DefinitionError(
             f"{name} is a generator, so that calling it would run nothing: write it without yield"
         )
     keywords = dict.fromkeys(COMMON_KEYWORDS + EXTRA_KEYWORDS.get(event, ()))
     try:
-        inspect.signature(hook).bind(None, None, None, **keywords)
+        signature_of(hook).bind(None, None, None, **keywords)
     except (TypeError, ValueError) as error:
         raise DefinitionError(
             f"{name} cannot be called with a hook's arguments ({error}); define it with the "

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from asynccb._ground.exceptions import ConfigurationError, DefinitionError
+from asynccb.callbacks.hook_kinds import is_asynchronous, layers, own
 
 OnLate: TypeAlias = Literal["wait", "skip", "raise"]
 Hook = TypeVar("Hook", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -56,7 +56,7 @@ def decides(
     terms = Deciding(lag, limit, on_late)
 
     def mark(hook: Hook) -> Hook:
-        if not inspect.iscoroutinefunction(hook):
+        if not is_asynchronous(hook):
             raise DefinitionError(
                 f"@decides is for `async def` hooks, but {getattr(hook, '__qualname__', hook)} is "
                 "not `async def`; a `def` hook writes to the control without @decides"
@@ -69,7 +69,10 @@ def decides(
 
 def terms_of(hook: object) -> Deciding | None:
     """Return the terms of a hook, bound or not, or None if it may not decide."""
-    return getattr(hook, _MARK, None)
+    for layer in layers(hook):
+        if isinstance(terms := own(layer).get(_MARK), Deciding):
+            return terms
+    return None
 
 
 def _check(lag: object, limit: object, on_late: object) -> None:
