@@ -32,6 +32,7 @@ from asynccb._lanes.bell import Bell
 from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Letter
 from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record, decode
+from asynccb._state.trainer_state import whole_state
 
 logger = logging.getLogger("asynccb")
 
@@ -236,7 +237,7 @@ class JournalLane(Lane):
         self._resumption.save(self.cursor)
         if self.tracker is not None:
             self.cursor.rejected = self.tracker.rejected
-            self.cursor.attributes = self.callback.state()["attributes"]
+            self.cursor.attributes = whole_state(self.callback.state())["attributes"]
 
     async def _call_all(self, letters: list[Letter]) -> None:
         """Call the hooks, `concurrency` at a time, then empty the list."""

@@ -30,6 +30,7 @@ from asynccb._journal.run_folder import RunFolder, is_starting
 from asynccb._journal.segments import last_record
 from asynccb._journal.tracker_runs import SavedLane, SavedRuns, chain, is_training
 from asynccb._ring.record import ADDED_BIT, Record
+from asynccb._state.trainer_state import whole_state
 from asynccb.callbacks.tracking import Tracking
 
 logger = logging.getLogger("asynccb")
@@ -75,7 +76,9 @@ class Resumption:
         self._tracker: Resumes | None = None
         if isinstance(callback, Tracking) and isinstance(callback, Resumes):
             self._tracker = callback
-        self._fresh = self._tracker.state()["attributes"] if self._tracker is not None else {}
+        self._fresh = (
+            whole_state(self._tracker.state())["attributes"] if self._tracker is not None else {}
+        )
         self.logged: Place = cursor.logged
         """Place of the last log that this lane read."""
         self.sent: Place = cursor.sent
@@ -110,13 +113,18 @@ class Resumption:
         earlier = await self._find(saved)
         if earlier is None:
             return
-        if self._tracker.state()["attributes"] != self._fresh:
+        if self._attributes(self._tracker) != self._fresh:
             logger.warning(
                 "%s had begun a run of its own before the training was resumed, and keeps that run",
                 self._name,
             )
         elif self._tracker.resume(earlier.attributes):
             self._leave_out(earlier.logged, saved)
+
+    @staticmethod
+    def _attributes(tracker: Resumes) -> dict[str, Any]:
+        found: dict[str, Any] = whole_state(tracker.state())["attributes"]
+        return found
 
     def _leave_out(self, sent: Place, saved: SavedRuns) -> None:
         """Skip the logs between the checkpoint and `sent`, the last log that the server has."""

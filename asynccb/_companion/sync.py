@@ -22,6 +22,7 @@ from asynccb._ground.exceptions import BusyError, JournalError
 from asynccb._journal.cursor import Cursor
 from asynccb._journal.run_folder import GoneError, RunFolder, StoredLane, is_live
 from asynccb._lanes.bell import Bell
+from asynccb._state.trainer_state import whole_state
 from asynccb.callbacks.base import find_hooks
 
 logger = logging.getLogger("asynccb")
@@ -192,7 +193,7 @@ def _make_lanes(
 def _make_lane(folder: RunFolder, spec: StoredLane, state: dict[str, Any]) -> JournalLane | None:
     """Return a callback's lane; log the reason and return None if the lane cannot be made."""
     try:
-        callback = _load(spec.path).from_state(state)
+        callback = _load(spec.path).from_state(whole_state(state))
     except Exception as error:  # noqa: BLE001 - loading a stored class runs anyone's code
         logger.error(
             "%s receives nothing here: %s cannot be recreated (%s); run this where it can be",

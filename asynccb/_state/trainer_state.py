@@ -26,7 +26,8 @@ class ExportableState:
     A base class for callbacks whose own state is part of every checkpoint.
 
     Implement `state()` to return `{"args": constructor arguments, "attributes": attributes set
-    afterwards}`, both of plain JSON values. `from_state` builds the object again.
+    afterwards}`, both of plain JSON values. Either may be left out. `from_state` builds the object
+    again.
     """
 
     in_checkpoint: ClassVar[bool] = True
@@ -42,10 +43,16 @@ class ExportableState:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build an object of this class from the result of `state()`."""
-        instance = cls(**state["args"])
-        for name, value in state["attributes"].items():
+        whole = whole_state(state)
+        instance = cls(**whole["args"])
+        for name, value in whole["attributes"].items():
             setattr(instance, name, value)
         return instance
+
+
+def whole_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a callback's state with both keys, which `state()` may leave out, as in theirs."""
+    return {**state, "args": state.get("args") or {}, "attributes": state.get("attributes") or {}}
 
 
 def exports_state(thing: object) -> bool:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from asynccb._state.trainer_state import ExportableState, export_states, exports_state
+from asynccb._state.trainer_state import ExportableState, export_states, exports_state, whole_state
 
 logger = logging.getLogger("asynccb")
 
@@ -67,7 +67,14 @@ def restore(callbacks: Sequence[Any], states: Mapping[str, Any]) -> None:
         listed = stored if isinstance(stored, list) else [stored]
         instances = present.pop(name, [])
         for callback, state in zip(instances, listed, strict=False):
-            vars(callback).update(vars(type(callback).from_state(state)))
+            if isinstance(state, Mapping):
+                vars(callback).update(vars(type(callback).from_state(whole_state(state))))
+            else:
+                logger.warning(
+                    "the checkpoint's state of %s is %r, not a dict with `args` and `attributes`; "
+                    "it starts anew",
+                    *(name, state),
+                )
         if len(instances) != len(listed):
             logger.warning(
                 "the checkpoint contains the states of %d %s, but the run has %d; the others %s",

@@ -206,3 +206,10 @@ class StuckMeasuring(Measuring):
 
     async def on_train_end(self, args, state, control, **kwargs):
         await anyio.sleep_forever()
+
+
+class Terse(AwayTracker):
+    """Export its settings alone."""
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"path": self.path}}
