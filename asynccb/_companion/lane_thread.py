@@ -82,8 +82,9 @@ class LaneLoop:
         self._grown = Bell()
         self._loop = asyncio.new_event_loop()
         self._scope = anyio.CancelScope()
+        self._deadline = 0.0  # in monotonic seconds
         self._thread = threading.Thread(
-            target=lambda: run_unstoppably(self._loop, self._serve()),
+            target=lambda: run_unstoppably(self._loop, self._serve(), lambda: self._deadline),
             name="asynccb-lanes",
             daemon=True,
         )
@@ -131,8 +132,13 @@ class LaneLoop:
             if not names or lane.name in names
         )
 
-    def cancel(self) -> None:
-        """Cancel every lane; a hook that blocks does not notice."""
+    def cancel(self, deadline: float) -> None:
+        """
+        Cancel every lane, then the tasks that hooks have started; a hook that blocks notices none.
+
+        The thread waits for the tasks until `deadline`, in monotonic seconds.
+        """
+        self._deadline = deadline
         self._call(self._scope.cancel)
 
     async def wait(self, timeout: float) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import faulthandler
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -87,8 +88,7 @@ class Service:
         self._stored: list[StoredLane] = []
         self._described = True
         self._known: set[str] = set()  # earlier lanes, which may need every segment
-        self._cut_off: set[str] = set()
-        """Names of lanes that stopped at an end record although more records followed it."""
+        self._cut_off: set[str] = set()  # stopped at an end record although more followed it
         self._loop = asyncio.get_running_loop()
         self._obeying = False
         self._obeyed = 0
@@ -118,8 +118,9 @@ class Service:
             with self._delivery_scope:
                 await self._finish_lanes()
             group.cancel_scope.cancel()
-        self._lanes.cancel()
-        await self._lanes.wait(1.0 if self._lanes.done else _FAREWELL / 3)
+        left = self._delivery_scope.deadline - anyio.current_time()
+        self._lanes.cancel(time.monotonic() + left)
+        await self._lanes.wait(max(left, 1.0) if self._lanes.done else _FAREWELL / 3)
         self._cut_off = await self._find_cut_off()
         over = self._is_over()
         if over and not self._hello.settings.keep:

@@ -3,9 +3,10 @@ The event loop in a thread: started late, seldom woken, watched, stopped within 
 
 Promises: the training thread wakes the loop only when it sleeps. While events are dense the loop
 does not sleep but looks for them, so that a busy run costs one wake-up in all, not one per event
-(2.5 to 4.5 ms at p99 each, in a thread that holds the lock). If events are few, the loop does not
-look in vain, since every look takes the lock from the training. A coroutine that blocks the loop is
-named while it does so. If no loop or thread can be started, events are dropped and counted.
+(2.5 to 4.5 ms at p99 each, in a thread that holds the lock); where they are few it does not look in
+vain, which would take the lock from the training each time. A coroutine that blocks the loop is
+named while it does; where no loop or thread is to be had, events are dropped and counted. Tasks
+that hooks have started are cancelled at the end, and waited for by the deadline.
 """
 
 from __future__ import annotations
@@ -32,13 +33,34 @@ logger = logging.getLogger("asynccb")
 
 TICK: Final = 0.01
 """Seconds between two looks at the mailboxes while events come."""
+_LEAST: Final = 0.05
+"""Least seconds for which cancelled tasks are waited for."""
+_GRACE: Final = 1.0
+"""Seconds for which cancelled tasks are waited for where no deadline is given."""
 _DENSE: Final = 3 * TICK
 """Seconds; where events follow each other sooner, the loop looks instead of being woken."""
 
 
-def run_unstoppably(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine to its end, though tasks beside it exit, and close the loop."""
-    running = loop.create_task(main)
+def run_unstoppably(
+    loop: asyncio.AbstractEventLoop,
+    main: Coroutine[Any, Any, None],
+    deadline: Callable[[], float],
+) -> None:
+    """
+    Run a coroutine to its end, though tasks beside it exit, and close the loop.
+
+    Tasks that hooks have started are cancelled then. `deadline` returns until when they are waited
+    for, in monotonic seconds.
+    """
+    _run(loop, main)
+    _end_tasks(loop, max(deadline(), time.monotonic() + _LEAST))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run a coroutine to its end, whatever tasks beside it raise."""
+    running = loop.create_task(coroutine)
     while not running.done():
         # A task that a hook has spawned may raise these, and asyncio lets them end the loop.
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
@@ -48,8 +70,21 @@ def run_unstoppably(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, N
                 if running.done():
                     raise
                 # or a hook has stopped the loop
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+
+
+def _end_tasks(loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+    """Cancel the tasks that are left, and those that they start meanwhile; wait for their end."""
+    while tasks := asyncio.all_tasks(loop):
+        if (left := deadline - time.monotonic()) <= 0:
+            logger.warning(
+                "a hook has started tasks that do not end though they are cancelled, and are left "
+                "behind: %s",
+                ", ".join(sorted(task.get_name() for task in tasks)),
+            )
+            return
+        for task in tasks:
+            task.cancel()
+        _run(loop, asyncio.wait(tasks, timeout=left))
 
 
 def leave_forked_hook(thread: threading.Thread, loop: asyncio.AbstractEventLoop) -> None:
@@ -76,6 +111,7 @@ class LoopThread:
         self._next_look: asyncio.TimerHandle | None = None
         self._beating = False
         self._closing = threading.Event()
+        self._deadline: float | None = None
 
     @property
     def lanes(self) -> tuple[ThreadLane, ...]:
@@ -142,6 +178,7 @@ class LoopThread:
         self.end_lanes(status)
         self.wait(lambda lane: lane.done, deadline, on_wait)
         left = self.pending()
+        self._deadline = deadline - _LEAST  # the thread ends before it is waited for in vain
         self.stop()
         # A blocked loop is left behind: its thread is a daemon.
         self._thread.join(0.05 if left else max(0.05, deadline - time.monotonic()))
@@ -170,7 +207,7 @@ class LoopThread:
         loop = asyncio.new_event_loop()
         started = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: run_unstoppably(loop, self._serve(started)),
+            target=lambda: run_unstoppably(loop, self._serve(started), self._tasks_end),
             name="asynccb-loop",
             daemon=True,
         )
@@ -182,6 +219,9 @@ class LoopThread:
         started.wait()
         self._loop = loop
         return loop
+
+    def _tasks_end(self) -> float:
+        return time.monotonic() + _GRACE if self._deadline is None else self._deadline
 
     async def _serve(self, started: threading.Event) -> None:
         self._bell = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -210,3 +211,33 @@ def _all_events_hook(event: Event) -> Any:
 
 for _event in EVENTS:
     setattr(AllEvents, _event, _all_events_hook(_event))
+
+
+class StartsTask(InCompanion):
+    """Start a task at the first log; the task writes when it has cleaned up."""
+
+    async def on_log(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            self.task = asyncio.create_task(self.work())
+
+    async def work(self) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.05)
+            self.write(cleaned=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "task"}
+
+
+class StartsDeafTask(StartsTask):
+    """Start a task that does not end when it is cancelled."""
+
+    async def work(self) -> None:
+        while True:
+            try:
+                await anyio.sleep_forever()
+            except asyncio.CancelledError:
+                self.write(cancelled=True)
