@@ -32,9 +32,9 @@ from tests.support.callbacks_for_tests import (
     read_steps,
 )
 from tests.support.launching import environment
-from tests.support.running import companion_of, running
+from tests.support.running import kill_companion, running
 from tests.support.trackers_for_tests import Terse, Unborn
-from tests.support.waiting import eventually, is_gone
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -573,7 +573,7 @@ def test_a_sync_that_is_killed_gives_its_lock_back(
         os.kill(process.pid, signal.SIGKILL)
     (tmp_path / "tracked.up").touch()
     eventually(lambda: output.of("sync", directory)[0] == 0)
-    assert steps(tmp_path / "tracked") == list(range(1, 11))
+    assert read_steps(tmp_path / "tracked") == list(range(1, 11))
 
 
 def test_a_tracker_that_exports_its_settings_alone_is_synced(
@@ -583,7 +583,7 @@ def test_a_tracker_that_exports_its_settings_alone_is_synced(
     run = make_run(directory, tracker)
     Path(f"{tracker.path}.up").touch()
     assert sync([run], None, 60.0) == 0
-    assert steps(tmp_path / "log") == list(range(1, 11))
+    assert read_steps(tmp_path / "log") == list(range(1, 11))
 
 
 def test_a_tracker_that_exports_its_settings_alone_is_served(
@@ -594,4 +594,4 @@ def test_a_tracker_that_exports_its_settings_alone_is_served(
     Path(f"{tracker.path}.up").touch()
     with running(tracker, directory=directory) as run:
         run.step(logs={"loss": 1.0})
-    assert steps(tmp_path / "log") == [1]
+    assert read_steps(tmp_path / "log") == [1]
