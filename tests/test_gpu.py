@@ -564,6 +564,31 @@ def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
     assert [logs["loss"] for logs in thread.seen[:-1]] == [e["loss"] for e in history[:-1]]
 
 
+class Diverged(Regression):
+    def forward(self, x, labels):
+        return {"loss": super().forward(x, labels)["loss"] * float("nan")}
+
+
+def test_a_loss_that_is_nan_is_said_and_counted_without_waiting_for_the_device(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = asynccb.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(128)]
+    with asynccb.Trainer(Diverged(), args, train_dataset=data, callbacks=[Strict()]) as trainer:
+        trainer.train()
+    assert {entry["loss"] for entry in trainer.state.log_history if "loss" in entry} == {0.0}
+    assert caplog.text.count("Diverged: 'loss' was NaN or infinite in 1 of 1 batches") == 1
+    assert trainer.dispatcher.statistics().filtered_losses == 32
+
+
 @pytest.mark.parametrize(
     "wait",
     [

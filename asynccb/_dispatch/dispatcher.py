@@ -116,9 +116,9 @@ class CallbackDispatcher:
         )
 
     def _connect(self, run: Run) -> None:
-        self._run = run
-        self._emitter = run.emitter
+        self._run, self._emitter = run, run.emitter
         self.request = run.request
+        self.losses = run.losses
 
     # -- what hooks receive ------------------------------------------------------------------------
 

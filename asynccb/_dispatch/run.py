@@ -21,7 +21,7 @@ from asynccb._dispatch.checks import check_limits, check_timeout, first_state, i
 from asynccb._dispatch.closing import close_publisher
 from asynccb._dispatch.emitter import Emitter
 from asynccb._dispatch.resume import Resume
-from asynccb._dispatch.statistics import Statistics
+from asynccb._dispatch.statistics import LossCount, Statistics
 from asynccb._ground.events import RESETS, Event
 from asynccb._ground.exceptions import ClosedError, ForkedError
 from asynccb._ground.lifetime import FORKED, at_exit, in_forked_children, status_of
@@ -65,6 +65,7 @@ class Run:
         state = first_state(args) if state is None else state
         if max_steps:
             state.max_steps = max_steps
+        self.losses = LossCount()
         key = secrets.token_hex(16)
         folder = _folder(args, directory, key)
         self.registry = Registry(asks=replay is None, resets=resets)
@@ -158,6 +159,7 @@ class Run:
             blocked=end.outlet.blocked if end else 0.0,
             odd=self.publisher.staging.odd,
             callbacks=self.decisions.count(self.publisher.counts()),
+            filtered_losses=self.losses.filtered,
         )
 
     def close(self, timeout: float, status: RunStatus) -> None:

@@ -28,6 +28,9 @@ class Statistics:
     is not valid Unicode."""
     callbacks: dict[str, LaneCounts]
     """Counts of the callbacks that have async hooks."""
+    filtered_losses: int = 0
+    """Losses of this rank, one a batch, that were NaN or infinite and that `asynccb.Trainer`
+    replaced in its logs (`logging_nan_inf_filter`); counted at each log."""
 
     @property
     def delivered(self) -> int:
@@ -54,10 +57,19 @@ class Statistics:
         ]
         if self.dropped:
             parts.append(f"{self.dropped} events dropped")
+        if self.filtered_losses:
+            parts.append(f"{self.filtered_losses} losses were NaN or infinite")
         for name, counts in self.callbacks.items():
             unit = "records" if name in in_journal else "events"
             parts.append(f"{name}: {_describe(counts, pending.get(name, 0), unit)}")
         return "asynccb: " + "; ".join(parts)
+
+
+@dataclass
+class LossCount:
+    """What a loop that replaces losses in its logs has counted of them."""
+
+    filtered: int = 0
 
 
 class StepCount:

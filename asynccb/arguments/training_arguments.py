@@ -114,7 +114,10 @@ class TrainingArguments(GroupedSetters):
     logging_first_step: bool = False
     """Log step 1 too, under any strategy."""
     logging_nan_inf_filter: bool = True
-    """Replace a loss that is NaN or infinite by the running mean, in logs only."""
+    """Log the mean of the window so far in place of a loss that is NaN or infinite, as transformers
+    does. That mean is 0 until the window has a finite loss, so a model that has become NaN logs
+    0.0. A warning says so once, and `statistics()` counts such losses. False logs the losses as
+    they are; the training itself is the same."""
     include_num_input_tokens_seen: str | bool = "no"
     """"all", "non_padding" or "no"; True means "all"."""
     log_level: str = "passive"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from asynccb.distributed import process_group as distributed
+from asynccb.trainer.filtered_losses import FilteredLosses
 
 
 @dataclass
@@ -40,22 +41,22 @@ class Losses:
     """
     Sums of the losses on the device: of the current group, the logging window and the whole run.
 
-    With `filter_nonfinite`, the mean of the window so far (0 at its start) replaces a NaN or
-    infinite loss. The device makes that choice, without a synchronization. `shared` means that
-    `commit` receives means over the ranks. Otherwise a collective averages each window when it is
-    taken.
+    With `filtered`, the mean of the window so far (0 at its start) replaces a NaN or infinite loss,
+    and is counted there. The device makes that choice, without a synchronization. `shared` means
+    that `commit` receives means over the ranks. Otherwise a collective averages each window when it
+    is taken.
     """
 
     def __init__(
         self,
         device: torch.device,
         *,
-        filter_nonfinite: bool,
+        filtered: FilteredLosses | None,
         shared: bool = False,
         step: int = 0,
     ) -> None:
         self._zero = torch.zeros((), device=device)
-        self._filter = filter_nonfinite
+        self._filtered = filtered
         self._shared = shared
         self._group = self._zero
         self._window = self._zero
@@ -71,9 +72,11 @@ class Losses:
         `step` is the number of steps done.
         """
         loss = loss.detach().to(torch.promote_types(loss.dtype, torch.float32))
-        if self._filter:
+        if self._filtered is not None:
+            finite = torch.isfinite(loss)
+            self._filtered.add(finite)
             mean = (self._window + self._group) / (1 + step - self.last_logged)
-            loss = torch.where(torch.isfinite(loss), loss, mean)
+            loss = torch.where(finite, loss, mean)
         self._group = self._group + loss
         return loss
 
@@ -81,6 +84,8 @@ class Losses:
         """Count the group, after its step was made; `shared` is its mean over the ranks."""
         self._window = self._window + (self._group if shared is None else shared)
         self._group = self._zero
+        if self._filtered is not None:
+            self._filtered.settle()
 
     def discard(self) -> None:
         """Drop the group, whose step was not made."""
@@ -90,11 +95,15 @@ class Losses:
         """Return the mean loss per step and rank since the last call, and start a new window."""
         window = self._close_window()
         steps, self.last_logged = step - self.last_logged, step
+        if self._filtered is not None:
+            self._filtered.ask(step)
         return window / steps
 
     def finish(self, step: int) -> float:
         """Return the mean loss per step of the whole run; waits for the device."""
         self._close_window()
+        if self._filtered is not None:
+            self._filtered.read(step)
         return float(self._total) / max(step - self._first_step, 0.001)
 
     def _close_window(self) -> torch.Tensor:

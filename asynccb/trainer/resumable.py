@@ -21,6 +21,7 @@ from asynccb.trainer import checks, random_state
 from asynccb.trainer.base import BaseTrainer
 from asynccb.trainer.best_model import find_best_again, note_best_checkpoint
 from asynccb.trainer.data import Epochs
+from asynccb.trainer.filtered_losses import FilteredLosses
 from asynccb.trainer.losses import Losses
 from asynccb.trainer.optimization import Optimization, make_optimizer, make_scheduler
 from asynccb.trainer.resumed import Resumed
@@ -54,7 +55,7 @@ class ResumableTrainer(BaseTrainer):
             optimization=optimization,
             losses=Losses(
                 self.device,
-                filter_nonfinite=args.logging_nan_inf_filter,
+                filtered=self._make_filtered(),
                 shared=model.shares_loss,
                 step=state.global_step,
             ),
@@ -72,6 +73,11 @@ class ResumableTrainer(BaseTrainer):
         optimization.clear()
         self.dispatcher.train_dataloader = loader
         return training
+
+    def _make_filtered(self) -> FilteredLosses | None:
+        if not self.args.logging_nan_inf_filter:
+            return None
+        return FilteredLosses(type(self.model).__name__, self.device, self.dispatcher.losses)
 
     def _make_optimization(self, max_steps: int) -> Optimization:
         """Return the optimization with the given optimizer and schedule, or with new ones."""
