@@ -9,11 +9,15 @@ configurations are merged, follow transformers 5.23.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from asynccb._ground.plain import clean, is_scalar
 from asynccb._state.run_description import RunDescription
+
+MARK: Final = 9
+"""Characters of a checksum and the `_` before it."""
 
 SINGLE_VALUES: Final = frozenset(
     {
@@ -27,6 +31,12 @@ SINGLE_VALUES: Final = frozenset(
 """Figures of a whole run; they are logged once, at its end, under these raw names."""
 
 _PREFIXES: Final = (("eval_", "eval/"), ("test_", "test/"))
+
+
+def marked(shown: str, name: str, longest: int | None = None) -> str:
+    """Return a changed name with a checksum of the name as given, within so many characters."""
+    kept = shown if longest is None else shown[: longest - MARK]
+    return f"{kept}_{zlib.crc32(name.encode('utf-8', 'backslashreplace')):08x}"
 
 
 def rewrite_logs(logs: Mapping[str, Any]) -> dict[str, Any]:

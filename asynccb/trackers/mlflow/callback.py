@@ -47,11 +47,12 @@ class MLflowCallback(MLflowTracker):
     * `max_log_params` [`MLFLOW_MAX_LOG_PARAMS`]: log at most so many parameters.
     * `log_artifacts` [`HF_MLFLOW_LOG_ARTIFACTS`]: upload each checkpoint as `checkpoint-<step>`.
 
-    Metrics keep their names; characters other than ASCII letters, digits and `_ - . space : /`
-    become `_`. Parameters are the training arguments and the model's configuration; if both contain
-    a name, the argument wins. A value above 6,000 characters is left out. A training that is
-    resumed from a checkpoint continues the run of the interrupted training. The server keeps the
-    first value of each parameter, so a changed parameter is rejected.
+    Metrics keep their names; characters other than letters and digits of any script and `_ - .
+    space : /` become `_`, and a checksum keeps such a name apart from others. Parameters are the
+    training arguments and the model's configuration; if both contain a name, the argument wins. A
+    value above 6,000 characters is left out. A training that is resumed from a checkpoint continues
+    the run of the interrupted training. The server keeps the first value of each parameter, so a
+    changed parameter is rejected.
 
     Credentials, certificates and the timeout are set by MLflow's own `MLFLOW_TRACKING_USERNAME` and
     `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`, `~/.mlflow/credentials`, `MLFLOW_TRACKING_INSECURE_TLS`,

@@ -8,11 +8,13 @@ failure and sends only the rest.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from asynccb._ground.exceptions import FaultError, RejectedError
+from asynccb._ground.plain import clean
 from asynccb.delivery.queue import PATIENCE, Queue, json_size
 from asynccb.trackers.mlflow.api import (
     Entity,
@@ -31,6 +33,14 @@ from asynccb.trackers.shared.answers import Reject
 E = TypeVar("E", Point, Pair)
 
 
+logger = logging.getLogger("asynccb")
+
+_BULK: Final = 120
+"""Bytes of a point without its key: 39 of names and signs, and three numbers of up to 24."""
+_CHANGED: Final = 100
+"""Most changed names that one run warns of."""
+
+
 class _Ending(NamedTuple):
     state: RunState
     end_time: int | None
@@ -42,8 +52,10 @@ class Outbox:
     def __init__(self, limits: Limits) -> None:
         self._tags = self._of_pairs(limits)
         self._params = self._of_pairs(limits)
-        # Keys are ASCII here, so 1,000 points have at most 350 kB: bytes need not be counted.
-        self._points = Queue[Point](limits.metrics, repeatable=True)
+        self._points = Queue[Point](
+            limits.metrics, size=limits.size, measure=size_of, repeatable=True
+        )
+        self._changed: set[str] = set()
         self._state: _Ending | None = None
         self._failures = 0  # consecutive server failures while sending the state
 
@@ -56,10 +68,21 @@ class Outbox:
 
     def add_metrics(self, values: Mapping[str, float], timestamp: int, step: int) -> None:
         """Add one point for each value; `timestamp` is in milliseconds."""
-        self._points.extend(
-            Point(metric_key(name), metric_value(value), timestamp, step)
-            for name, value in values.items()
-        )
+        for name, value in values.items():
+            key = metric_key(name)
+            if key != name:
+                self._say_changed(name, key)
+            self._points.extend([Point(key, metric_value(value), timestamp, step)])
+
+    def _say_changed(self, name: str, key: str) -> None:
+        """Warn once that a metric has another name on the server."""
+        if name in self._changed or len(self._changed) >= _CHANGED:
+            return
+        self._changed.add(name)
+        if clean(name) == name:  # a name that contains a password is not repeated
+            logger.warning(
+                "MLflow accepts no metric called %r; it is called %r there (said once)", name, key
+            )
 
     def add_params(self, values: Mapping[str, str]) -> None:
         """Add parameters; their keys must be valid for the server."""
@@ -114,3 +137,8 @@ async def _send(
 
 def _reject(reject: Reject, what: str, entity: Entity, error: RejectedError) -> None:
     reject(f"the {what} {entity.key!r}", str(error), cause=f"{what} {error.cause}", record=entity)
+
+
+def size_of(point: Point) -> int:
+    """Return an upper bound of a point's bytes in JSON, in a tenth of the time of encoding it."""
+    return _BULK + len(point.key) * (1 if point.key.isascii() else 4)

@@ -21,8 +21,8 @@ from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
 from asynccb.trackers.mlflow.outbox import Outbox
 from asynccb.trackers.mlflow.settings import MLflowSettings
-from asynccb.trackers.mlflow.values import PARAMETER_LENGTH, entity_key, text_value
-from asynccb.trackers.names import run_config
+from asynccb.trackers.mlflow.values import KEY_LENGTH, PARAMETER_LENGTH, entity_key, text_value
+from asynccb.trackers.names import marked, run_config
 from asynccb.trackers.shared.answers import Reject
 
 logger = logging.getLogger("asynccb")
@@ -166,7 +166,7 @@ class MLflowRun:
                     "it is nested, set flatten_params=True or MLFLOW_FLATTEN_PARAMS=1",
                 )
             else:
-                params.setdefault(key, text)
+                params[marked(key, name, KEY_LENGTH) if key in params else key] = text
         return self._as_many_as_allowed(params)
 
     def _as_many_as_allowed(self, params: dict[str, str]) -> dict[str, str]:

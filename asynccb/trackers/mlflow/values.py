@@ -1,51 +1,57 @@
 """
 Convert keys and values to the nearest ones that an MLflow server accepts.
 
-Rules observed with MLflow 3.17: a key has at most 250 characters, which are letters, digits and
-`_ - . space : /`, and `posixpath.normpath` must leave it unchanged. If one key breaks these rules,
-the server refuses the whole batch. If a number has an unexpected form, the server drops the rest of
-the batch and still answers 200. So everything that is sent is converted here.
+Rules observed with MLflow 3.17: a key has at most 250 characters, which are letters and digits of
+any script and `_ - . space : /`, and `posixpath.normpath` must leave it unchanged. Vowel signs and
+accents that are characters of their own, as in Hindi and Thai, are refused. If one key breaks these
+rules, the server refuses the whole batch. If a number has an unexpected form, the server drops the
+rest of the batch and still answers 200. So everything that is sent is converted here. Promises: the
+keys of two metrics differ.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import zlib
+from functools import lru_cache
 from typing import Final
+
+from asynccb.trackers.names import MARK, marked
 
 KEY_LENGTH: Final = 250
 PARAMETER_LENGTH: Final = 6000
 """Maximum characters of a parameter's value; the server silently cuts off the rest."""
 TAG_LENGTH: Final = 8000
 
-_ODD_IN_METRIC: Final = re.compile(r"[^0-9A-Za-z_\-. :/]")
 _ODD_IN_KEY: Final = re.compile(r"[^\w\-. :/]")
-_PLAIN: Final = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_\-]{0,249}")
 _ODD_IN_FILE_NAME: Final = re.compile(r"[^\w. \-]")
 
 
+@lru_cache(4096)
 def metric_key(name: str) -> str:
-    """Return the key for sending a metric; characters outside ASCII become `_`."""
-    return name if _PLAIN.fullmatch(name) else _acceptable(_ODD_IN_METRIC.sub("_", name))
+    """
+    Return the key for sending a metric: its name, if the server takes that.
+
+    A name that had to be changed ends in a checksum, which keeps it apart from others.
+    """
+    key = _normalized(_ODD_IN_KEY.sub("_", name))
+    if key == name and len(key) <= KEY_LENGTH:
+        return name
+    return marked(key[: KEY_LENGTH - MARK].rstrip("/"), name)
 
 
 def entity_key(name: str) -> str:
-    """Return the key for sending a parameter or a tag; letters of any script are kept."""
-    return _acceptable(_ODD_IN_KEY.sub("_", name))
+    """Return the key for sending a parameter or a tag; only a long one ends in a checksum."""
+    key = _normalized(_ODD_IN_KEY.sub("_", name))
+    return key if len(key) <= KEY_LENGTH else marked(key[: KEY_LENGTH - MARK].rstrip("/"), key)
 
 
-def _acceptable(key: str) -> str:
-    """Return the key as a normalized path, not too long and not empty."""
+def _normalized(key: str) -> str:
+    """Return the key as a normalized path that is not empty."""
     parts = ("__" if part == ".." else part for part in key.split("/") if part not in ("", "."))
     path = "/".join(parts) or "_"
-    if path.startswith(".."):
-        # MLflow treats "..x" as an escape from the folder as well.
-        path = f"__{path[2:]}"
-    if len(path) <= KEY_LENGTH:
-        return path
-    # The checksum keeps long keys with the same beginning distinct.
-    return f"{path[: KEY_LENGTH - 9].rstrip('/')}_{zlib.crc32(path.encode()):08x}"
+    # MLflow treats "..x" as an escape from the folder as well.
+    return f"__{path[2:]}" if path.startswith("..") else path
 
 
 def metric_value(value: float) -> float | str:

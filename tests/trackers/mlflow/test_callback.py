@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging as log
 import math
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import asynccb
 from asynccb._ground.exceptions import AccessError, TransientError
 from asynccb._ground.types import RunStatus
 from asynccb._state.run_description import RunDescription
@@ -159,10 +161,10 @@ async def test_odd_names_are_stored_under_the_nearest_name_that_the_server_takes
     make: Make, mlflow_server: RealMLflow
 ) -> None:
     names = {
-        "loss@top[5]": "loss_top_5_",
-        "größe": "gr__e",
-        "/a//b/../c/": "a/b/__/c",
-        "": "_",
+        "loss@top[5]": "loss_top_5__89b3d78d",
+        "größe": "größe",
+        "/a//b/../c/": "a/b/__/c_3f073f9c",
+        "": "__00000000",
         "ok: 1/x-y.z": "ok: 1/x-y.z",
     }
     tracker = make()
@@ -172,10 +174,49 @@ async def test_odd_names_are_stored_under_the_nearest_name_that_the_server_takes
     assert tracker.rejected == 0
 
 
-async def test_a_full_batch_of_the_longest_names_is_taken(
+def test_names_that_differ_are_curves_that_differ_and_letters_of_any_script_stay(
+    mlflow_server: RealMLflow, mlflow_environment: None, experiment: str, tmp_path: Path
+) -> None:
+    plain = ["精度", "召回", "Äpfel", "Öpfel", "потеря", "a²", "a b", "loss: x"]
+    odd = ["recall>0.5", "recall<0.5", "loss@1", "loss%1", "loss_1", "a//b", "a/b", "हानि", "हाना"]
+    logs = {name: float(number) for number, name in enumerate([*plain, *odd])}
+    tracker = MLflowCallback(tracking_uri=mlflow_server.uri, experiment_name=experiment)
+    args = asynccb.TrainingArguments(output_dir=str(tmp_path / "out"))
+    with asynccb.CallbackDispatcher([tracker], args=args, directory=tmp_path / "runs") as run:
+        run.step(logs=logs)
+        run.step(logs=logs)
+    (found,) = mlflow_server.runs(experiment)
+    metrics = {metric["key"]: metric["value"] for metric in found["data"]["metrics"]}
+    assert sorted(metrics.values()) == sorted(logs.values())
+    for name in plain:
+        assert metrics[name] == logs[name]
+    for key in metrics:
+        assert len(mlflow_server.points(found["info"]["run_id"], key)) == 2
+
+
+async def test_a_name_that_had_to_be_changed_is_said_once(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = {"said@once": 1.0, "不说": 1.0, "ftp://u:hunter2@h/x": 1.0}
+    await deliver(make(), [emitted("on_log", step, logs=logs) for step in (1, 2, 3)])
+    (said,) = [record.getMessage() for record in caplog.records if "no metric" in record.msg]
+    assert said.startswith("MLflow accepts no metric called 'said@once'; it is called 'said_once_")
+    assert "hunter2" not in caplog.text
+
+
+async def test_parameters_whose_names_become_one_are_both_there(
     make: Make, mlflow_server: RealMLflow
 ) -> None:
-    logs = {f"{i:04d}" + "x" * 300: float(i) for i in range(1000)}
+    tracker = make(description(**{"lr@1": 1, "lr%1": 2}))
+    params = mlflow_server.params(await deliver(tracker, training(1)))
+    assert sorted(value for name, value in params.items() if name.startswith("lr_1")) == ["1", "2"]
+
+
+@pytest.mark.parametrize("letter", ["x", "精", "\U0001d49c"])
+async def test_a_full_batch_of_the_longest_names_is_taken(
+    make: Make, mlflow_server: RealMLflow, letter: str
+) -> None:
+    logs = {f"{i:04d}" + letter * 300: float(i) for i in range(1000)}
     tracker = make()
     run = await deliver(tracker, [emitted("on_log", 1, logs=logs)])
     assert tracker.rejected == 0

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from mlflow.store.artifact.artifact_repo import verify_artifact_path
 from mlflow.utils import validation
 
+from asynccb.delivery.queue import json_size
+from asynccb.trackers.mlflow.api import Point
+from asynccb.trackers.mlflow.outbox import size_of
 from asynccb.trackers.mlflow.values import (
     artifact_path,
     entity_key,
@@ -16,6 +19,7 @@ from asynccb.trackers.mlflow.values import (
     metric_value,
     text_value,
 )
+from tests.trackers.lane import START
 
 NAMES = (
     st.text("x/.", min_size=240, max_size=400) | st.text() | st.text(alphabet="a./@ é", max_size=9)
@@ -28,7 +32,19 @@ def test_every_name_becomes_a_metric_key_that_mlflow_takes(name: str) -> None:
     key = metric_key(name)
     validation._validate_metric_name(key)
     assert len(key) <= validation.MAX_ENTITY_KEY_LENGTH
-    assert key.isascii()
+
+
+@given(st.lists(NAMES, unique=True))
+@example(["recall>0.5", "recall<0.5", "loss@1", "loss%1", "loss_1", "Äpfel", "Öpfel"])
+def test_names_that_differ_have_keys_that_differ(names: list[str]) -> None:
+    assert len({metric_key(name) for name in names}) == len(names)
+
+
+@given(st.text("aé精\U0001d49c/", max_size=250), st.floats(), st.integers(0, 2**63 - 1))
+@example("精" * 250, -1.7976931348623157e308, 2**63 - 1)
+def test_a_point_is_never_larger_than_it_is_taken_to_be(name: str, value: float, step: int) -> None:
+    point = Point(metric_key(name), metric_value(value), START // 10**6, step)
+    assert json_size(point) <= size_of(point)
 
 
 @given(NAMES)
