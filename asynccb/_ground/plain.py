@@ -17,6 +17,8 @@ _SECRET_KEY: Final = re.compile(
 )
 
 _USERINFO: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+_ADDRESS: Final = re.compile(r"(?<=\S) at 0x[0-9a-fA-F]+(?=[^<>]*>)")
+"""The place in memory that the text of an object gives, as in `<Adam object at 0x7f…>`."""
 _INTEGERS: Final = range(-(2**63), 2**64)
 """The integers that MessagePack can store; an integer outside becomes a string."""
 
@@ -63,7 +65,8 @@ def clean(value: Any) -> Any:
     names. NaN and infinity become the strings "NaN", "Infinity" and "-Infinity". Anything else
     becomes its `str`. If a key names a credential (it ends in `_token`, `_api_key`, `password`,
     `secret` or the like), its value becomes `<KEY_IN_UPPER>`, whether it was set or not. User names
-    and passwords in URLs become `<USERINFO>`.
+    and passwords in URLs become `<USERINFO>`. In the text of an object, as `<Adam object at
+    0x7f…>`, the address is left out, since it differs from run to run.
     """
     return _clean(value, ())
 
@@ -124,4 +127,4 @@ def _clean_number(value: Any) -> Any:
 def _clean_text(text: str | bytes) -> str:
     plain = os.fsdecode(text) if isinstance(text, bytes) else str(text)
     encodable = plain.encode("utf-8", "backslashreplace").decode("utf-8")
-    return _USERINFO.sub("<USERINFO>@", encodable)
+    return _ADDRESS.sub("", _USERINFO.sub("<USERINFO>@", encodable))

@@ -43,6 +43,8 @@ logger = logging.getLogger("asynccb")
 
 _LANDING: Final = 0.002
 """Seconds between two looks whether a value from a device has landed."""
+_FRAMES: Final = (Event.TRAIN_BEGIN, Event.TRAIN_END)
+"""Events that a tracker needs at any step."""
 _CAUSES: Final = 100
 """Distinct causes that a lane logs; later ones are only counted."""
 
@@ -61,6 +63,7 @@ class Delivers(Protocol):
     async def flush(self) -> None: ...
     async def heartbeat(self) -> None: ...
     def take_refusals(self) -> Iterable[Any]: ...
+    def reject(self, what: str, why: str, *, cause: str | None, record: Any) -> None: ...
     async def finish(self, status: RunStatus) -> None: ...
     async def close(self) -> None: ...
 
@@ -89,8 +92,10 @@ class Lane:
         self._returned = 0  # hook calls that are not acknowledged yet
         self._beaten = math.inf  # monotonic seconds; not due until the first flush, then at once
         self.tracker: Delivers | None = None
+        self._largest_step = math.inf
         if isinstance(self.callback, Tracking) and isinstance(self.callback, Delivers):
             self.tracker = self.callback
+            self._largest_step = self.callback.largest_step or math.inf
 
     @property
     def is_remote(self) -> bool:
@@ -125,6 +130,10 @@ class Lane:
         }
         if self.tracker is not None:
             self.tracker.time = letter.time
+            step = letter.state.global_step
+            if step > self._largest_step and letter.event not in _FRAMES:
+                self._reject_step(step, letter.event, keywords.get("logs"))
+                return NO_OPINION
         begin = time.monotonic()
         decision = NO_OPINION
         odd: HookReturnError | None = None
@@ -157,7 +166,19 @@ class Lane:
         if about["lane"] == self.name and self.tracker is not None:
             told = self.callback.told
             self.tracker.time = when
+            if step > self._largest_step:
+                self._reject_step(step, about["what"], None)
+                return
             await self._contain("told", lambda: told(about["what"], values, step), None)
+
+    def _reject_step(self, step: int, what: str, values: Any) -> None:
+        assert self.tracker is not None
+        self.tracker.reject(
+            f"{what} of step {step}",
+            f"its steps end at {self._largest_step}",
+            cause="step",
+            record={"step": step, "values": values},
+        )
 
     async def flush(self) -> None:
         """Deliver everything that the hooks have gathered, however long the server is away."""

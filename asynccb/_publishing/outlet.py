@@ -24,6 +24,9 @@ from asynccb._staging.staging import Staging
 
 logger = logging.getLogger("asynccb")
 
+_STEP: Final = 2
+"""Place of the step in a record."""
+_STEPS: Final = range(-(2**63), 2**64)
 _WITHOUT_TICKET: Final = 9
 """Fields of a record that no decision is waited for."""
 
@@ -90,6 +93,8 @@ class Outlet:
 
     def _put_anew(self, record: tuple[Any, ...], staged: bool, error: Exception) -> bool:
         """Write a record that MessagePack or the ring refused, with its values made plain."""
+        if record[_STEP] not in _STEPS:
+            return self._drop(f"the step {record[_STEP]} is outside the 64 bits of a record")
         plain = tuple(self._plain(part) if isinstance(part, Mapping) else part for part in record)
         payload = self._staging.encode(plain, self._encode)
         staged, self._refers = staged or self._refers, False

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from asynccb._ground.events import Event
 from asynccb.callbacks.base import TrainerCallback
 from asynccb.callbacks.training_side import TrainingSide
+
+LARGEST_STEP: Final = 2**63 - 1
+"""The largest step of a service that stores steps in 64 bits, with a sign."""
 
 
 class Tracking(TrainerCallback):
@@ -24,6 +27,7 @@ class Tracking(TrainerCallback):
     training_side: TrainingSide | None = None
     uploads: Collection[Event] = ()
     offers: ClassVar[bool] = False
+    largest_step: ClassVar[int | None] = None
     offer: Callable[[Mapping[str, float]], None]
 
     def restore(self, attributes: Mapping[str, Any]) -> None:

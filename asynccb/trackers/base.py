@@ -98,6 +98,10 @@ class Tracker(Tracking, ExportableState):
     group: ClassVar[int] = 2000
     """Maximum number of records that are delivered together."""
 
+    largest_step: ClassVar[int | None] = None
+    """The largest step that its service can store; its lane rejects a log of a larger step, alone.
+    None sets no limit."""
+
     enabled: bool = True
     """Whether it wants any events; if not, it is not served at all."""
 

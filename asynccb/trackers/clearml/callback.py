@@ -19,6 +19,7 @@ from asynccb._ground.exceptions import RejectedError
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.delivery.client import Client
 from asynccb.trackers.base import journaled
 from asynccb.trackers.clearml.access import is_configured, open_api, open_files, open_keeper
@@ -81,6 +82,8 @@ class ClearMLCallback(ServerTracker):
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
+
+    largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "clearml"
     rewinds: ClassVar[bool] = True

@@ -24,6 +24,7 @@ from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.delivery.client import Client
 from asynccb.delivery.rate import Bucket
 from asynccb.trackers.base import journaled
@@ -83,6 +84,8 @@ class CometCallback(ServerTracker):
     Raises `ConfigurationError` for a setting that cannot work, and `AccessError` for a settings
     file that cannot be read.
     """
+
+    largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "comet_ml"
     interval: ClassVar[float] = 2.0

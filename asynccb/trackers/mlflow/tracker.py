@@ -14,6 +14,7 @@ from asynccb._ground.events import Event
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.delivery.client import Client
 from asynccb.trackers.base import journaled
 from asynccb.trackers.mlflow.run import MLflowRun
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 class MLflowTracker(ServerTracker):
     """Log to one run of MLflow's protocol, `_mlflow`; a subclass makes it in `set_up`."""
+
+    largest_step = LARGEST_STEP
 
     _mlflow: MLflowRun
 

@@ -18,6 +18,7 @@ from asynccb._ground.exceptions import RejectedError
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept, KeptFile
 from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.delivery.client import Client
 from asynccb.trackers.base import journaled
 from asynccb.trackers.server import ServerTracker
@@ -83,6 +84,8 @@ class SwanLabCallback(ServerTracker):
 
     Raises `ConfigurationError` for a setting that cannot work.
     """
+
+    largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "swanlab"
     interval: ClassVar[float] = 1.5

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from asynccb._ground.plain import clean, flatten
 from asynccb._ground.types import RunStatus
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.names import rewrite_logs, run_config, scalars
 from asynccb.trackers.shared.utf8 import path_in_utf8
@@ -99,6 +100,8 @@ class TensorBoardCallback(Tracker):
     later. The hyper-parameter page shows the status of the first end in a directory: TensorBoard
     never reads a second one.
     """
+
+    largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "tensorboard"
     local: bool = True

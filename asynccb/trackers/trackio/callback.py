@@ -24,6 +24,7 @@ from asynccb._ground.exceptions import RejectedError
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
 from asynccb._state.run_description import PlainArguments, RunDescription
+from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, json_size
 from asynccb.trackers.base import journaled
@@ -87,6 +88,8 @@ class TrackioCallback(ServerTracker):
     drops, are logged at the last step. A server dates rows by their arrival; the folder keeps the
     time of each. Since Trackio has no run status, a run that did not finish receives an alert.
     """
+
+    largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "trackio"
     interval: ClassVar[float] = 0.5
