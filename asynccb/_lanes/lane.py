@@ -162,7 +162,7 @@ class Lane:
     async def hear(
         self, about: dict[str, Any], values: dict[Any, Any], step: int, when: int
     ) -> None:
-        """Give a tracker what its training side has told; `about` says whose, and what it is."""
+        """Give a tracker values of its training side; `about` names the tracker and values."""
         if about["lane"] == self.name and self.tracker is not None:
             told = self.callback.told
             self.tracker.time = when

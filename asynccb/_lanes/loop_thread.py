@@ -3,9 +3,9 @@ The event loop in a thread: started late, seldom woken, watched, stopped within 
 
 Promises: the training thread wakes the loop only when it sleeps. While events are dense the loop
 does not sleep but looks for them, so that a busy run costs one wake-up in all, not one per event
-(2.5 to 4.5 ms at p99 each, in a thread that holds the lock); where they are few it does not look in
-vain, which would take the lock from the training each time. A coroutine that blocks the loop is
-named while it does; where no loop or thread is to be had, events are dropped and counted. Tasks
+(2.5 to 4.5 ms at p99 each, in a thread that holds the lock). If events are few, the loop does not
+look in vain, since every look takes the lock from the training. A coroutine that blocks the loop is
+named while it does so. If no loop or thread can be started, events are dropped and counted. Tasks
 that hooks have started are cancelled at the end, and waited for by the deadline.
 """
 
@@ -36,7 +36,7 @@ TICK: Final = 0.01
 _LEAST: Final = 0.05
 """Least seconds for which cancelled tasks are waited for."""
 _GRACE: Final = 1.0
-"""Seconds for which cancelled tasks are waited for where no deadline is given."""
+"""Seconds to wait for cancelled tasks without a deadline."""
 _DENSE: Final = 3 * TICK
 """Seconds; where events follow each other sooner, the loop looks instead of being woken."""
 

@@ -98,7 +98,7 @@ class ThreadLane(Lane):
         if self.tracker is not None and self.description is not None:
             self.tracker.describe(self.description)
         if isinstance(self.callback, Tracking) and self.callback.uploads:
-            logger.warning("%s uploads no files where there is no companion process", self.name)
+            logger.warning("%s uploads no files without a companion process", self.name)
         async with anyio.create_task_group() as group:
             for _ in range(self.options.concurrency):
                 group.start_soon(self._work, name=LANE_PREFIX + self.name)

@@ -26,7 +26,7 @@ def pickled(member: Member) -> bytes:
 
 
 def lane_spec(member: Member, body: bytes, first: int) -> LaneSpec:
-    """Return what the companion needs; `first` is the first record that the callback sees."""
+    """Return the companion's description; `first` is the first record that the callback sees."""
     state = member.callback.state() if exports_state(member.callback) else None
     return LaneSpec(member.name, body, class_path(type(member.callback)), state, first)
 
