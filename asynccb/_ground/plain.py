@@ -94,13 +94,19 @@ def _clean_container(value: Any, path: tuple[int, ...]) -> Any:
     if isinstance(value, Set):
         return sorted((_clean(item, path) for item in value), key=str)
     if isinstance(value, type) or hasattr(value, "__qualname__"):
-        return _clean_text(f"{value.__module__}.{value.__qualname__}")
+        return _clean_text(_qualified_name(value))
     if dataclasses.is_dataclass(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return _clean_container(fields, path)
     if callable(getattr(value, "to_dict", None)):
         return _clean(value.to_dict(), path)
     return _clean_text(os.fspath(value) if isinstance(value, os.PathLike) else str(value))
+
+
+def _qualified_name(value: Any) -> str:
+    # Some functions in C have no module: `object().__repr__` lacks it, that of `[].append` is None.
+    module = getattr(value, "__module__", None)
+    return f"{module}.{value.__qualname__}" if module else str(value.__qualname__)
 
 
 def _clean_key(key: Any) -> str:

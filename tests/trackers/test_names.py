@@ -195,6 +195,15 @@ def test_objects_of_a_configuration_become_plain_data() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [(object().__repr__, "object.__repr__"), ([].append, "list.append"), (len, "builtins.len")],
+    ids=["method of a slot", "method in C", "function in C"],
+)
+def test_a_function_in_c_goes_by_its_name(function: object, name: str) -> None:
+    assert clean(function) == name
+
+
 def test_numbers_that_json_or_messagepack_cannot_hold_become_strings() -> None:
     assert clean([math.nan, math.inf, -math.inf, 2**64, -(2**63)]) == [
         "NaN",
