@@ -14,7 +14,7 @@ import msgspec
 
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ring.form_table import FormTable
-from asynccb._ring.ring import BRIEF
+from asynccb._ring.frame_writer import BRIEF
 from asynccb._ring.slots import Slots
 from asynccb._staging.staged import EXTENSION, parse_reference
 from asynccb._staging.staged_logs import LOGS_EXTENSION, LogUnpacker
@@ -78,9 +78,8 @@ class Arrivals:
     def _unfold(self, payload: bytes, form: int) -> list[Any]:
         """Return the full record for a brief payload."""
         time, step, flags, position, epoch = BRIEF.unpack_from(payload)
-        others = self._decode(payload[BRIEF.size :]) if len(payload) > BRIEF.size else {}
-        layout = self._forms.find(form)
-        logs, end = self._logs.join(position, layout, others, self._look_up)
+        layout, numbers = self._forms.find(form), payload[BRIEF.size :]
+        logs, end = self._logs.unpack_brief(position, layout, numbers, self._look_up)
         self._end = max(self._end, end)
         return [_LOG, time, step, epoch, flags, logs]
 

@@ -1,5 +1,5 @@
 """
 The events alone determine which decision is applied where.
 
-May import: _ground, distributed, _state, callbacks, _lanes.
+May import: _compiled, _ground, distributed, _state, callbacks, _lanes.
 """

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.log import DecisionLog
 from asynccb._decisions.replay import Replay
 from asynccb._decisions.requests import Requests
@@ -61,19 +62,21 @@ class Decisions:
         directory: Path,
         replay: Path | None,
         owner: bool,
+        shared: Shared,
     ) -> None:
         """
         Take where decisions are asked for, how to wait for them, and who decides.
 
         The trace is written below `directory` if this process is its `owner`. `replay` is another
-        run's trace to go by.
+        run's trace to go by. `shared` tells `KnownLogs` whether a boundary is quiet.
         """
         self._tickets = tickets
         self._registry = registry
         self._agreement = Agreement(limit=getattr(args, "ddp_timeout", 1800.0))
-        self.requests = Requests(self._agreement)
+        self._shared = shared
+        self.requests = Requests(self._agreement, self._shared)
         self._refusal: Exception | None = None
-        self._schedule = Schedule()
+        self._schedule = Schedule(self._shared)
         self._waiting = Waiting(tickets, listen)
         self._replay = None if replay is None else Replay(replay, owner=owner)
         self.trace = Trace(directory / TRACE_FILE, owner=owner)
@@ -81,7 +84,6 @@ class Decisions:
         self._emission = 0
         self._training = 0
         self._has_begun = False
-        self._last = 0
         self._left: list[Ticket] = []
         """Tickets of earlier trainings that ended before the tickets were due."""
         self._notes = SaveNotes()
@@ -150,13 +152,12 @@ class Decisions:
 
     def pass_by(self, state: TrainerState) -> bool:
         """Go past a boundary where nothing can be due; tell whether this is one, at little cost."""
-        step = state.global_step
-        if self._schedule.waiting or self._replay is not None or step < self._last:
+        step, shared = state.global_step, self._shared
+        if self._schedule.waiting or self._replay is not None or step < shared.last_boundary:
             return False
-        if not self.requests.pass_by():
-            return False
-        self._last = step
-        return True
+        if passed := self.requests.pass_by():
+            shared.last_boundary = step
+        return passed
 
     def apply(self, route: Route, state: TrainerState, control: Any) -> None:
         """Apply the decisions that are due to the control, once the event has been published."""
@@ -185,22 +186,22 @@ class Decisions:
                 ticket.lose()
 
     def _begin_anew(self, step: int) -> None:
-        self._training, self._last = self._training + 1, step
+        self._training, self._shared.last_boundary = self._training + 1, step
         self._leave()
 
     def _leave(self) -> None:
         self._left += self._schedule.tickets
-        self._schedule = Schedule()
+        self._schedule = Schedule(self._shared)
 
     def _look_back(self, step: int) -> None:
         """Notice another training, of a loop that emits no `on_train_begin`."""
-        if step < self._last:
+        if step < self._shared.last_boundary:
             self._begin_anew(step)
 
     def _apply_boundary(self, state: TrainerState, control: Any) -> None:
         step = state.global_step
         self._look_back(step)
-        self._last = step
+        self._shared.last_boundary = step
         if self._notes:
             self._notes.write()
         if due := self._schedule.take(step):
@@ -277,7 +278,8 @@ class Decisions:
     def load(self, state: object, step: int) -> Saved:
         """Go on from a state at a step; raises `ConfigurationError` for anything else."""
         saved, tickets = load(state, self._registry)
-        self._emission, self._training, self._last = saved.emission, saved.training, step
+        self._emission, self._training = saved.emission, saved.training
+        self._shared.last_boundary = step
         self._leave()
         self._schedule.add(tickets)
         self._stop = self._stopped = step if saved.stopped else None

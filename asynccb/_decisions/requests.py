@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 
+from asynccb._compiled.shared import Shared
 from asynccb._state.control import Decision, from_weights, to_weights
 from asynccb.distributed.agreement import Agreement
 from asynccb.distributed.request_rounds import RequestRounds
@@ -21,9 +22,14 @@ logger = logging.getLogger("asynccb")
 class Requests:
     """The requests to one run: posted from anywhere, taken at boundaries."""
 
-    def __init__(self, agreement: Agreement) -> None:
-        """Use the ranks' agreement, whose board is opened at the first boundary."""
+    def __init__(self, agreement: Agreement, shared: Shared) -> None:
+        """
+        Use the ranks' agreement, whose board is opened at the first boundary.
+
+        A request ends that the boundaries of `shared` are quiet.
+        """
         self._agreement = agreement
+        self._shared = shared
         self._posted: deque[Decision] = deque()
         self._rounds: RequestRounds | None = None
         self._alone: bool | None = None
@@ -32,16 +38,21 @@ class Requests:
     def post(self, flags: Decision) -> None:
         """Ask for flags at a boundary soon; from any thread or signal, at any time."""
         self._posted.append(flags)
+        self._shared.quiet = False  # in this order: see `pass_by`
 
     def begin(self) -> None:
         """Begin a training: whether there are other ranks is asked at its first boundary."""
         self._alone = None
+        self._shared.quiet = False
 
     def pass_by(self) -> bool:
         """Go past a boundary for which nothing is asked; return False where `take` must be."""
-        if self._posted:
-            return False
         if self._alone:  # nearly always; a call would take as long as all else here
+            self._shared.quiet = True  # before the look: a request that comes now ends it
+        if self._posted:
+            self._shared.quiet = False
+            return False
+        if self._alone:
             return True
         return self._is_alone() if self._rounds is None else self._rounds.pass_by()
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
+from asynccb._compiled.shared import Shared
 from asynccb._lanes.routes import Decider
 from asynccb._state.control import NO_OPINION, Decision
 from asynccb.callbacks.decides import Deciding
@@ -61,7 +62,9 @@ class Ticket:
 class Schedule:
     """The tickets that are not due yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Shared) -> None:
+        """Begin without tickets; a ticket ends that the boundaries of `shared` are quiet."""
+        self._shared = shared
         self.waiting: list[Ticket] = []
         """All tickets, in any order."""
 
@@ -73,6 +76,7 @@ class Schedule:
     def add(self, tickets: Iterable[Ticket]) -> None:
         """Add tickets: new ones, or tickets that were taken in vain."""
         self.waiting.extend(tickets)
+        self._shared.quiet = False
 
     def take(self, step: int) -> list[Ticket]:
         """Take out the tickets that are due at the boundary of a step or before, in order."""

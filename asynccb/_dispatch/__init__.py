@@ -1,6 +1,6 @@
 """
 `CallbackDispatcher`: an event costs a look-up, or microseconds.
 
-May import: _ground, arguments, _ring, _staging, _state, callbacks, _journal, _lanes, _decisions,
-_publishing.
+May import: _compiled, _ground, arguments, _ring, _staging, _state, callbacks, _journal, _lanes,
+_decisions, _publishing.
 """

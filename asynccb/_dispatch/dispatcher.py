@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from asynccb._dispatch.checks import check_mapping
+from asynccb._dispatch.hook_object import HookObject
 from asynccb._dispatch.run import Run
 from asynccb._dispatch.statistics import Statistics
 from asynccb._dispatch.untraced import untraced
@@ -26,19 +27,6 @@ from asynccb._ground.types import Overflow, RunStatus
 from asynccb._state.control import TrainerControl
 from asynccb._state.trainer_state import TrainerState
 from asynccb.callbacks.request import Requesting
-
-
-class _Given:
-    """An attribute of a dispatcher that every hook receives as the keyword of the same name."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, dispatcher: Any, owner: type) -> Any:
-        return self if dispatcher is None else dispatcher._emitter.objects[self._name]
-
-    def __set__(self, dispatcher: Any, value: object) -> None:
-        dispatcher._emitter.objects[self._name] = value
 
 
 @untraced
@@ -55,12 +43,12 @@ class CallbackDispatcher:
     several threads at once, nor in a forked child (`ForkedError`).
     """
 
-    model = _Given()
-    processing_class = _Given()
-    optimizer = _Given()
-    lr_scheduler = _Given()
-    train_dataloader = _Given()
-    eval_dataloader = _Given()
+    model = HookObject()
+    processing_class = HookObject()
+    optimizer = HookObject()
+    lr_scheduler = HookObject()
+    train_dataloader = HookObject()
+    eval_dataloader = HookObject()
 
     request: Requesting
     """Asks for flags from outside the callbacks, as a function."""
@@ -197,6 +185,9 @@ class CallbackDispatcher:
         for an earlier failure of a callback with `on_error = "raise"`.
         """
         if extra:
+            known = self._emitter.known
+            if known is not None and event == "on_log" and known.emit(extra):
+                return self._emitter.control  # type: ignore[no-any-return]
             for name in ("logs", "metrics"):
                 values = extra.get(name)
                 if type(values) is not dict and values is not None:
@@ -222,6 +213,9 @@ class CallbackDispatcher:
         `should_training_stop`, whatever hooks want. The loop does everything else itself, such as
         `emit_save`.
         """
+        known = self._emitter.known
+        if known is not None and metrics is None and known.step(logs):
+            return self._emitter.control  # type: ignore[no-any-return]
         return self._emitter.step(logs, metrics)
 
     # -- checkpoints -------------------------------------------------------------------------------

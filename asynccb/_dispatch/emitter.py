@@ -1,12 +1,12 @@
 """
 The hot path: from an event to the hooks, the ring and the mailboxes.
 
-The way of one loss: `CallbackDispatcher.step` → `Emitter.step` → `Emitter._log` →
-`RecordWriter.write_log` or `write` → `Outlet.put` → `RingWriter.write`.
+The way of one loss: `CallbackDispatcher.step` → `KnownLogs.step`, which does everything for a log
+of a known form. Otherwise `Emitter.step` → `Emitter._log` → `RecordWriter.write` → `Outlet.put` →
+`FrameWriter.write`.
 
 Promises: `emit` waits only for a full lane; an event that nobody listens to costs a look in a dict;
-logs of device tensors that only the companion receives go there by the fewest calls; whichever way
-a log takes, hooks, the history and the companion receive the same values.
+whichever way a log takes, hooks, the history and the companion receive the same values.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.decisions import Decisions
 from asynccb._dispatch.checks import check_mapping
 from asynccb._dispatch.inline import run_inline
@@ -26,6 +27,8 @@ from asynccb._lanes.containment import raise_oldest
 from asynccb._lanes.mailbox import Letter, weigh
 from asynccb._lanes.registry import Registry
 from asynccb._lanes.routes import Refusing, Route
+from asynccb._publishing.known_logs import KnownLogs
+from asynccb._publishing.log_forms import LogForms
 from asynccb._publishing.publisher import Publisher
 from asynccb._ring.record import HISTORY_BIT
 from asynccb._staging.staged_logs import StagedLogs
@@ -54,12 +57,13 @@ class Emitter:
         state: TrainerState,
         objects: dict[str, Any],
         max_steps: int,
+        shared: Shared,
     ) -> None:
         """
         Begin with a fresh control.
 
         `objects` are the keywords that every hook receives. `max_steps` above 0 makes `step` ask
-        for the end of training.
+        for the end of training. `shared` are the fields that compiled code uses too.
         """
         keep_out()
         self.args = args
@@ -70,10 +74,7 @@ class Emitter:
         self.faults = publisher.faults
         self.decisions = decisions
         self.steps = StepCount(state)
-        self.events = 0
-        """Events that some callback listened to."""
-        self.busy = 0
-        """Nanoseconds that the training thread has spent here."""
+        self.shared = shared
         self.is_training = False
         """Whether a training has begun and not ended; an exception may have ended it."""
         self.began_unasked = False
@@ -84,7 +85,9 @@ class Emitter:
         self._publisher = publisher
         self._staging = publisher.staging
         self._max_steps = max_steps
-        self._next_look = 0
+        self._forms: LogForms | None = None
+        self.known: KnownLogs | None = None
+        """The short way; there as soon as the companion serves a callback."""
 
     # -- called by the loop ------------------------------------------------------------------------
 
@@ -103,19 +106,21 @@ class Emitter:
         begin = _clock()
         for flag in route.resets:
             setattr(self.control, flag, False)
-        if route.is_direct:  # most logs of most runs
+        if route.is_direct:
             logs = extra.pop("logs", None)
             self._publisher.records.write(
                 route.number, begin, self.state, self.control, history, logs, extra
             )
+            if event == "on_log":
+                self._learn(logs)
         else:
             self._serve(route, event, extra, history, begin)
             if self.is_closed:  # by a hook
                 return self.control  # type: ignore[no-any-return]
-        if begin >= self._next_look:
+        if begin >= self.shared.next_look:
             self._look_around(begin)
-        self.events += route.is_heard
-        self.busy += _clock() - begin
+        self.shared.events += route.is_heard
+        self.shared.busy += _clock() - begin
         if route.applies:
             self.decisions.apply(route, self.state, self.control)
         if self.faults:
@@ -206,6 +211,9 @@ class Emitter:
     def refuse(self, error: type[Exception], message: str) -> None:
         """Have every later event raise the error."""
         self.is_closed = True
+        if self._forms is not None:
+            self._forms.close()
+            self.known = None
         self.routes = Refusing(error, message)
 
     # -- inside ------------------------------------------------------------------------------------
@@ -232,24 +240,34 @@ class Emitter:
             self.publish(route, extra, history, now, self.control)
 
     def _log(self, logs: Mapping[str, Any]) -> None:
-        """Log; the short way if only the companion listens, and the shortest for a device."""
+        """Log; the short way if only the companion listens and has seen such a log before."""
+        if self.known is not None and self.known.log(logs):
+            return
         begin = _clock()
         route = self.routes["on_log"]
+        plain = self._append(logs)
         if route is None or not route.is_direct:
-            plain = self._append(logs)
-            self.busy += _clock() - begin
+            self.shared.busy += _clock() - begin
             self.emit("on_log", {"logs": plain}, HISTORY_BIT)
             return
-        state, control, records = self.state, self.control, self._publisher.records
         for flag in route.resets:
-            setattr(control, flag, False)
-        if not (
-            isinstance(state, TrainerState)  # that of transformers holds a plain list
-            and records.write_log(begin, state, control, logs)
-        ):
-            plain = self._append(logs)
-            records.write(route.number, begin, state, control, HISTORY_BIT, plain)
+            setattr(self.control, flag, False)
+        records = self._publisher.records
+        records.write(route.number, begin, self.state, self.control, HISTORY_BIT, plain)
         self._account(begin)
+        self._learn(logs)
+
+    def _learn(self, logs: Any) -> None:
+        """Know logs like these from now on, where they go straight to the companion."""
+        if self._forms is None:
+            self._forms = self._publisher.make_forms(self.__dict__)
+            self.known = self._forms.known
+        step, log = self.routes["on_step_end"], self.routes["on_log"]
+        is_quiet = step is not None and step.is_quiet and not step.resets
+        # The short way clears `should_log` alone.
+        if log is not None and log.is_direct and log.resets == ("should_log",):
+            self._forms.known.learn_routes(step if is_quiet else None, log)
+            self._forms.learn(logs)
 
     def _append(self, logs: Mapping[str, Any]) -> dict[str, Any]:
         """Append logs to the history, and return them as plain values."""
@@ -262,16 +280,16 @@ class Emitter:
 
     def _account(self, begin: int) -> None:
         """Count an event that went straight to the companion, and look around if it is time."""
-        if begin >= self._next_look:
+        if begin >= self.shared.next_look:
             self._look_around(begin)
-        self.events += 1
-        self.busy += _clock() - begin
+        self.shared.events += 1
+        self.shared.busy += _clock() - begin
         if self.faults:
             raise_oldest(self.faults)
 
     def _look_around(self, now: int) -> None:
         """Take in messages of the companion, and values of devices, since the last look."""
-        self._next_look = now + _LOOK_NS
+        self.shared.next_look = now + _LOOK_NS
         self._publisher.poll(at_event=True)
         if self._staging.device is not None:
             self._staging.device.settle()

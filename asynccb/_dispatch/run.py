@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from asynccb._compiled.load import make_shared
 from asynccb._decisions.decisions import Decisions
 from asynccb._dispatch.checks import check_limits, check_timeout, first_state, is_for_rank
 from asynccb._dispatch.closing import close_publisher
@@ -69,6 +70,7 @@ class Run:
         key = secrets.token_hex(16)
         folder = _folder(args, directory, key)
         self.registry = Registry(asks=replay is None, resets=resets)
+        shared = make_shared()
         answers = Answers(self.registry.served)
         self.decisions = Decisions(
             answers.tickets,
@@ -78,6 +80,7 @@ class Run:
             directory=folder,
             replay=None if replay is None else Path(replay).expanduser(),
             owner=state.is_world_process_zero,
+            shared=shared,
         )
         self.publisher = Publisher(
             folder,
@@ -88,6 +91,7 @@ class Run:
             self.decisions.requests.post,
             overflow=overflow,
             capacity=capacity,
+            shared=shared,
         )
         self.emitter = Emitter(
             self.registry,
@@ -97,6 +101,7 @@ class Run:
             state=state,
             objects=objects,
             max_steps=max_steps,
+            shared=shared,
         )
         self.resume = Resume(self.emitter, self.registry, self.decisions, self.publisher.runs)
         self.request = Requesting(self.decisions.request)
@@ -151,10 +156,11 @@ class Run:
     def statistics(self) -> Statistics:
         """Return the counts so far; the companion reports its own every half second."""
         end, emitter = self.publisher.companion, self.emitter
+        shared = emitter.shared
         return Statistics(
-            events=emitter.events,
+            events=shared.events,
             steps=emitter.steps.total,
-            seconds=emitter.busy / 1e9,
+            seconds=shared.busy / 1e9,
             dropped=end.outlet.dropped if end else 0,
             blocked=end.outlet.blocked if end else 0.0,
             odd=self.publisher.staging.odd,

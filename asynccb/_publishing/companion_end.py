@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from asynccb._companion.messages import LaneSpec
+from asynccb._compiled.shared import Shared
 from asynccb._ground.types import Overflow, RunStatus
 from asynccb._lanes.counts import LaneCounts
 from asynccb._lanes.member import Member
@@ -27,12 +28,13 @@ class CompanionEnd:
         offers: Offers,
         overflow: Overflow,
         capacity: int,
+        shared: Shared,
     ) -> None:
         """Write to the companion's ring; see `Outlet` for `overflow` and `capacity`."""
-        changes = ChangeTracker()
+        changes = ChangeTracker(shared)
         self.process = companion
-        self.outlet = Outlet(companion, staging, overflow, capacity, changes.forget)
-        self.records = RecordWriter(self.outlet, staging, changes)
+        self.outlet = Outlet(companion, staging, overflow, capacity, changes.forget, shared)
+        self.records = RecordWriter(self.outlet, staging, changes, shared)
         self._offers = offers
 
     @property

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.exceptions import MailboxFullError
 from asynccb._ground.types import Overflow
 from asynccb._publishing.companion import Companion
@@ -41,18 +42,16 @@ class Outlet:
         overflow: Overflow,
         capacity: int,
         on_drop: Callable[[], None],
+        shared: Shared,
     ) -> None:
         """
         Write to the companion's ring.
 
         `overflow` is the policy for a full ring. `"drop_oldest"` keeps up to `capacity` records
-        beside it. `on_drop` is called for each record that is dropped.
+        beside it, and then sets `shared.held`. `on_drop` is called for each record that is dropped.
         """
         self._companion = companion
         self._write = companion.ring.write
-        self.write_brief = companion.ring.write_brief
-        """The ring's; not while something is `kept`, which goes before."""
-        self.number_form = companion.ring.number_form
         self._encode = msgspec.msgpack.Encoder(enc_hook=self._encode_object).encode
         self._refers = False
         """Whether the encoder has written a reference to a slot into the present record."""
@@ -63,6 +62,7 @@ class Outlet:
         self.kept: deque[tuple[int, bytes, bool]] = deque()
         """Records that `"drop_oldest"` keeps until there is room."""
         self._on_drop = on_drop
+        self._shared = shared
         self._complained = False
         self.dropped = 0
         self.blocked = 0.0
@@ -107,12 +107,14 @@ class Outlet:
         while self.kept:
             _, payload, staged = self.kept.popleft()
             self._wait(payload, staged)
+        self._shared.held = False
 
     def _put_slowly(self, record: tuple[Any, ...], payload: bytes, staged: bool) -> bool:
         policy, kind = self._overflow, record[0]
         asks = len(record) > _WITHOUT_TICKET
         while self.kept and self._write(self.kept[0][1], staged=self.kept[0][2]):
             self.kept.popleft()
+        self._shared.held = bool(self.kept)
         if not self.kept and self._write(payload, staged=staged):
             return True
         if policy == "drop_oldest" and not asks:
@@ -131,6 +133,7 @@ class Outlet:
 
     def _keep(self, kind: int, payload: bytes, staged: bool) -> None:
         self.kept.append((kind, payload, staged))
+        self._shared.held = True
         if len(self.kept) > self._capacity:
             for place, (kept, _, _) in enumerate(self.kept):
                 if kept not in NEVER_DROPPED:

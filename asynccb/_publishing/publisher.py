@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.types import Overflow, RunStatus
 from asynccb._journal.settings import read_settings
 from asynccb._journal.tracker_runs import TrackerRuns
@@ -30,6 +31,7 @@ from asynccb._publishing.companion import Companion
 from asynccb._publishing.companion_end import CompanionEnd
 from asynccb._publishing.lane_end import LaneEnd
 from asynccb._publishing.lane_making import lane_spec, pickled, thread_lane
+from asynccb._publishing.log_forms import LogForms
 from asynccb._publishing.offers import Offers
 from asynccb._publishing.record_writer import RecordWriter
 from asynccb._publishing.thread_end import ThreadEnd
@@ -70,6 +72,7 @@ class Publisher:
         *,
         overflow: Overflow,
         capacity: int,
+        shared: Shared,
     ) -> None:
         """
         Begin without lanes.
@@ -77,13 +80,15 @@ class Publisher:
         `directory` is the run's folder, which is made only if a tracker needs one; `key` names the
         run to trackers. `members` holds the callbacks with lanes, and is filled here. `state`
         returns the state of the moment. `on_request` is called with the flags that a callback in
-        the companion asks for. `overflow` and `capacity` limit mailboxes and the ring.
+        the companion asks for. `overflow` and `capacity` limit mailboxes and the ring. `shared` are
+        the fields that compiled code uses too.
         """
         self.directory = directory
         self.runs = TrackerRuns(directory, key, started := time.time_ns())
         self.faults: Faults = []
         self.answers = answers
-        self.staging = Staging(self._find_slots, self._slots_read, overflow)
+        self._shared = shared
+        self.staging = Staging(self._find_slots, self._slots_read, overflow, shared)
         self.thread = ThreadEnd(answers.tickets)
         self.companion: CompanionEnd | None = None
         self._ends: list[LaneEnd] = [self.thread]
@@ -131,6 +136,12 @@ class Publisher:
         """Send the companion a description of the run; `begins` starts a training."""
         if self.companion is not None:
             self.records.describe(self.runs.describe(args, model, begins=begins))
+
+    def make_forms(self, emitter: dict[str, Any]) -> LogForms:
+        """Return the known logs of a run whose companion lives, given the emitter's attributes."""
+        assert self.companion is not None
+        ring = self.companion.process.ring
+        return LogForms(self._shared, ring, self.staging, emitter, self.faults)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -245,7 +256,9 @@ class Publisher:
             on_offer=offers.post,
         )
         self.answers.connect(companion)
-        end = CompanionEnd(companion, self.staging, offers, self._overflow, self._capacity)
+        end = CompanionEnd(
+            companion, self.staging, offers, self._overflow, self._capacity, self._shared
+        )
         self.companion, self.records = end, end.records
         self._ends.insert(0, end)
         return end

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.events import EVENTS, Event
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb._ground.types import RunStatus
@@ -21,7 +22,6 @@ from asynccb._ring.record import ADDED_BIT, END, HISTORY, HISTORY_BIT, LEAVE, RU
 from asynccb._staging.staged_logs import StagedLogs
 from asynccb._staging.staging import Staging
 from asynccb._state.control import pack_flags
-from asynccb._state.log_history import append_late
 from asynccb._state.snapshot import ChangeTracker
 from asynccb._state.trainer_state import TrainerState
 
@@ -33,19 +33,23 @@ _HISTORY_PART: Final = 1000
 class RecordWriter:
     """The writer of one run's records."""
 
-    def __init__(self, outlet: Outlet, staging: Staging, changes: ChangeTracker) -> None:
-        """Write to the outlet, which forgets the `changes` with each record that it drops."""
+    def __init__(
+        self, outlet: Outlet, staging: Staging, changes: ChangeTracker, shared: Shared
+    ) -> None:
+        """
+        Write to the outlet, which forgets the `changes` with each record that it drops.
+
+        `shared` says how much of the history is sent, since `KnownLogs` sends entries too.
+        """
         self._outlet = outlet
         self._staging = staging
         self._changes = changes
         self._training = secrets.token_hex(16)
-        self._wants_history = False
-        self._history: list[dict[str, Any]] | None = None
-        self._sent = 0
+        self._shared = shared
 
     def send_history(self) -> None:
         """Send the whole log history with the next event: a callback has come that reads it."""
-        self._wants_history, self._history = True, None
+        self._shared.wants_history, self._shared.history = True, None
 
     def describe(self, run: dict[str, Any]) -> None:
         """Write a description of the run; the next event carries the whole state."""
@@ -82,7 +86,7 @@ class RecordWriter:
         step, epoch = state.global_step, state.epoch or 0.0
         if type(step) is not int or type(epoch) is not float:
             step, epoch = _whole(step), _real(epoch)
-        if self._wants_history:
+        if self._shared.wants_history:
             self._send_history(state, now, 1 if history & HISTORY_BIT else 0)
         changes = self._changes.changes(state)
         staged = False
@@ -94,43 +98,6 @@ class RecordWriter:
             record = (*head, changes, rest.pop("metrics", None), rest or None)
             return self._outlet.put((*record, ticket) if ticket else record, staged)
         return self._outlet.put(head if changes is None else (*head, changes), staged)
-
-    def write_log(
-        self, now: int, state: TrainerState, control: Any, logs: Mapping[str, Any]
-    ) -> bool:
-        """
-        Write the record of a log, and append it to the history, straight from a device's tensors.
-
-        This works for a log of a known form that only the companion receives, and makes no
-        stand-ins. Otherwise returns False, with nothing done. Raises as `write` does.
-        """
-        step, epoch = state.global_step, state.epoch or 0.0
-        if type(step) is not int or type(epoch) is not float:
-            step, epoch = _whole(step), _real(epoch)
-        staging = self._staging
-        form = staging.forms.get(tuple(logs))
-        if form is None or staging.device is None or self._wants_history:
-            return False
-        tensors = form.take(logs)
-        if tensors is None:
-            return False
-        log = staging.device.stage(form, tensors, now=True)
-        if log is None:
-            return False
-        others = form.others(logs) if form.other_names else None
-        flags = pack_flags(control) | HISTORY_BIT
-        append_late(state, (log, form.names, others, step))
-        changes, outlet = self._changes.changes(state), self._outlet
-        if form.number is None:
-            form.number = outlet.number_form(form.packed)
-        if form.number and changes is None and not outlet.kept:
-            plain = b"" if others is None else staging.packer.encode(others)
-            if outlet.write_brief(form.number, now, step, epoch, log.position, flags, plain):
-                return True
-        packed = staging.packer.join(log.position, form.packed, others)
-        head = _LOG, now, step, epoch, flags, packed
-        outlet.put(head if changes is None else (*head, changes), staged=True)
-        return True
 
     def tell(self, lane: str, what: str, values: Mapping[str, Any], state: TrainerState) -> None:
         """Write values from a callback's training side for its lane; they may be staged."""
@@ -145,15 +112,15 @@ class RecordWriter:
 
     def _send_history(self, state: TrainerState, now: int, own: int) -> None:
         """Write the entries that no record has carried; the event's `own` one follows with it."""
-        entries = state.log_history
-        if entries is not self._history:
-            self._history, self._sent = entries, 0
+        entries, shared = state.log_history, self._shared
+        if entries is not shared.history:
+            shared.history, shared.sent = entries, 0
         end = len(entries) - own
-        while self._sent < end:
-            part = entries[self._sent : min(end, self._sent + _HISTORY_PART)]
-            self._tell(HISTORY, {"start": self._sent, "entries": part}, now)
-            self._sent += len(part)
-        self._sent = end + own
+        while shared.sent < end:
+            part = entries[shared.sent : min(end, shared.sent + _HISTORY_PART)]
+            self._tell(HISTORY, {"start": shared.sent, "entries": part}, now)
+            shared.sent += len(part)
+        shared.sent = end + own
 
     def _tell(self, kind: int, extra: dict[str, Any], now: int | None = None) -> None:
         when = time.time_ns() if now is None else now

@@ -1,5 +1,5 @@
 """
 Records in shared memory that survive their writer's death.
 
-May import: _ground.
+May import: _compiled, _ground.
 """

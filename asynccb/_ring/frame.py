@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from struct import Struct
 from typing import Final
 from zlib import crc32
 
 HEADER: Final = Struct("<IIQ")
 """Payload length, CRC-32 of the payload seeded with the id, record id."""
-_REORDERS: Final = platform.machine() not in ("x86_64", "AMD64")
-"""Whether another core may see this machine's stores in a different order."""
 
 
 def frame_size(length: int) -> int:

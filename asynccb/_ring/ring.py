@@ -14,8 +14,8 @@ On a machine that reorders stores, a ring is checked: the CRC makes a frame whos
 arrived look unfinished, never wrong. On other machines the writer leaves the CRC 0, which saves it
 some microseconds, and the reader computes the CRC for the journal.
 
-In an unchecked ring, a log whose values are on their way may use a brief frame. It has the number
-of the log's form in place of the CRC, and `BRIEF` as payload. The reader builds the record from it.
+In an unchecked ring, a log of a known form may use a brief frame. It has the number of the log's
+form in place of the CRC, and `BRIEF` as payload. The reader builds the record from it.
 """
 
 from __future__ import annotations
@@ -24,31 +24,20 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable
-from struct import Struct
 from typing import Final, TypeAlias
 
+from asynccb._compiled.load import REORDERS
 from asynccb._ground.exceptions import JournalError
 from asynccb._ring.form_table import TABLE_SIZE, FormTable
-from asynccb._ring.frame import _REORDERS, HEADER, checksum, frame, frame_size
+from asynccb._ring.frame import HEADER, checksum, frame, frame_size
+from asynccb._ring.frame_writer import BRIEF_BIT, SKIP, WORD_HEAD, WORD_TAIL, frame_writer
 from asynccb._ring.slots import COUNT, SIZE, Slots
-
-BRIEF: Final = Struct("<QQQQd")
-"""Payload of a brief frame: time, step, flags, position of the first slot, epoch. The values that
-are not staged, if any, follow as a MessagePack map."""
 
 _MAGIC: Final = 0x31_42_43_43_4E_59_53_41
 _PAGE: Final = 4096
-_SKIP: Final = 0xFFFFFFFF
-_SKIPPED: Final = _SKIP.to_bytes(4, "little")
-_WORD_MAGIC, _WORD_CAPACITY, _WORD_HEAD, _WORD_TAIL, _WORD_SLOTS_READ, _WORD_CHECKED = range(6)
-_STAGED: Final = 1 << 31
-"""Bit set in the length of a frame if some of its values are on their way through the slots."""
-_BRIEF: Final = 1 << 30
-"""Bit set in the length of a brief frame, in addition to `_STAGED`."""
-_LENGTH: Final = _BRIEF - 1
-_BRIEF_STAGED: Final = _BRIEF | _STAGED
-_BRIEF_SIZE: Final = BRIEF.size
-
+_SKIPPED: Final = SKIP.to_bytes(4, "little")
+_WORD_MAGIC, _WORD_CAPACITY, _WORD_SLOTS_READ, _WORD_CHECKED = 0, 1, 4, 5
+_LENGTH: Final = BRIEF_BIT - 1
 
 Resolve: TypeAlias = Callable[[bytes, int], tuple[bytes, int] | None]
 """Puts landed values into a payload. The arguments are the payload and, if it is brief, the number
@@ -87,13 +76,13 @@ class _Ring:
     @property
     def used(self) -> int:
         """Bytes written and not yet released."""
-        return int(self._words[_WORD_HEAD] - self._words[_WORD_TAIL])
+        return int(self._words[WORD_HEAD] - self._words[WORD_TAIL])
 
 
 class RingWriter(_Ring):
     """The writing end of a ring; for one thread of one process."""
 
-    def __init__(self, capacity: int = 8 << 20, *, checked: bool = _REORDERS) -> None:
+    def __init__(self, capacity: int = 8 << 20, *, checked: bool = REORDERS) -> None:
         """
         Create a ring of `capacity` bytes, a multiple of 4096.
 
@@ -113,19 +102,17 @@ class RingWriter(_Ring):
         except (OSError, ValueError):  # no memory for the ring
             os.close(fd)
             raise
-        # Write single words: packing them into bytes takes several times as long with cold caches.
-        self._floats = memoryview(self._map).cast("d")
-        self._checked = checked
         self._words[_WORD_CHECKED] = checked
         self._words[_WORD_CAPACITY] = capacity
         self._words[_WORD_MAGIC] = _MAGIC
-        self._head = 0
-        self._until = capacity  # how far the head may move before it must check the tail, or wrap
+        self._checked = checked
         self._most = capacity >> 1
-        self._next = 0
+        self.frames = frame_writer(self._map, _PAGE, capacity, checked=checked)
+        self.write = self.frames.write
+        """As `FrameWriter.write`."""
 
     def _release(self) -> None:
-        self._floats.release()
+        self.frames.release()
 
     @property
     def largest(self) -> int:
@@ -140,97 +127,11 @@ class RingWriter(_Ring):
     @property
     def written(self) -> int:
         """Number of records written so far, which is the id of the next record."""
-        return self._next
-
-    def write(self, payload: bytes, *, staged: bool = False) -> bool:
-        """
-        Append a record; if there is no room, write nothing and return False.
-
-        `staged` says whether some of the values are on their way through the slots.
-
-        Raises ValueError for a payload of more than half the ring, which might never find room.
-        """
-        length = len(payload)
-        total = (length + 23) & ~7
-        end = self._head + total
-        if end > self._until or total > self._most:
-            if total > self._most:
-                raise ValueError(
-                    f"a record of {length} bytes does not fit a ring of {self.capacity}"
-                )
-            if not self._find_room(total):
-                return False
-            end = self._head + total
-        words, record = self._words, self._next
-        word = _PAGE + self._head % self.capacity >> 3
-        size = length | _STAGED if staged else length
-        words[word] = size | checksum(payload, record) << 32 if self._checked else size
-        words[word + 1] = record
-        start = (word << 3) + 16
-        self._map[start : start + length] = payload
-        self._next = record + 1
-        # Move the head last: all frames before it are complete.
-        self._head = words[_WORD_HEAD] = end
-        return True
-
-    def _find_room(self, total: int) -> bool:
-        """Check the reader's position and move to a place for `total` bytes; False if full."""
-        capacity, head = self.capacity, self._head
-        place = head % capacity
-        skip = capacity - place if place + total > capacity else 0
-        limit = self._words[_WORD_TAIL] + capacity
-        if head + skip + total > limit:
-            return False
-        if skip:  # at least 8 bytes, maybe too few for a whole header
-            self._words[_PAGE + place >> 3] = _SKIP
-            place = 0
-        self._head = head + skip  # the reader sees it with the next record
-        self._until = min(limit, self._head - place + capacity)
-        return True
+        return self.frames.written
 
     def number_form(self, form: bytes) -> int:
         """Return a form's number for brief frames; 0 if logs of this form cannot be brief."""
         return 0 if self._checked else self.forms.add(form)
-
-    def write_brief(
-        self,
-        form: int,
-        time: int,
-        step: int,
-        epoch: float,
-        position: int,
-        flags: int,
-        others: bytes = b"",
-    ) -> bool:
-        """
-        Append a log of a numbered form as a brief frame: the fields of `BRIEF`, then `others`.
-
-        Returns False and appends nothing if `write` has to be used: at the end of the ring, if the
-        ring looks full, or if the step is below 0 or has more than 64 bits.
-        """
-        length = _BRIEF_SIZE + len(others)
-        total = (length + 23) & ~7
-        end = self._head + total
-        if end > self._until:
-            return False
-        words, record = self._words, self._next
-        word = _PAGE + self._head % self.capacity >> 3
-        words[word] = length | _BRIEF_STAGED | form << 32
-        words[word + 1] = record
-        try:
-            words[word + 2] = time
-            words[word + 3] = step
-        except ValueError:
-            return False
-        words[word + 4] = flags
-        words[word + 5] = position
-        self._floats[word + 6] = epoch
-        if others:
-            start = (word << 3) + 16
-            self._map[start + _BRIEF_SIZE : start + length] = others
-        self._next = record + 1
-        self._head = words[_WORD_HEAD] = end
-        return True
 
 
 class RingReader(_Ring):
@@ -244,7 +145,7 @@ class RingReader(_Ring):
         self._data = memoryview(self._map)[_PAGE : _PAGE + self.capacity]
         self._checked = bool(self._words[_WORD_CHECKED])
         self._slots_read = self._words[_WORD_SLOTS_READ]
-        self._seen = self._words[_WORD_TAIL]
+        self._seen = self._words[WORD_TAIL]
 
     def _release(self) -> None:
         self._data.release()
@@ -257,7 +158,7 @@ class RingReader(_Ring):
         ends before that record. The frames stay in the ring until `release`. The string is empty
         if there are no new frames.
         """
-        head = self._words[_WORD_HEAD]
+        head = self._words[WORD_HEAD]
         parts: list[bytes] = []
         first = last = -1
         while self._seen < head:
@@ -277,7 +178,7 @@ class RingReader(_Ring):
                 parts.append(frame(payload, record))
             elif resolve is None:
                 break
-            elif (resolved := resolve(payload, crc if size & _BRIEF else 0)) is not None:
+            elif (resolved := resolve(payload, crc if size & BRIEF_BIT else 0)) is not None:
                 parts.append(frame(resolved[0], record))
                 self._slots_read = resolved[1]
             else:
@@ -290,7 +191,7 @@ class RingReader(_Ring):
     @property
     def unread(self) -> bool:
         """Whether the ring has records that `read` has not returned yet."""
-        return bool(self._seen < self._words[_WORD_HEAD])
+        return bool(self._seen < self._words[WORD_HEAD])
 
     @property
     def fullness(self) -> float:
@@ -301,4 +202,4 @@ class RingReader(_Ring):
     def release(self) -> None:
         """Free the room and the slots of all frames that `read` has returned."""
         self._words[_WORD_SLOTS_READ] = self._slots_read
-        self._words[_WORD_TAIL] = self._seen
+        self._words[WORD_TAIL] = self._seen

@@ -18,6 +18,7 @@ from typing import Final
 
 import torch
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.exceptions import ConfigurationError, MailboxFullError
 from asynccb._ground.types import Overflow
 from asynccb._ring.slots import COUNT, Kind, Slots
@@ -37,37 +38,39 @@ _LOOK: Final = 1.0
 class DeviceStaging:
     """The training process's use of the pinned slots; only `settle` may run on other threads."""
 
-    def __init__(self, slots: Slots, consumed: Callable[[], int], overflow: Overflow) -> None:
-        """Take the slots; `consumed` returns the position below which the companion has read."""
+    def __init__(
+        self, slots: Slots, consumed: Callable[[], int], overflow: Overflow, shared: Shared
+    ) -> None:
+        """
+        Take the slots; `consumed` returns the position below which the companion has read.
+
+        `shared` has the positions of the slots, which compiled code also moves.
+        """
         self._slots = slots
         self._consumed = consumed
         self._overflow = overflow
         self._pinned = PinnedSlots(slots.memory)
         self._views: dict[tuple[int, bool], list[torch.Tensor]] = {}
         """0-d tensors of the slots, by device and by whether they hold floats."""
-        self._pending: deque[StagedLog] = deque()
+        self.pending: deque[StagedLog] = deque()
+        """Logs that have not landed, in the order of their slots."""
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
-        self._next = 0
+        self._shared = shared
         self._settled = 0
-        self._free = 0
-        """Position below which slots are empty or in use."""
         self._empty_read()
         self.dropped = 0
         """Number of values dropped because every slot was in use."""
         self.blocked = 0.0
         """Seconds that the training thread has waited for slots, or for numbers it asked for."""
 
-    def stage(
-        self, form: Form, tensors: tuple[torch.Tensor, ...], *, now: bool = False
-    ) -> StagedLog | None:
+    def stage(self, form: Form, tensors: tuple[torch.Tensor, ...]) -> StagedLog | None:
         """
         Start copying the tensors of a log to slots; return None if the slots are full.
 
-        With `now`, full slots are neither waited for nor counted as a drop, and tensors that the
-        device refuses return None, too; else they raise RuntimeError. Raises `ConfigurationError`
-        while the stream is being captured, and `MailboxFullError` if the slots are full under
-        `overflow = "raise"`.
+        Raises `ConfigurationError` while the stream is being captured, `MailboxFullError` if the
+        slots are full under `overflow = "raise"`, and RuntimeError for tensors that the device
+        refuses.
         """
         if torch._C._cuda_isCurrentStreamCapturing():
             raise ConfigurationError(
@@ -75,32 +78,28 @@ class DeviceStaging:
                 "into the graph; log the graph's output after its replay"
             )
         count = form.layout.count
-        position = self._next
-        end = position + count
-        if end > self._free or end % COUNT < count:  # no room, or too few slots before the end
-            found = None if now else self._find_room(count)
-            if found is None:
-                self.dropped += 0 if now else count
-                return None
-            position = found
+        position = self._find_room(count)
+        if position is None:
+            self.dropped += count
+            return None
         # Even if a copy raises: its values must not be mistaken for a later log's.
-        self._next = position + count
+        self._shared.next_slot = position + count
         place = position % COUNT
         if form.requires_grad:
             tensors = tuple([tensor.detach() for tensor in tensors])
-        try:
-            for device, floating, first, last in form.groups:
-                views = self._views.get((device, floating)) or self._find_views(device, floating)
-                torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
-            if form.rows:
-                self._put_rows(place, form, tensors)
-        except RuntimeError:  # inside of vmap, say, where a tensor looks like any other
-            if now:
-                return None
-            raise
-        log = StagedLog(position, form.layout, self._arrive, self.settle)
-        self._pending.append(log)
+        for device, floating, first, last in form.groups:
+            views = self._views.get((device, floating)) or self._find_views(device, floating)
+            torch._foreach_copy_(views[place + first : place + last], tensors[first:last])
+        if form.rows:
+            self._put_rows(place, form, tensors)
+        log = StagedLog(position, form.layout, self.arrive, self.settle)
+        self.pending.append(log)
         return log
+
+    @property
+    def address(self) -> int:
+        """Address of the slots that devices write to, the same for every device."""
+        return self._pinned.address
 
     def check(self) -> None:
         """Raise the device's error if the device has failed; waits for nothing."""
@@ -111,7 +110,7 @@ class DeviceStaging:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            while self._pending and self._take_in(self._alike()):
+            while self.pending and self._take_in(self._alike()):
                 pass
         finally:
             self._lock.release()
@@ -123,13 +122,13 @@ class DeviceStaging:
                 if now > deadline:
                     return False
         except RuntimeError as error:
-            logger.error("%d logs are lost: the device has failed (%s)", len(self._pending), error)
+            logger.error("%d logs are lost: the device has failed (%s)", len(self.pending), error)
             return False
         return True
 
     def close(self) -> None:
         """Unpin the slots, unless values are still on their way to them."""
-        if not self._pending:
+        if not self.pending:
             self._views.clear()
             self._pinned.close()
 
@@ -148,26 +147,26 @@ class DeviceStaging:
 
     def _find_room(self, count: int) -> int | None:
         """Return the position of `count` free slots in a row; wait if that is the policy."""
-        position = self._next
+        position = self._shared.next_slot
         if position % COUNT + count > COUNT:
             position += COUNT - position % COUNT
         end = position + count
-        if end > self._free:
+        if end > self._shared.free_slot:
             self._empty_read()
-        return position if end <= self._free or self._wait(end) else None
+        return position if end <= self._shared.free_slot or self._wait(end) else None
 
     def _empty_read(self) -> None:
         """Empty the slots that both processes have read since the last time."""
         # Empty many at once, once a lap: emptying slots for each log would slow its path down.
         self.settle()
-        settled = self._settled if self._pending else self._next
+        settled = self._settled if self.pending else self._shared.next_slot
         free = min(settled, self._consumed()) + COUNT
-        while self._free < free:
-            place = self._free % COUNT
-            count = min(free - self._free, COUNT - place)
+        while self._shared.free_slot < free:
+            place = self._shared.free_slot % COUNT
+            count = min(free - self._shared.free_slot, COUNT - place)
             self._slots.clear(place, count)
             self._pinned.clear(place, count)
-            self._free += count
+            self._shared.free_slot += count
 
     def _wait(self, end: int) -> bool:
         """Wait until the slots below `end` are free; return False if the policy is to drop."""
@@ -179,7 +178,7 @@ class DeviceStaging:
         if self._overflow != "block":
             return False
         begin = time.monotonic()
-        while end > self._free:
+        while end > self._shared.free_slot:
             time.sleep(_PAUSE)
             self._empty_read()
         self.blocked += time.monotonic() - begin
@@ -187,7 +186,7 @@ class DeviceStaging:
 
     def _alike(self) -> list[StagedLog]:
         """Return the first pending log, and logs of the same layout in the slots right after it."""
-        pending = self._pending
+        pending = self.pending
         logs = [pending[0]]
         layout = logs[0].layout
         end = logs[0].position + layout.count
@@ -211,11 +210,11 @@ class DeviceStaging:
         read = logs[0].layout.read(self._slots, first, len(logs))
         for log, values in zip(logs, read, strict=True):
             log.take(values)
-            self._pending.popleft()
+            self.pending.popleft()
         self._settled = first + count * len(logs)
         return True
 
-    def _arrive(self, log: StagedLog) -> None:
+    def arrive(self, log: StagedLog) -> None:
         """Wait for a log to land; raise the device's error if the device has failed."""
         begin = time.monotonic()
         for _ in self._waiting():
@@ -233,7 +232,7 @@ class DeviceStaging:
         asks = threading.get_ident() == self._thread
         look = time.monotonic() + _LOOK
         self.settle()
-        while self._pending:
+        while self.pending:
             now = time.monotonic()
             yield now
             if asks and now > look:

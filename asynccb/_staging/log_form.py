@@ -17,7 +17,6 @@ import torch
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb._ring.slots import COUNT, Kind, Part
 from asynccb._staging.staged import Layout
-from asynccb._staging.staged_logs import pack_layout
 
 LARGEST: Final = COUNT // 2
 """Most slots that one log may use."""
@@ -61,12 +60,6 @@ class Form:
         self.requires_grad = any(tensor.requires_grad for tensor in taken)
         """Whether a tensor is part of an autograd graph, which the copy must stay out of."""
         self._pick = itemgetter(*self.layout.keys)
-        self.names = tuple(names)
-        self.packed = pack_layout(names, self.layout)
-        """The layout, with all names in order, in the form that records contain."""
-        self.number: int | None = None
-        """Number of `packed` in the table that the companion reads; 0 if it has none, None until it
-        is requested."""
         self.other_names = tuple(name for name in names if name not in tensors)
         """Names of the values that are not tensors."""
         self._looks = list(map(_look, taken))
@@ -77,10 +70,6 @@ class Form:
         """Return the tensors of a log in the order of the slots."""
         tensors: Any = self._pick(values)
         return tensors if len(self._looks) > 1 else (tensors,)
-
-    def others(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values of a log that are not tensors."""
-        return {name: values[name] for name in self.other_names}
 
     def take(self, values: Mapping[str, Any]) -> tuple[torch.Tensor, ...] | None:
         """Return the tensors of a log with these names, like `pick`; None if the form differs."""

@@ -64,6 +64,11 @@ class PinnedSlots:
         """Whether the devices write to separate memory instead of the shared slots."""
         self._devices: dict[int, DeviceSlots] = {}
 
+    @property
+    def address(self) -> int:
+        """Address of the memory that devices write to."""
+        return self._tensor.data_ptr()
+
     def on(self, device: int) -> DeviceSlots:
         """Return the slots as tensors of the device with this index."""
         slots = self._devices.get(device)

@@ -7,7 +7,7 @@ unpacked logs have the keys in the original order, with each value at its key.
 The form is a MessagePack extension: `<QI` (position of the first slot, length of the layout), then
 the layout, then the other values as a map. The layout is an array of `[key]` for each other value
 and `[key, kind, length, offset]` for each staged value. It is the same for every step of a run, so
-it is made and read once.
+it is made and read once. The layout of a brief frame has `[key, kind]` for each number of the host.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import msgspec
 
-from asynccb._ring.slots import Slots
+from asynccb._ring.slots import Kind, Slots
 from asynccb._staging.staged import Layout, Staged, StagedLog
 
 LOGS_EXTENSION: Final = 2
@@ -31,6 +31,7 @@ _KEPT: Final = 256
 """Most layouts to remember."""
 
 LayoutKey: TypeAlias = tuple[Layout, tuple[str, ...]]
+LookUp: TypeAlias = Callable[[int, int, int], Any]
 
 
 class StagedLogs(dict[str, Any]):
@@ -108,13 +109,23 @@ class LogPacker:
         return msgspec.msgpack.Ext(LOGS_EXTENSION, body)
 
 
-def pack_layout(names: Iterable[str], layout: Layout) -> bytes:
-    """Return the packed layout of logs with these names, in this order."""
+def pack_layout(
+    names: Iterable[str], layout: Layout, host: Mapping[str, Kind] | None = None
+) -> bytes:
+    """
+    Return the packed layout of logs with these names, in this order.
+
+    `host` are the kinds of the numbers that a brief frame contains.
+    """
+    kinds = host or {}
     staged = {
         key: [key, int(part.kind), part.length, offset]
         for key, part, offset in zip(layout.keys, layout.parts, layout.offsets, strict=True)
     }
-    return msgspec.msgpack.encode([staged.get(name, [name]) for name in names])
+    others = {name: [name, int(kind)] for name, kind in kinds.items()}
+    return msgspec.msgpack.encode(
+        [staged.get(name) or others.get(name) or [name] for name in names]
+    )
 
 
 class LogUnpacker:
@@ -123,11 +134,9 @@ class LogUnpacker:
     def __init__(self, slots: Slots) -> None:
         """Take the slots in which the values land."""
         self._slots = slots
-        self._layouts: dict[bytes, tuple[list[list[Any]], int]] = {}
+        self._layouts: dict[bytes, _Rows] = {}
 
-    def unpack(
-        self, body: memoryview, look_up: Callable[[int, int, int], Any]
-    ) -> tuple[dict[str, Any], int]:
+    def unpack(self, body: memoryview, look_up: LookUp) -> tuple[dict[str, Any], int]:
         """
         Return the logs, and the position after their slots.
 
@@ -135,31 +144,50 @@ class LogUnpacker:
         """
         position, size = _HEAD.unpack_from(body)
         end = _HEAD.size + size
-        layout, others = bytes(body[_HEAD.size : end]), msgspec.msgpack.decode(body[end:])
-        return self.join(position, layout, others, look_up)
+        others = msgspec.msgpack.decode(body[end:])
+        return self._join(position, self._read(bytes(body[_HEAD.size : end])), others, look_up)
 
-    def join(
-        self,
-        position: int,
-        layout: bytes,
-        others: Mapping[str, Any],
-        look_up: Callable[[int, int, int], Any],
+    def unpack_brief(
+        self, position: int, layout: bytes, numbers: bytes, look_up: LookUp
     ) -> tuple[dict[str, Any], int]:
-        """Unpack the parts of a form, like `unpack`."""
-        rows, count = self._read_layout(layout)
-        read = self._slots.read if self._slots.landed(position, count) else look_up
-        logs = {
-            row[0]: others[row[0]] if len(row) == 1 else read(position + row[3], row[1], row[2])
-            for row in rows
+        """Return the logs of a brief frame, like `unpack`; `numbers` are those of the host."""
+        rows = self._read(layout)
+        others = {
+            name: bool(number) if kind == Kind.BOOLEAN else number
+            for (name, kind), number in zip(rows.host, rows.numbers.unpack(numbers), strict=True)
         }
-        return logs, position + count
+        if not rows.count:
+            return others, position
+        return self._join(position, rows, others, look_up)
 
-    def _read_layout(self, layout: bytes) -> tuple[list[list[Any]], int]:
+    def _join(
+        self, position: int, rows: _Rows, others: Mapping[str, Any], look_up: LookUp
+    ) -> tuple[dict[str, Any], int]:
+        whole = not rows.count or self._slots.landed(position, rows.count)
+        read = self._slots.read if whole else look_up
+        logs = {
+            row[0]: read(position + row[3], row[1], row[2]) if len(row) == 4 else others[row[0]]
+            for row in rows.rows
+        }
+        return logs, position + rows.count
+
+    def _read(self, layout: bytes) -> _Rows:
         known = self._layouts.get(layout)
         if known is None:
             if len(self._layouts) >= _KEPT:
                 self._layouts.clear()
-            rows = msgspec.msgpack.decode(layout)
-            count = sum(row[2] or 1 for row in rows if len(row) > 1)
-            known = self._layouts[layout] = rows, count
+            known = self._layouts[layout] = _Rows(msgspec.msgpack.decode(layout))
         return known
+
+
+class _Rows:
+    """A layout, read."""
+
+    def __init__(self, rows: list[list[Any]]) -> None:
+        self.rows = rows
+        self.count = sum(row[2] or 1 for row in rows if len(row) == 4)
+        """Number of slots."""
+        self.host = [row for row in rows if len(row) == 2]
+        """Names and kinds of the numbers in a brief frame."""
+        codes = ("d" if kind == Kind.FLOAT else "q" for _, kind in self.host)
+        self.numbers = Struct("<" + "".join(codes))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from asynccb._compiled.load import make_shared
+from asynccb._compiled.shared import Shared
 from asynccb._ground.types import Overflow
 from asynccb._ring.slots import Slots
 from asynccb._staging.staged import EXTENSION, Staged
@@ -43,17 +45,23 @@ class Staging:
     """The conversion of logs to values that a record can hold."""
 
     def __init__(
-        self, find_slots: Callable[[], Slots], consumed: Callable[[], int], overflow: Overflow
+        self,
+        find_slots: Callable[[], Slots],
+        consumed: Callable[[], int],
+        overflow: Overflow,
+        shared: Shared | None = None,
     ) -> None:
         """
         Take the slots for devices, used once a device value is logged.
 
         `find_slots` returns the slots to write to, `consumed` the position below which the
         companion has read them. `overflow` is the policy for the case that all slots are in use.
+        `shared` has the positions of the slots.
         """
         self._find_slots = find_slots
         self._consumed = consumed
         self._overflow = overflow
+        self._shared = make_shared() if shared is None else shared
         self._encode = msgspec.msgpack.Encoder(enc_hook=self.plain_object).encode
         self.packer = LogPacker(self.encode)
         self.device: DeviceStaging | None = None
@@ -174,7 +182,9 @@ class Staging:
         if self.device is None:
             from asynccb._staging.device import DeviceStaging
 
-            self.device = DeviceStaging(self._find_slots(), self._consumed, self._overflow)
+            self.device = DeviceStaging(
+                self._find_slots(), self._consumed, self._overflow, self._shared
+            )
         try:
             log = self.device.stage(form, tensors)
         except RuntimeError:

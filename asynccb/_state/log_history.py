@@ -3,7 +3,8 @@ The log history, including entries whose numbers have not arrived from the devic
 
 Promises: `state.log_history` always contains every entry, in order. If an entry's numbers have not
 arrived, it contains stand-ins, which are replaced in place when the numbers arrive. If nobody reads
-an entry before then, no stand-ins are made.
+an entry before then, no stand-ins are made. Compiled code (`_compiled/hot.c`) appends such entries
+to the attribute `_late`.
 """
 
 from __future__ import annotations
@@ -41,15 +42,6 @@ class LogHistory:
     def __set__(self, state: object, entries: History | None) -> None:
         state.__dict__[_FIELD] = [] if entries is None else entries
         state.__dict__.pop(_LATE, None)
-
-
-def append_late(state: object, late: LateEntry) -> None:
-    """Append an entry whose numbers have not arrived."""
-    values = state.__dict__
-    entries: deque[LateEntry] | None = values.get(_LATE)
-    if entries is None:
-        entries = values[_LATE] = deque()
-    entries.append(late)
 
 
 def take_in(state: object) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import compress
 from operator import is_not
 from typing import Any, NoReturn, overload
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.exceptions import FrozenError
 from asynccb._state.log_history import without_late
 from asynccb._state.trainer_state import SLOW_FIELDS, TrainerState, _read_slow_fields
@@ -80,7 +80,6 @@ def snapshot(state: TrainerState) -> StateSnapshot:
     return StateSnapshot(values)
 
 
-@dataclass
 class ChangeTracker:
     """
     Finds the fields that changed since the last call; costs two tuple operations if none did.
@@ -88,19 +87,22 @@ class ChangeTracker:
     A change inside a container is not noticed; replace the container instead.
     """
 
-    _last: tuple[Any, ...] = field(default=())
+    def __init__(self, shared: Shared) -> None:
+        """Keep the last values in `shared.seen`, where `KnownLogs` looks at them."""
+        self._shared = shared
+        self.forget()
 
     def forget(self) -> None:
         """Have the next call return all fields."""
-        self._last = ()
+        self._shared.seen = ()
 
     def changes(self, state: TrainerState) -> dict[str, Any] | None:
         """Return the changed fields, or None; the first call returns all of them."""
         now = _read_slow_fields(state)
-        last = self._last
+        last = self._shared.seen
+        self._shared.seen = now  # also if they are equal: `KnownLogs` looks for the same objects
         if now == last:
             return None
-        self._last = now
         values = zip(SLOW_FIELDS, now, strict=True)
         # With transformers a field changes at every log. A field that was set to an equal value is
         # sent needlessly, which costs less than comparing all fields by value.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.requests import Requests
 from asynccb._ground.exceptions import AgreementError
 from asynccb._state.control import Decision, to_weights
@@ -45,7 +46,7 @@ class Loop:
     def __init__(self, limit: float = 30.0) -> None:
         self.said = Said()
         self.agreement = Agreement(limit=limit)
-        self.requests = Requests(self.agreement)
+        self.requests = Requests(self.agreement, Shared())
         self.applied: list[tuple[int, list[int]]] = []
         self.step = 0
 

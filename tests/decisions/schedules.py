@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.decisions import Decisions
 from asynccb._decisions.schedule import Ticket
 from asynccb._decisions.tickets import Tickets
@@ -94,6 +95,7 @@ def run(plan: Plan, seed: int, directory: Path) -> tuple[list[list[bool]], list[
         directory=directory,
         replay=None,
         owner=True,
+        shared=Shared(),
     )
     state, control = TrainerState(), TrainerControl()
     flags: list[list[bool]] = []

@@ -11,6 +11,7 @@ import pytest
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.requests import Requests
 from asynccb._state.control import Decision
 from asynccb.distributed.agreement import Agreement
@@ -23,7 +24,7 @@ LATE = "a request came too late to be applied: the run has ended"
 
 
 def test_a_request_is_taken_once_at_the_next_boundary() -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     assert requests.take(1) is None
     requests.post(SAVE)
     assert requests.take(2) == SAVE
@@ -32,7 +33,7 @@ def test_a_request_is_taken_once_at_the_next_boundary() -> None:
 
 
 def test_a_boundary_is_passed_by_until_something_is_asked_for() -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     assert requests.pass_by()
     requests.post(SAVE)
     assert not requests.pass_by()
@@ -42,7 +43,7 @@ def test_a_boundary_is_passed_by_until_something_is_asked_for() -> None:
 
 
 def test_ranks_that_have_come_since_are_noticed_where_a_training_begins() -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     assert requests.pass_by()
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
     try:
@@ -53,7 +54,7 @@ def test_ranks_that_have_come_since_are_noticed_where_a_training_begins() -> Non
 
 
 def test_requests_between_two_boundaries_become_one() -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     requests.post(SAVE)
     requests.post(STOP)
     assert requests.take(1) == Decision(should_save=True, should_training_stop=True)
@@ -61,7 +62,7 @@ def test_requests_between_two_boundaries_become_one() -> None:
 
 
 def test_no_request_of_many_threads_is_lost() -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     flags = [Decision(should_save=True), Decision(should_log=True), Decision(should_evaluate=True)]
     threads = [
         threading.Thread(target=lambda each=each: [requests.post(each) for _ in range(1000)])
@@ -80,7 +81,7 @@ def test_no_request_of_many_threads_is_lost() -> None:
 
 def test_alone_no_thread_is_started() -> None:
     before = threading.active_count()
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     requests.post(SAVE)
     requests.take(1)
     assert threading.active_count() <= before
@@ -90,7 +91,7 @@ def test_alone_no_thread_is_started() -> None:
 def test_a_request_after_the_last_boundary_is_said_to_be_too_late(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    requests = Requests(Agreement())
+    requests = Requests(Agreement(), Shared())
     requests.post(SAVE)
     with caplog.at_level(logging.WARNING, "asynccb"):
         requests.close()

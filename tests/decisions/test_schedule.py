@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynccb._compiled.shared import Shared
 from asynccb._decisions.schedule import Schedule, Ticket, fingerprint
 from asynccb.callbacks.decides import Deciding
 
@@ -20,7 +21,7 @@ def ticket(emission: int, step: int = 0, lag: int = 1, position: int = 0) -> Tic
 def test_every_ticket_is_given_out_once_at_its_boundary_in_order(
     asked: list[tuple[int, int, int]],
 ) -> None:
-    schedule = Schedule()
+    schedule = Schedule(Shared())
     tickets = [ticket(n, step, lag, place) for n, (step, lag, place) in enumerate(sorted(asked), 1)]
     schedule.add(tickets)
     out = {step: schedule.take(step) for step in range(30)}
@@ -34,7 +35,7 @@ def test_every_ticket_is_given_out_once_at_its_boundary_in_order(
 @given(asked, st.randoms())
 def test_the_order_in_which_tickets_are_added_does_not_matter(asked, random) -> None:
     tickets = [ticket(n, step, lag, place) for n, (step, lag, place) in enumerate(asked, 1)]
-    one, other = Schedule(), Schedule()
+    one, other = Schedule(Shared()), Schedule(Shared())
     one.add(tickets)
     random.shuffle(tickets)
     other.add(tickets)
@@ -42,7 +43,7 @@ def test_the_order_in_which_tickets_are_added_does_not_matter(asked, random) -> 
 
 
 def test_a_boundary_that_the_loop_jumped_over_is_made_up_for_at_the_next_one() -> None:
-    schedule = Schedule()
+    schedule = Schedule(Shared())
     late = ticket(1, step=1)
     schedule.add([late])
     assert schedule.take(1) == []
@@ -50,7 +51,7 @@ def test_a_boundary_that_the_loop_jumped_over_is_made_up_for_at_the_next_one() -
 
 
 def test_an_event_takes_only_its_own_tickets_without_a_lag() -> None:
-    schedule = Schedule()
+    schedule = Schedule(Shared())
     own, lagging, other = ticket(2, lag=0), ticket(2, position=1), ticket(1, lag=0)
     schedule.add([own, lagging, other])
     assert schedule.take_prompt(2) == [own]

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import struct
+from collections import deque
 from dataclasses import asdict, dataclass, field
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from asynccb import TrainerState
 from asynccb._ring.slots import SIZE, Kind, Part, Slots
 from asynccb._staging.staged import Layout, Staged, StagedLog
-from asynccb._state.log_history import append_late, take_in
+from asynccb._state.log_history import take_in
 from asynccb._state.snapshot import snapshot
 
 
@@ -31,7 +32,8 @@ class Device:
         log = StagedLog(2 * len(self.logs), self.layout, self.arrive)
         self.slots.clear(log.position, 2)
         self.logs.append(log)
-        append_late(state, (log, ("a", *(others or {}), "b"), others, len(self.logs)))
+        late = state.__dict__.setdefault("_late", deque())
+        late.append((log, ("a", *(others or {}), "b"), others, len(self.logs)))
         return log
 
     def arrive(self, log: StagedLog) -> None:

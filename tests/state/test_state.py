@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asynccb._compiled.shared import Shared
 from asynccb._ground.exceptions import DefinitionError, FrozenError
 from asynccb._state.control import TrainerControl
 from asynccb._state.snapshot import ChangeTracker, HistoryView, snapshot
@@ -214,36 +215,36 @@ class TestHistoryView:
 class TestChangeTracker:
     def test_the_first_call_returns_all_slow_fields(self):
         state = TrainerState(max_steps=9)
-        assert ChangeTracker().changes(state) == {n: getattr(state, n) for n in SLOW_FIELDS}
+        assert ChangeTracker(Shared()).changes(state) == {n: getattr(state, n) for n in SLOW_FIELDS}
 
     def test_nothing_changed_is_none(self):
-        tracker, state = ChangeTracker(), TrainerState()
+        tracker, state = ChangeTracker(Shared()), TrainerState()
         tracker.changes(state)
         assert tracker.changes(state) is None
 
     def test_steps_epochs_and_logs_are_no_changes(self):
-        tracker, state = ChangeTracker(), TrainerState()
+        tracker, state = ChangeTracker(Shared()), TrainerState()
         tracker.changes(state)
         state.global_step, state.epoch = 5, 0.5
         state.log_history.append({"loss": 1.0})
         assert tracker.changes(state) is None
 
     def test_only_what_changed_is_returned_and_only_once(self):
-        tracker, state = ChangeTracker(), TrainerState()
+        tracker, state = ChangeTracker(Shared()), TrainerState()
         tracker.changes(state)
         state.best_metric, state.best_global_step = 0.5, 7
         assert tracker.changes(state) == {"best_metric": 0.5, "best_global_step": 7}
         assert tracker.changes(state) is None
 
     def test_a_metric_that_stays_nan_does_not_change_again_and_again(self):
-        tracker, state = ChangeTracker(), TrainerState(best_metric=float("nan"))
+        tracker, state = ChangeTracker(Shared()), TrainerState(best_metric=float("nan"))
         tracker.changes(state)
         assert tracker.changes(state) is None
 
     @settings(deadline=None)
     @given(st.lists(st.tuples(st.sampled_from(["max_steps", "eval_steps"]), st.integers(0, 3))))
     def test_the_changes_together_rebuild_the_fields(self, writes):
-        tracker, state = ChangeTracker(), TrainerState()
+        tracker, state = ChangeTracker(Shared()), TrainerState()
         replica = dict(tracker.changes(state) or {})
         for name, value in writes:
             setattr(state, name, value)

@@ -1,0 +1,56 @@
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from asynccb._compiled.shared import Shared as Shared
+
+class FrameWriter:
+    written: int
+    def __init__(self, memory: Any, first: int, capacity: int, /) -> None: ...
+    def write(self, payload: bytes, staged: bool = False) -> bool: ...
+    def write_brief(
+        self,
+        form: int,
+        time: int,
+        step: int,
+        flags: int,
+        position: int,
+        epoch: float,
+        numbers: bytes,
+        staged: bool,
+        /,
+    ) -> bool: ...
+    def release(self) -> None: ...
+
+class Form:
+    def __init__(
+        self, number: int, entries: tuple[tuple[Any, ...], ...], layout: Any, slots: int, /
+    ) -> None: ...
+
+class KnownLogs:
+    def __init__(
+        self,
+        shared: Shared,
+        frames: FrameWriter,
+        emitter: dict[str, Any],
+        faults: list[Any],
+        state_type: type,
+        control_type: type,
+        slow_names: tuple[str, ...],
+        entry_type: type,
+        queue_type: type[deque[Any]],
+        /,
+    ) -> None: ...
+    def step(self, logs: Any, /) -> bool: ...
+    def log(self, logs: Any, /) -> bool: ...
+    def emit(self, extra: dict[str, Any], /) -> bool: ...
+    def learn(self, key: tuple[Any, ...], form: Form, /) -> None: ...
+    def learn_routes(self, step: Any, log: Any, /) -> None: ...
+    def forget(self) -> None: ...
+    def use_tensors(self, capsule: Any, /) -> None: ...
+    def use_slots(
+        self, address: int, pending: Any, arrive: Callable[..., Any], look: Callable[..., Any], /
+    ) -> None: ...
+    def drop_slots(self) -> None: ...
+    def use_device(self, device: int, ptx: bytes, /) -> int: ...
+    def close(self) -> None: ...
