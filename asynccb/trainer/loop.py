@@ -229,7 +229,9 @@ class Trainer(ResumableTrainer):
             samples=training.usage.samples,
             steps=state.global_step - training.first_step,
         )
-        metrics |= {"total_flos": float(state.total_flos), "train_loss": loss}
+        if state.total_flos:  # 0 means unknown
+            metrics["total_flos"] = float(state.total_flos)
+        metrics["train_loss"] = loss
         self.log(metrics)
         load_best(self.args, state, self.model, training.directory)
         self._emit(Event.TRAIN_END)
