@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.distributed import process_group as distributed
 from asynccb.trainer.collate import default_collate
-from asynccb.trainer.losses import Position
+from asynccb.trainer.learning.losses import Position
 
 Collator: TypeAlias = Callable[[list[Any]], Any]
 

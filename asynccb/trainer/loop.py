@@ -5,7 +5,7 @@ The training loop, top to bottom, with every event in its place: the last part o
 `base.py`, then `resumable.py`, then `loop.py` (this file).
 
 Promises: between the first step and the last, the loop waits for the device only to evaluate, to
-save and, with fp16 and a given optimizer that is not fused, to unscale. Each such place is marked
+save and, with fp16 and an optimizer that is not fused, to unscale. Each such place is marked
 "synchronizes". Losses and norms are logged as tensors.
 """
 
@@ -47,7 +47,7 @@ class Trainer(ResumableTrainer):
     item of a tuple), or `compute_loss_func(outputs, labels)` computes it. `eval_dataset` may be a
     dict of datasets; the metrics of each are then named `eval_<name>_...`. `compute_metrics`
     receives numpy arrays of all predictions and labels. `optimizers` is a pair (optimizer,
-    scheduler). For None, each `train()` makes a new AdamW or a new schedule from the arguments.
+    scheduler). For None, each `train()` makes a new optimizer or a new schedule from the arguments.
     `ReduceLROnPlateau` follows `metric_for_best_model`, or the loss, of each evaluation.
 
     The callbacks run in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,

@@ -21,9 +21,11 @@ from asynccb.trainer import checks, random_state
 from asynccb.trainer.base import BaseTrainer
 from asynccb.trainer.best_model import find_best_again, note_best_checkpoint
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.filtered_losses import FilteredLosses
-from asynccb.trainer.losses import Losses
-from asynccb.trainer.optimization import Optimization, make_optimizer, make_scheduler
+from asynccb.trainer.learning.filtered_losses import FilteredLosses
+from asynccb.trainer.learning.losses import Losses
+from asynccb.trainer.learning.optimization import Optimization
+from asynccb.trainer.learning.optimizers import make_optimizer
+from asynccb.trainer.learning.schedules import make_scheduler
 from asynccb.trainer.resumed import Resumed
 from asynccb.trainer.training import TrainedModel, Training
 from asynccb.trainer.usage import Usage

@@ -15,7 +15,7 @@ from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.losses import Position
+from asynccb.trainer.learning.losses import Position
 
 LOOP_FILE = "loop.pt"
 

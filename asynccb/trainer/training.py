@@ -24,11 +24,11 @@ from asynccb.checkpoint import folders as checkpoint
 from asynccb.distributed import process_group as distributed
 from asynccb.trainer import random_state
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.losses import Losses, Position
+from asynccb.trainer.learning.losses import Losses, Position
+from asynccb.trainer.learning.optimization import Optimization
+from asynccb.trainer.learning.shared_loss import SharedLoss
 from asynccb.trainer.lost_flags import LostFlags
-from asynccb.trainer.optimization import Optimization
 from asynccb.trainer.resumed import LOOP_FILE, Resumed
-from asynccb.trainer.shared_loss import SharedLoss
 from asynccb.trainer.usage import Usage
 
 logger = logging.getLogger("asynccb")
