@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.trainer.data import Epochs, size_of
 
 logger = logging.getLogger("asynccb")
+
+CHECKPOINTING: Final = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+"""Methods of transformers' models: of version 5.24, and of earlier ones."""
 
 
 def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callbacks: Any) -> None:
@@ -43,6 +46,11 @@ def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callback
         )
     if optimizers[1] is not None and optimizers[0] is None:
         raise ConfigurationError("optimizers holds a scheduler without the optimizer it drives")
+    if args.activation_checkpointing and not any(hasattr(model, name) for name in CHECKPOINTING):
+        raise ConfigurationError(
+            f"activation_checkpointing=True, but {type(model).__name__} has no method for it "
+            f"({' or '.join(CHECKPOINTING)}); call torch.utils.checkpoint in its forward instead"
+        )
     if args.push_to_hub:
         raise ConfigurationError(
             "push_to_hub=True, but this Trainer does not do that: upload in a callback's on_save"

@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.distributed import process_group as distributed
-from asynccb.trainer.collate import default_collate
 from asynccb.trainer.learning.losses import Position
 
 Collator: TypeAlias = Callable[[list[Any]], Any]
@@ -124,7 +123,7 @@ class SharedStream(IterableDataset[Any]):
 def make_loader(
     dataset: Dataset[Any],
     args: TrainingArguments,
-    collate: Collator | None,
+    collate: Collator,
     *,
     training: bool,
     pin: bool,
@@ -139,7 +138,7 @@ def make_loader(
     drop_last = args.dataloader_drop_last and training
     seed = data_seed(args)
     common: dict[str, Any] = {
-        "collate_fn": collate or default_collate,
+        "collate_fn": collate,
         "num_workers": args.dataloader_num_workers,
         "pin_memory": pin and args.dataloader_pin_memory,
         "generator": torch.Generator().manual_seed(seed),

@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 from asynccb._ground.events import Event
 from asynccb._ground.lifetime import status_of
-from asynccb.arguments.strategies import SaveStrategy
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer import checks
-from asynccb.trainer.best_model import load_best, note_best
+from asynccb.trainer.best_model import load_best, note_best, saves_best
 from asynccb.trainer.resumable import ResumableTrainer
 from asynccb.trainer.sigterm import saving_on_signal
 from asynccb.trainer.speed import speed_metrics
@@ -87,6 +86,8 @@ class Trainer(ResumableTrainer):
         - a flag that is set and then cleared before the loop acts on it is a warning (for example
           log, evaluate or save at train begin, at epoch begin, or on a save that is not at the last
           step of an epoch);
+        - with `load_best_model_at_end`, an evaluation that is the best so far is saved even if no
+          save is due: transformers loads the best of the saved ones, or none;
         - if a callback asks for a save, the save is made with `save_strategy="best"` too, even if
           the evaluation is not an improvement;
         - a run that a decision stopped stops again if it is resumed at that step; a run that
@@ -214,8 +215,7 @@ class Trainer(ResumableTrainer):
         if self.control.should_evaluate:
             metrics = self.evaluate()
             training.optimization.judge(metrics)
-            improved = note_best(self.args, self.state, metrics)
-            if self.args.save_strategy == SaveStrategy.BEST and improved:
+            if note_best(self.args, self.state, metrics) and saves_best(self.args):
                 self.control.should_save = True
         if self.control.should_save:
             self.dispatcher.emit_save(self._save_checkpoint(training))

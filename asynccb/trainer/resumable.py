@@ -27,7 +27,7 @@ from asynccb.trainer.learning.optimization import Optimization
 from asynccb.trainer.learning.optimizers import make_optimizer
 from asynccb.trainer.learning.schedules import make_scheduler
 from asynccb.trainer.resumed import Resumed
-from asynccb.trainer.training import TrainedModel, Training
+from asynccb.trainer.training import TrainedModel, Training, enable_checkpointing
 from asynccb.trainer.usage import Usage
 
 
@@ -50,6 +50,7 @@ class ResumableTrainer(BaseTrainer):
         if found is not None:
             load_weights(self.model, found)
         optimization = self._make_optimization(state.max_steps)
+        enable_checkpointing(self.model, args)
         model = TrainedModel(self.model, args, self.device)
         training = Training(
             model=model,

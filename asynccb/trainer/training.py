@@ -23,6 +23,7 @@ from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.distributed import process_group as distributed
 from asynccb.trainer import random_state
+from asynccb.trainer.checks import CHECKPOINTING
 from asynccb.trainer.data import Epochs
 from asynccb.trainer.learning.losses import Losses, Position
 from asynccb.trainer.learning.optimization import Optimization
@@ -34,6 +35,21 @@ from asynccb.trainer.usage import Usage
 logger = logging.getLogger("asynccb")
 
 RANDOM_FILE = "rng_state.pth"
+
+
+def enable_checkpointing(model: nn.Module, args: TrainingArguments) -> None:
+    """Let the model compute activations again in the backward pass, if the arguments say so."""
+    if not args.activation_checkpointing:
+        return
+    given: Any = args.activation_checkpointing_kwargs
+    options = dict(given or {})
+    # These are the model's; the others are those of `torch.utils.checkpoint`.
+    own: dict[str, Any] = {
+        name: options.pop(name) for name in ("every_n_layers", "offload") if name in options
+    }
+    method = next(name for name in CHECKPOINTING if hasattr(model, name))
+    own[f"{method.removesuffix('_enable')}_kwargs"] = options or None
+    getattr(model, method)(**own)
 
 
 class TrainedModel:

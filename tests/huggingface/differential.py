@@ -238,6 +238,7 @@ def _best() -> Iterator[Case]:
     yield Case("early-stopping-epochs", {**by_epoch, "num_train_epochs": 4}, patience=(1, 0.0))
     yield Case("best-loaded", {**steps, "load_best_model_at_end": True})
     yield Case("best-limit-1", {**steps, "load_best_model_at_end": True, "save_total_limit": 1})
+    yield Case("best-beside-saves", {**steps, "save_steps": 8, "load_best_model_at_end": True})
     yield Case("save-best", {**steps, "save_strategy": "best"})
     yield Case("save-best-greater", {**steps, "save_strategy": "best", "greater_is_better": True})
     yield Case("save-limit-2", {**steps, "save_total_limit": 2})

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import asynccb
 from asynccb.arguments.names import ABSENT, RENAMED
-from tests.huggingface.test_values import figures, nearly
+from tests.huggingface.test_values import TEXTS, both, figures, llama, nearly
 from tests.huggingface.their_trainer import VERSION, their_trainer, transformers
-from tests.support.regression import train, weights
+from tests.support.regression import Model, train, weights
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore"),  # of what transformers deprecates
     pytest.mark.skipif(VERSION < (5, 24), reason="our Trainer follows transformers 5.24"),
 ]
 
@@ -71,3 +74,118 @@ def test_the_optimizer_and_its_schedule_are_those_of_transformers(
     assert figures(ours) == nearly(figures(theirs))
     for name, value in weights(ours).items():
         assert float(value) == pytest.approx(float(theirs.model.state_dict()[name]), rel=1e-4)
+
+
+def classification(**settings: Any) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    """Texts of two classes, 5 for evaluation; also return a list of what metrics receive."""
+    seen: list[Any] = []
+
+    def compute_metrics(prediction: Any, compute_result: Any = None) -> dict[str, float]:
+        parts = [part["input_ids"] if isinstance(part, dict) else part for part in prediction]
+        seen.append(([np.asarray(part).tolist() for part in parts], compute_result))
+        return {"rows": len(prediction.predictions)}
+
+    texts = [{"input_ids": torch.arange(4) + i, "labels": i % 2} for i in range(8)]
+    given = {
+        "train_dataset": texts,
+        "eval_dataset": texts[:5],
+        "compute_metrics": compute_metrics,
+    }
+    settings = {
+        "max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4,
+        "per_device_eval_batch_size": 2, "eval_strategy": "steps", "eval_steps": 2, **settings,
+    }  # fmt: skip
+    return given, settings, seen
+
+
+def classifier() -> transformers.PreTrainedModel:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, num_labels=2, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return transformers.BertForSequenceClassification(config)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"label_names": ["labels"]},
+        {"label_smoothing_factor": 0.2},
+        {"include_for_metrics": ["inputs", "loss"]},
+        {"include_for_metrics": ["loss"], "eval_accumulation_steps": 1},
+        {"prediction_loss_only": True},
+        {"batch_eval_metrics": True},
+        {"batch_eval_metrics": True, "include_for_metrics": ["inputs"]},
+        {"activation_checkpointing": True},
+        {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    ],
+    ids=str,
+)
+def test_losses_and_metrics_are_those_of_transformers(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    runs = []
+    for make in (train, their_trainer):
+        given, arguments, seen = classification(**settings)
+        trainer = make(tmp_path / make.__name__, model=classifier(), given=given, **arguments)
+        if make is their_trainer:
+            trainer.train()
+        runs.append((figures(trainer), seen))
+    (ours, received), (theirs, expected) = runs
+    assert ours == nearly(theirs)
+    assert len(received) == len(expected)
+    for (parts, result), (wanted, as_wanted) in zip(received, expected, strict=True):
+        assert result == as_wanted
+        for part, other in zip(parts, wanted, strict=True):
+            np.testing.assert_allclose(part, other, rtol=1e-4)
+
+
+def test_a_causal_model_with_smoothed_labels_has_the_losses_of_transformers(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, llama, label_smoothing_factor=0.1)
+    assert figures(ours) == nearly(figures(theirs))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_keys_that_the_model_does_not_take_are_left_out_as_in_transformers(
+    tmp_path: Path, kept: bool
+) -> None:
+    rows = [{"idx": i, **text} for i, text in enumerate(TEXTS)]
+    seen: list[set[str]] = []
+
+    def collate(samples: list[dict[str, Any]]) -> Any:
+        seen.append(set(samples[0]))
+        return transformers.default_data_collator(
+            [{key: sample[key] for key in TEXTS[0]} for sample in samples]
+        )
+
+    given = {"train_dataset": rows, "data_collator": collate}
+    settings = {"remove_unused_columns": not kept, "max_steps": 1}
+    ours, theirs = both(tmp_path, llama, given=given, **settings)
+    assert ({"idx"} <= seen[0]) is kept
+    assert seen[0] == seen[-1]
+    assert figures(ours) == nearly(figures(theirs))
+
+
+def test_a_batch_whose_loss_is_nan_is_left_out_of_the_mean_as_in_transformers(
+    tmp_path: Path,
+) -> None:
+    class Blinks(Model):
+        def forward(self, x: Any, labels: Any = None) -> Any:
+            loss, y = super().forward(x, labels)
+            return loss if self.training or not bool((x > 1).any()) else loss * math.nan, y
+
+    for filters in (True, False):
+        settings = {"max_steps": 1, "logging_nan_inf_filter": filters}
+        settings |= {"per_device_eval_batch_size": 2, "eval_strategy": "epoch"}
+        theirs = their_trainer(tmp_path / "theirs", model=Blinks(), **settings)
+        ours = train(tmp_path / "ours", model=Blinks(), **settings)
+        theirs.train()
+        losses = [
+            next(entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry)
+            for trainer in (ours, theirs)
+        ]
+        assert losses[0] == pytest.approx(losses[1], nan_ok=True)
+        assert math.isnan(losses[0]) is not filters
