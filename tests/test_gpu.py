@@ -566,6 +566,32 @@ def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
     assert [logs["loss"] for logs in thread.seen[:-1]] == [e["loss"] for e in history[:-1]]
 
 
+class Large(Regression):
+    """A model that needs a sixth of the device's memory for each sample of a batch."""
+
+    def forward(self, x, labels):
+        sixth = torch.cuda.get_device_properties(x.device).total_memory // 6
+        torch.empty(len(x) * sixth, dtype=torch.uint8, device=x.device)
+        return super().forward(x, labels)
+
+
+def test_a_batch_size_that_fits_into_the_memory_of_the_device_is_found(tmp_path: Path) -> None:
+    args = asynccb.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=8,
+        auto_find_batch_size=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(32)]
+    with asynccb.Trainer(Large(), args, train_dataset=data) as trainer:
+        trainer.train()
+    assert trainer.state.train_batch_size in (2, 4)  # other programs may hold memory
+    assert trainer.state.global_step == 32 // trainer.state.train_batch_size
+
+
 class Streams(asynccb.TrainerCallback):
     """Note on which thread and stream each event comes, and copy to the host as a tracker may."""
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
@@ -74,6 +74,8 @@ class BaseTrainer:
         check_compute_metrics(compute_metrics, batchwise=args.batch_eval_metrics)
         reporters = get_reporting_integration_callbacks(args.report_to)
         self.device = distributed.choose_device(args.use_cpu)
+        self._batch_size = args.train_batch_size
+        """Samples in a micro-batch of a training; `auto_find_batch_size` makes it smaller."""
         self._inputs = ModelInputs(model, args)
         self._forward = Forward(
             self.device,
@@ -163,7 +165,8 @@ class BaseTrainer:
     def _loader(self, dataset: Dataset[Any], *, training: bool) -> DataLoader[Any]:
         pin = self.device.type == "cuda"
         collate = self._inputs.only(self.data_collator or default_collate)
-        return make_loader(dataset, self.args, collate, training=training, pin=pin)
+        size = self._batch_size if training else self.args.eval_batch_size
+        return make_loader(dataset, self.args, collate, size, training=training, pin=pin)
 
     def _evaluate(
         self, dataset: Dataset[Any], prefix: str, *, keep: bool
@@ -180,6 +183,14 @@ class BaseTrainer:
         with self._own_stream():
             evaluated = evaluation.run(self.model, loader, keep=keep)
         return evaluated, evaluated.metrics(prefix)
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `ConfigurationError`: a library for it calls a function that makes a Trainer."""
+        raise ConfigurationError(
+            "asynccb.Trainer has no hyperparameter_search: use optuna's study.optimize, ray.tune "
+            "or W&B sweeps, with a function that makes a Trainer for each trial and returns "
+            "trainer.evaluate()['eval_loss']"
+        )
 
     # Callbacks
 

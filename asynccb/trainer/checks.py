@@ -46,6 +46,12 @@ def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callback
         )
     if optimizers[1] is not None and optimizers[0] is None:
         raise ConfigurationError("optimizers holds a scheduler without the optimizer it drives")
+    if args.auto_find_batch_size and args.world_size > 1:
+        raise ConfigurationError(
+            f"auto_find_batch_size=True, but there are {args.world_size} processes: one that runs "
+            "out of memory cannot tell the others, which wait for it; set "
+            "per_device_train_batch_size"
+        )
     if args.activation_checkpointing and not any(hasattr(model, name) for name in CHECKPOINTING):
         raise ConfigurationError(
             f"activation_checkpointing=True, but {type(model).__name__} has no method for it "
@@ -134,7 +140,7 @@ def warn_of_differences(args: TrainingArguments, now: TrainerState, then: Traine
         "logging_steps": (now.logging_steps, then.logging_steps),
         "eval_steps": (now.eval_steps, then.eval_steps),
         "save_steps": (now.save_steps, then.save_steps),
-        "per_device_train_batch_size": (args.per_device_train_batch_size, then.train_batch_size),
+        "per_device_train_batch_size": (now.train_batch_size, then.train_batch_size),
     }
     different = [
         f"{name}: {ours} (from args) != {theirs} (from trainer_state.json)"

@@ -124,6 +124,7 @@ def make_loader(
     dataset: Dataset[Any],
     args: TrainingArguments,
     collate: Collator,
+    batch_size: int,
     *,
     training: bool,
     pin: bool,
@@ -134,7 +135,6 @@ def make_loader(
     The loader has its own generator, so that starting an epoch draws nothing from the program's
     generator. With `pin`, batches are in pinned memory, unless `dataloader_pin_memory` is False.
     """
-    batch_size = args.train_batch_size if training else args.eval_batch_size
     drop_last = args.dataloader_drop_last and training
     seed = data_seed(args)
     common: dict[str, Any] = {
@@ -176,12 +176,16 @@ class Epochs:
     """The epochs of a training, as groups of micro-batches: one group for each step."""
 
     def __init__(
-        self, loader: DataLoader[Any], dataset: Dataset[Any], args: TrainingArguments
+        self,
+        loader: DataLoader[Any],
+        dataset: Dataset[Any],
+        args: TrainingArguments,
+        batch_size: int,
     ) -> None:
         self.loader = loader
         self.batches = size_of(loader)
         """Micro-batches in an epoch, or None if the data has no length."""
-        self.samples = args.train_batch_size * distributed.world_size()
+        self.samples = batch_size * distributed.world_size()
         """Samples in a micro-batch, over all ranks."""
         self._dataset = dataset
         self._group_size = args.gradient_accumulation_steps

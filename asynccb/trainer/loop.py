@@ -21,6 +21,7 @@ from asynccb._ground.lifetime import status_of
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer import checks
 from asynccb.trainer.best_model import load_best, note_best, saves_best
+from asynccb.trainer.memory import is_out_of_memory
 from asynccb.trainer.resumable import ResumableTrainer
 from asynccb.trainer.sigterm import saving_on_signal
 from asynccb.trainer.speed import speed_metrics
@@ -93,6 +94,9 @@ class Trainer(ResumableTrainer):
         - a run that a decision stopped stops again if it is resumed at that step; a run that
           a `def` hook, a request or `max_steps` stopped continues;
         - a finished run that is resumed runs no further step;
+        - with `auto_find_batch_size`, a batch that does not fit is tried again as two halves, in
+          the same run: transformers begins the training anew, with 0.9 times the size;
+        - there is no `hyperparameter_search`;
         - on resume the arguments' intervals win over the checkpoint's, and `train_loss` is the
           mean over the whole run;
         - callback states are restored into the existing callbacks, which keep their places;
@@ -145,6 +149,8 @@ class Trainer(ResumableTrainer):
         while not (position.cut or exhausted or self._leaves_epoch()):
             if group := next(groups, None):
                 self._train_step(training, group)
+                if training.tries_again:
+                    groups = training.epochs.groups(position.epoch, position.batches)
             exhausted = group is None or position.batches == training.epochs.batches
         if exhausted and position.batches == 0:
             logger.warning("the training data gave no batch: training stops")
@@ -168,13 +174,21 @@ class Trainer(ResumableTrainer):
     def _train_step(self, training: Training, group: list[Any]) -> None:
         state, optimization = self.state, training.optimization
         training.lost.before_step(self.control, state.global_step, training.losses.last_logged)
-        self._emit(Event.STEP_BEGIN)
+        if not training.tries_again:
+            self._emit(Event.STEP_BEGIN)
         if not self.model.training:
             self.model.train()
-        if not self._accumulate(training, group):
+        counts = training.usage.mark(state)
+        fits = self._accumulate_if_it_fits(training, group)
+        training.tries_again = fits is None
+        if not fits:
             optimization.clear()
             training.losses.discard()
             training.model.take_loss()
+        if fits is None:
+            training.usage.take_back(state, counts)
+            self._halve_batches(training)
+        if not fits:
             return
         grad_norm = optimization.clip()
         self._emit(Event.PRE_OPTIMIZER_STEP)
@@ -189,6 +203,18 @@ class Trainer(ResumableTrainer):
         state.epoch = training.epochs.fraction(training.position, state.max_steps)
         self._emit(Event.STEP_END)
         self._log_evaluate_save(training)
+
+    def _accumulate_if_it_fits(self, training: Training, group: list[Any]) -> bool | None:
+        """Do as `_accumulate`; return None if smaller batches are wanted and may help."""
+        try:
+            return self._accumulate(training, group)
+        except (RuntimeError, MemoryError) as error:
+            if not (self.args.auto_find_batch_size and is_out_of_memory(error)):
+                raise
+            if self._batch_size == 1:
+                error.add_note("auto_find_batch_size: a batch of 1 sample does not fit either")
+                raise
+        return None
 
     def _accumulate(self, training: Training, group: list[Any]) -> bool:
         """Add up the gradients of a group; return False if a callback cut the group short."""

@@ -113,6 +113,8 @@ class Training:
     saved: dict[int, Path] = field(default_factory=dict)
     """Checkpoints of this run by step, including the checkpoint that it resumed from."""
     lost: LostFlags = field(default_factory=LostFlags)
+    tries_again: bool = False
+    """Whether the step that has begun is to be made with smaller batches."""
     first_step: int = 0
     first_tokens: int = 0
     began: float = field(default_factory=time.perf_counter)

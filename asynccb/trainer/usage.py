@@ -49,6 +49,14 @@ class Usage:
         if self._tokens != "no":
             state.num_input_tokens_seen += self._count(batch, inputs) * self._world
 
+    def mark(self, state: TrainerState) -> tuple[int, float, int]:
+        """Return the counts, for `take_back`."""
+        return self.samples, state.total_flos, state.num_input_tokens_seen
+
+    def take_back(self, state: TrainerState, mark: tuple[int, float, int]) -> None:
+        """Forget what was counted since the mark."""
+        self.samples, state.total_flos, state.num_input_tokens_seen = mark
+
     def _count(self, batch: Mapping[str, Any], inputs: torch.Tensor) -> int:
         mask = batch.get("attention_mask")
         if self._tokens == "non_padding" and isinstance(mask, torch.Tensor):

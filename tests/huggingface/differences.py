@@ -100,6 +100,11 @@ ELSEWHERE = {
         "tests/trainer/test_model_inputs.py",
     "A batch that lacks a name of label_names still has the loss that the model returns":
         "tests/trainer/test_model_inputs.py",
+    "auto_find_batch_size halves the batches within one run, from the batch that did not fit; "
+    "transformers begins the training anew with 0.9 times the size":
+        "tests/trainer/test_batch_size.py",
+    "There is no hyperparameter_search; the error names what to use":
+        "tests/trainer/test_batch_size.py",
     "Optimizer and schedule are made anew for each train(), unless given":
         "tests/trainer/test_trainer.py",
     "Accumulated batches count alike, whatever tokens they hold; num_items_in_batch is not passed, "

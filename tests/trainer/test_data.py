@@ -335,4 +335,4 @@ def loader_of(
             per_device_eval_batch_size=batch_size,
             **more,
         )
-        return make_loader(data, args, list, training=training, pin=False)
+        return make_loader(data, args, list, batch_size, training=training, pin=False)

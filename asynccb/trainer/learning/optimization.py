@@ -77,6 +77,15 @@ class Optimization:
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
+    def follow(self, schedule: LRScheduler) -> None:
+        """Follow another schedule from the same step on, unless it follows evaluations."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            return
+        if self.scheduler.last_epoch > 0:
+            schedule.last_epoch = self.scheduler.last_epoch - 1
+            schedule.step()  # sets the rate of this step
+        self.scheduler = schedule
+
     def judge(self, metrics: Mapping[str, Any]) -> None:
         """Move a schedule that follows evaluations; waits if the metric is on the device."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
