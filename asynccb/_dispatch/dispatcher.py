@@ -10,8 +10,6 @@ stays in its lane unless the callback asked for `on_error = "raise"`.
 from __future__ import annotations
 
 import os
-from _thread import interrupt_main
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +20,7 @@ from asynccb._dispatch.run import Run
 from asynccb._dispatch.statistics import Statistics
 from asynccb._dispatch.untraced import untraced
 from asynccb._ground.events import Event
-from asynccb._ground.interruption import note_end_of_program
+from asynccb._ground.interruption import interrupt_caller
 from asynccb._ground.lifetime import status_of
 from asynccb._ground.types import Overflow, RunStatus
 from asynccb._state.control import TrainerControl
@@ -341,12 +339,7 @@ class CallbackDispatcher:
             try:
                 run.drop()
             except KeyboardInterrupt:
-                # A finalizer can raise nothing, and the interpreter looks for interrupts after
-                # each call: one that is sent by a call would be raised here, and lost. A missing
-                # key sends it without a call, so that the caller's code has it.
-                note_end_of_program()
-                missing: defaultdict[None, None] = defaultdict(interrupt_main)
-                missing[None]
+                interrupt_caller()
 
 
 def dispatcher_of(run: Run) -> CallbackDispatcher:

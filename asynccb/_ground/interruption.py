@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from _thread import interrupt_main
+from collections import defaultdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -42,12 +44,13 @@ def _up_to_ours(trace: TracebackType | None) -> TracebackType | None:
     return TracebackType(inner, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
 
 
-def note_end_of_program() -> None:
+def interrupt_caller() -> None:
     """
-    Let an interrupt that is under way end the program as one, if the program ends before it comes.
+    Raise `KeyboardInterrupt` in the code that goes on after a finalizer, which can raise nothing.
 
-    The interpreter would then raise it as it joins the threads, show that as an error that is
-    ignored, and end with status 0.
+    To be called last. If the program ends before any code of its own goes on, it ends as an
+    interrupted one: the interpreter would raise the interrupt as it joins the threads, show that as
+    an error that is ignored, and end with status 0.
     """
     before = sys.unraisablehook
 
@@ -58,6 +61,10 @@ def note_end_of_program() -> None:
             before(unraisable)
 
     sys.unraisablehook = show
+    # The interpreter looks for interrupts after each call of a C function, so one that is sent by a
+    # call would be raised here, and lost. A missing key sends it without a call.
+    missing: defaultdict[None, None] = defaultdict(interrupt_main)
+    missing[None]
 
 
 def end_as_interrupted() -> None:
