@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import asynccb
 from asynccb._journal.sync_command import sync_command as command_of
 from asynccb.testing import RecordingTracker
 from tests.support.launching import command, environment
@@ -50,6 +51,21 @@ def waiting(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], str
 def sync_command(tmp_path: Path, name: str) -> str:
     (folder,) = (tmp_path / "runs").iterdir()
     return f"asynccb: to deliver what is left of {name}: {command_of(folder)}\n"
+
+
+def interrupted(tmp_path: Path, error: str) -> str:
+    """Return what follows the line of a close that was interrupted; it shows nothing of ours."""
+    (folder,) = (tmp_path / "runs").iterdir()
+    before, line, after = error.partition("asynccb: Ctrl-C ended the wait for delivery; kept are ")
+    assert line
+    kept, _, shown = after.partition("\n")
+    assert re.fullmatch(
+        rf"\d+ records of RecordingTracker; to deliver them: {re.escape(command_of(folder))}", kept
+    )
+    assert "NOT delivered" in before
+    package = Path(asynccb.__file__).parent
+    assert str(package) not in error.replace(command_of(folder), "")
+    return shown
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -95,8 +111,27 @@ class TestInterruptedClose:
             _, error = program.communicate(timeout=60)
         assert time.monotonic() - begin < PROMPT
         assert program.returncode == -signal.SIGINT
-        assert "KeyboardInterrupt" in error
-        assert sync_command(tmp_path, "RecordingTracker") in error
+        assert interrupted(tmp_path, error).endswith("\nKeyboardInterrupt\n")
+
+    @pytest.mark.parametrize("how", ["with", "dropped", "last", "exit"])
+    def test_no_frame_of_the_library_is_shown_and_the_program_ends_as_interrupted(
+        self, tmp_path: Path, how: str
+    ) -> None:
+        program, _ = waiting(tmp_path, how)
+        with program:
+            program.send_signal(signal.SIGINT)
+            _, error = program.communicate(timeout=60)
+        shown = interrupted(tmp_path, error)
+        assert program.returncode == -signal.SIGINT
+        assert ("KeyboardInterrupt" in shown) is (how in ("with", "dropped"))
+
+    def test_an_interrupt_that_the_program_catches_is_not_shown(self, tmp_path: Path) -> None:
+        program, _ = waiting(tmp_path, "caught")
+        with program:
+            program.send_signal(signal.SIGINT)
+            _, error = program.communicate(timeout=60)
+        assert program.returncode == 0
+        assert interrupted(tmp_path, error) == ""
 
     def test_more_of_them_end_it_at_once(self, tmp_path: Path) -> None:
         program, _ = waiting(tmp_path)
@@ -116,7 +151,7 @@ class TestInterruptedClose:
             program.send_signal(signal.SIGINT)
             _, error = program.communicate(timeout=60)
         assert time.monotonic() - begin < PROMPT
-        assert sync_command(tmp_path, "RecordingTracker") in error
+        assert interrupted(tmp_path, error) == ""
 
 
 class TestProgress:

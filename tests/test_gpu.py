@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -562,6 +564,106 @@ def test_the_trainer_trains_and_logs_every_step_without_waiting_for_the_device(
     assert all(type(entry["loss"]) is float for entry in history[:-1])
     assert len({entry["loss"] for entry in history[:-1]}) > steps // 2
     assert [logs["loss"] for logs in thread.seen[:-1]] == [e["loss"] for e in history[:-1]]
+
+
+class Large(Regression):
+    """A model that needs a sixth of the device's memory for each sample of a batch."""
+
+    def forward(self, x, labels):
+        sixth = torch.cuda.get_device_properties(x.device).total_memory // 6
+        torch.empty(len(x) * sixth, dtype=torch.uint8, device=x.device)
+        return super().forward(x, labels)
+
+
+def test_a_batch_size_that_fits_into_the_memory_of_the_device_is_found(tmp_path: Path) -> None:
+    args = asynccb.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=1,
+        per_device_train_batch_size=8,
+        auto_find_batch_size=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(32)]
+    with asynccb.Trainer(Large(), args, train_dataset=data) as trainer:
+        trainer.train()
+    assert trainer.state.train_batch_size in (2, 4)  # other programs may hold memory
+    assert trainer.state.global_step == 32 // trainer.state.train_batch_size
+
+
+class Streams(asynccb.TrainerCallback):
+    """Note on which thread and stream each event comes, and copy to the host as a tracker may."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[tuple[bool, int]]] = {}
+
+    def note(self, event: str) -> None:
+        in_main = threading.current_thread() is threading.main_thread()
+        where = (in_main, torch.cuda.current_stream().cuda_stream)
+        self.seen.setdefault(event, set()).add(where)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.note("train_begin")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.note("step_end")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.note("log")
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.note("evaluate")
+
+
+def streams_of(path: Path, work: Callable[[], Any]) -> set[int]:
+    """Return the numbers of the streams of all kernels and copies that the work starts."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+        torch.cuda.synchronize()
+    profile.export_chrome_trace(str(path))
+    events = json.loads(path.read_text())["traceEvents"]
+    kinds = ("kernel", "gpu_memcpy", "gpu_memset")
+    return {event["args"]["stream"] for event in events if event.get("cat") in kinds}
+
+
+@pytest.mark.filterwarnings("default")  # of what the profiler imports
+def test_the_steps_of_the_trainer_and_its_copies_run_on_a_stream_of_its_own_in_the_main_thread(
+    tmp_path: Path,
+) -> None:
+    data = [{"x": torch.rand(8), "labels": torch.rand(1)} for _ in range(32)]
+    args = asynccb.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=8,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=4,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    streams, thread = Streams(), OnThread()
+    model = Regression()
+    model.register_forward_pre_hook(lambda *_: streams.note("forward"))
+    with asynccb.Trainer(
+        model, args, train_dataset=data, eval_dataset=data[:8], callbacks=[streams, thread]
+    ) as trainer:
+        torch.cuda.synchronize()
+        used = streams_of(tmp_path / "train.json", trainer.train)
+        assert trainer.dispatcher.flush(20)
+    outer = streams_of(tmp_path / "outer.json", lambda: torch.ones(4, device="cuda") + 1)
+    assert len(outer) == len(used) == 1
+    assert not used & outer
+    default = torch.cuda.default_stream().cuda_stream
+    assert torch.cuda.current_stream().cuda_stream == default
+    places = set().union(*streams.seen.values())
+    assert set(streams.seen) == {"train_begin", "forward", "step_end", "log", "evaluate"}
+    assert len(places) == 1
+    in_main, stream = places.pop()
+    assert in_main
+    assert stream != default
 
 
 class Diverged(Regression):

@@ -2,8 +2,8 @@
 The end of a dispatcher: one deadline over everything, and an honest last line.
 
 Promises: the close returns within the deadline and half a second. Ctrl-C ends it earlier, and is
-raised again once everything is released. The last lines name the events that are left, by callback,
-and the command that delivers them.
+raised again once everything is released, without a frame of ours in what Python prints. The last
+lines name the events that are left, by callback, and the command that delivers them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 from asynccb._decisions.trace import Trace
 from asynccb._dispatch.statistics import Statistics
+from asynccb._ground.interruption import hide_own_frames
 from asynccb._ground.types import RunStatus
 from asynccb._journal.sync_command import sync_command
 from asynccb._publishing.publisher import Publisher
@@ -38,28 +39,54 @@ def close_publisher(
     deadline = time.monotonic() + timeout
     progress = _Progress(publisher, deadline)
     pending: dict[str, int] | None = None
+    interrupted = False
     try:
         try:
             pending = publisher.close(status, deadline, progress.show)
+        except KeyboardInterrupt:
+            interrupted = True
+            raise
         finally:
             progress.clear()
             left = publisher.pending() if pending is None else pending
-            _sum_up(publisher, statistics(), left, trace)
+            _sum_up(publisher, statistics(), left, trace, interrupted=interrupted)
+    except KeyboardInterrupt as error:
+        hide_own_frames(error)
+        raise
     finally:
         publisher.release()
 
 
 def _sum_up(
-    publisher: Publisher, counted: Statistics, pending: dict[str, int], trace: Trace
+    publisher: Publisher,
+    counted: Statistics,
+    pending: dict[str, int],
+    trace: Trace,
+    *,
+    interrupted: bool,
 ) -> None:
-    in_journal = [name for name in pending if publisher.is_journaled(name)]
+    kept = {name: count for name, count in pending.items() if publisher.is_journaled(name)}
     if counted.callbacks:
-        _say(f"{counted.summary(pending, in_journal)}\n")
-    if in_journal:
-        command = sync_command(publisher.directory)
-        _say(f"asynccb: to deliver what is left of {', '.join(in_journal)}: {command}\n")
+        _say(f"{counted.summary(pending, list(kept))}\n")
+    command = sync_command(publisher.directory) if kept else None
+    if interrupted:
+        lost = {name: count for name, count in pending.items() if name not in kept}
+        parts = ["asynccb: Ctrl-C ended the wait for delivery"]
+        if lost:
+            parts.append(f"lost are {_counted(lost, 'events')}")
+        if kept:
+            parts.append(f"kept are {_counted(kept, 'records')}; to deliver them: {command}")
+        if not pending:
+            parts.append("nothing is left to deliver")
+        _say("; ".join(parts) + "\n")
+    elif kept:
+        _say(f"asynccb: to deliver what is left of {', '.join(kept)}: {command}\n")
     if trace.exists:
         _say(f"asynccb: replay={str(trace.path)!r} repeats the decisions of this run\n")
+
+
+def _counted(counts: dict[str, int], unit: str) -> str:
+    return ", ".join(f"{count} {unit} of {name}" for name, count in counts.items())
 
 
 def _say(text: str) -> None:

@@ -10,7 +10,6 @@ stays in its lane unless the callback asked for `on_error = "raise"`.
 from __future__ import annotations
 
 import os
-from _thread import interrupt_main
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +21,7 @@ from asynccb._dispatch.run import Run
 from asynccb._dispatch.statistics import Statistics
 from asynccb._dispatch.untraced import untraced
 from asynccb._ground.events import Event
+from asynccb._ground.interruption import interrupt_caller
 from asynccb._ground.lifetime import status_of
 from asynccb._ground.types import Overflow, RunStatus
 from asynccb._state.control import TrainerControl
@@ -332,8 +332,8 @@ class CallbackDispatcher:
         if (run := self.__dict__.get("_run")) is not None:  # None if the constructor has raised
             try:
                 run.drop()
-            except KeyboardInterrupt:  # which would get lost here
-                interrupt_main()
+            except KeyboardInterrupt:
+                interrupt_caller()
 
 
 def dispatcher_of(run: Run) -> CallbackDispatcher:

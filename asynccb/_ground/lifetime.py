@@ -16,6 +16,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Final
 
+from asynccb._ground.interruption import end_as_interrupted
 from asynccb._ground.types import RunStatus
 
 FORKED: Final = (
@@ -59,14 +60,17 @@ def at_exit(
     calls = [call]
 
     def call_once() -> None:
-        while calls:
-            calls.pop()()
+        try:
+            while calls:
+                calls.pop()()
+        except KeyboardInterrupt:
+            # Raised here, it would keep Python from joining the program's threads, or be shown as
+            # an error that is ignored.
+            end_as_interrupted()
 
     def call_early() -> None:
         if not any(_is_waited_for(thread) for thread in threading.enumerate()):
-            # A KeyboardInterrupt from here would keep Python from joining the program's threads.
-            with contextlib.suppress(KeyboardInterrupt):
-                call_once()
+            call_once()
 
     atexit.register(call_once)
     # Calls run in reverse order of registration: importing the module first makes our call precede

@@ -16,7 +16,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -33,10 +33,17 @@ _FLOAT: Final = "$float"
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def save_state(state: Dataclass, path: str | os.PathLike[str]) -> None:
-    """Write the state; even after a power loss, a reader sees the whole old file or the new one."""
+def save_state(
+    state: Dataclass, path: str | os.PathLike[str], *, leave_out: Collection[str] = ()
+) -> None:
+    """
+    Write the state, without the fields of `leave_out`.
+
+    Even after a power loss, a reader sees the whole old file or the new one.
+    """
     odd: set[str] = set()
-    tree = {f.name: _encode(getattr(state, f.name), f.name, odd) for f in fields(state)}
+    names = [f.name for f in fields(state) if f.name not in leave_out]
+    tree = {name: _encode(getattr(state, name), name, odd) for name in names}
     if odd:
         logger.warning(
             "%s: JSON cannot store the values of %s; they are saved as text",

@@ -82,10 +82,11 @@ class TrainerState:
 
     Fields, defaults and meaning are the same as in transformers. Intervals (`logging_steps`,
     `eval_steps`, `save_steps`) are absolute numbers of steps here, resolved by `compute_steps`.
-    `epoch` is fractional. `stateful_callbacks` accepts a list of `ExportableState` objects or the
-    dict read from a file, and becomes a dict from a class's name to its callback's state, or to a
-    list of states if several callbacks share a class. Raises `DefinitionError` if an object in the
-    list exports no state.
+    `epoch` is fractional. A `total_flos` of 0 means that the number is unknown; no log and no file
+    then contains it. `stateful_callbacks` accepts a list of `ExportableState` objects or the dict
+    read from a file, and becomes a dict from a class's name to its callback's state, or to a list
+    of states if several callbacks share a class. Raises `DefinitionError` if an object in the list
+    exports no state.
     """
 
     epoch: float = 0
@@ -151,7 +152,7 @@ class TrainerState:
         """Write the state as strict JSON, atomically: readers see the old file or the new one."""
         from asynccb._state.json_file import save_state
 
-        save_state(self, json_path)
+        save_state(self, json_path, leave_out=() if self.total_flos else ("total_flos",))
 
     @classmethod
     def load_from_json(cls, json_path: str) -> Self:

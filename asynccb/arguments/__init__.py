@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asynccb.arguments.strategies import (
         HubStrategy,
         IntervalStrategy,
+        OptimizerNames,
         SaveStrategy,
         SchedulerType,
     )
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HubStrategy",
     "IntervalStrategy",
+    "OptimizerNames",
     "SaveStrategy",
     "SchedulerType",
     "TrainingArguments",

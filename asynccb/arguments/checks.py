@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.arguments.intervals import is_multiple
+from asynccb.arguments.options import check_schedule, read_optim_args
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -50,6 +51,7 @@ _RANGES: Final[dict[str, _Range]] = {
     "gradient_accumulation_steps": _Range(1, whole=True),
     "eval_accumulation_steps": _Range(1, whole=True),
     "learning_rate": _Range(0),
+    "label_smoothing_factor": _Range(0, 1),
     "weight_decay": _Range(0),
     "adam_beta1": _Range(0, 1, open=True),
     "adam_beta2": _Range(0, 1, open=True),
@@ -135,6 +137,17 @@ def as_names(name: str, value: object) -> list[str]:
     return [] if alone == {"none"} else list(dict.fromkeys(names))
 
 
+def as_texts(name: str, value: object) -> list[str] | None:
+    """Return a list of texts, or None for None; raise `ConfigurationError` for anything else."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(n, str) and n for n in value):
+        raise _error(name, value, "a list of names")
+    if name == "include_for_metrics" and (unknown := set(value) - {"inputs", "loss"}):
+        raise _error(name, sorted(unknown)[0], "'inputs', 'loss' or both, in a list")
+    return list(value)
+
+
 def check_kinds(args: Any) -> None:
     """Raise `ConfigurationError` for a flag or text of another type: `"false"` would be true."""
     for f in fields(args):
@@ -167,6 +180,14 @@ def check_combinations(args: Any) -> None:
             args.dataloader_prefetch_factor,
             "None if dataloader_num_workers is 0: without workers nothing is fetched ahead",
         )
+    check_schedule(args.lr_scheduler_type, args.lr_scheduler_kwargs or {}, args.learning_rate)
+    read_optim_args(args.optim, args.optim_args)
+    if args.lr_scheduler_type == "reduce_lr_on_plateau" and args.eval_strategy == "no":
+        raise _error(
+            "eval_strategy",
+            str(args.eval_strategy),
+            "'steps' or 'epoch' if lr_scheduler_type is 'reduce_lr_on_plateau', which follows them",
+        )
     if args.save_strategy == "best":
         _check_best_is_known(args)
     elif args.load_best_model_at_end:
@@ -188,7 +209,7 @@ def _check_best_is_saved(args: Any) -> None:
     """
     Raise `ConfigurationError` unless every save is due together with an evaluation.
 
-    The best model can be loaded at the end only if the evaluated model was saved.
+    As in transformers. An evaluation that is the best so far is saved in any case.
     """
     if args.eval_strategy != args.save_strategy:
         raise ConfigurationError(

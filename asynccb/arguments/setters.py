@@ -56,6 +56,7 @@ class GroupedSetters:
         batch_size: int = 8,
         accumulation_steps: int | None = None,
         delay: float | None = None,
+        loss_only: bool = False,
     ) -> Self:
         """Set all arguments of evaluation; a `delay` of None means 0."""
         return self._set(
@@ -64,6 +65,7 @@ class GroupedSetters:
             per_device_eval_batch_size=batch_size,
             eval_accumulation_steps=accumulation_steps,
             eval_delay=delay,
+            prediction_loss_only=loss_only,
         )
 
     def set_save(

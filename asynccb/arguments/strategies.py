@@ -23,12 +23,31 @@ class SaveStrategy(StrEnum):
 
 
 class SchedulerType(StrEnum):
-    """The course of the learning rate after the warm-up; `constant` has no warm-up."""
+    """
+    The course of the learning rate after the warm-up.
+
+    `constant` and `reduce_lr_on_plateau`, which follows evaluations, have no warm-up.
+    """
 
     LINEAR = "linear"
     COSINE = "cosine"
+    COSINE_WITH_RESTARTS = "cosine_with_restarts"
+    COSINE_WITH_MIN_LR = "cosine_with_min_lr"
+    POLYNOMIAL = "polynomial"
     CONSTANT = "constant"
     CONSTANT_WITH_WARMUP = "constant_with_warmup"
+    INVERSE_SQRT = "inverse_sqrt"
+    REDUCE_ON_PLATEAU = "reduce_lr_on_plateau"
+
+
+class OptimizerNames(StrEnum):
+    """The optimizers of torch that the Trainer can make."""
+
+    ADAMW_TORCH = "adamw_torch"
+    ADAMW_TORCH_FUSED = "adamw_torch_fused"
+    SGD = "sgd"
+    ADAGRAD = "adagrad"
+    RMSPROP = "rmsprop"
 
 
 class HubStrategy(StrEnum):

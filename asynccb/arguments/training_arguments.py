@@ -1,7 +1,7 @@
 """
 The settings of a training run, checked at construction.
 
-Names and defaults are the same as in transformers 5.23, so that a swap is one import line; only
+Names and defaults are the same as in transformers 5.24, so that a swap is one import line; only
 the default of `report_to` differs. A bad value raises `ConfigurationError`, which names the field,
 at construction.
 """
@@ -9,29 +9,30 @@ at construction.
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from inspect import Parameter, signature
 from typing import Any, Self
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.arguments.checks import (
-    as_directory,
-    as_enum,
-    as_integral,
-    as_names,
     check_combinations,
-    check_kinds,
     check_values,
     plain,
     read_rank,
 )
+from asynccb.arguments.conversion import convert, set_defaults
 from asynccb.arguments.intervals import absolute_steps
+from asynccb.arguments.names import refuse_unknown
 from asynccb.arguments.setters import GroupedSetters
-from asynccb.arguments.strategies import HubStrategy, IntervalStrategy, SaveStrategy, SchedulerType
-
-logger = logging.getLogger("asynccb")
+from asynccb.arguments.strategies import (
+    HubStrategy,
+    IntervalStrategy,
+    OptimizerNames,
+    SaveStrategy,
+    SchedulerType,
+)
 
 
 @dataclass
@@ -64,6 +65,9 @@ class TrainingArguments(GroupedSetters):
     """Micro-batches of one update; the last group of an epoch may be smaller."""
     eval_accumulation_steps: int | None = None
     """Evaluation batches collected on the device before a copy to the CPU; None collects all."""
+    auto_find_batch_size: bool = False
+    """Halve the batch size whenever a batch does not fit into memory, and go on with that batch; in
+    one process only."""
     do_eval: bool = False
     """Set to True automatically if `eval_strategy` is not "no"."""
 
@@ -76,7 +80,14 @@ class TrainingArguments(GroupedSetters):
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 1.0
     """Norm to which gradients are clipped; 0 or None switches clipping off."""
+    optim: OptimizerNames | str = "adamw_torch_fused"
+    optim_args: str | None = None
+    """Options of "sgd", "adagrad" and "rmsprop", such as "momentum=0.9,nesterov=true"."""
+    label_smoothing_factor: float = 0.0
+    """Share of the probability that is spread over all classes; 0 leaves the loss to the model."""
     lr_scheduler_type: SchedulerType | str = "linear"
+    lr_scheduler_kwargs: dict[str, Any] | str | None = None
+    """Options of the schedule, such as `{"num_cycles": 2}`; a dict after construction, or None."""
     warmup_steps: float = 0
     """Steps of the warm-up; a value below 1 is a share of the run."""
     warmup_ratio: float = 0.0
@@ -85,6 +96,13 @@ class TrainingArguments(GroupedSetters):
     # Precision and device
     bf16: bool = False
     fp16: bool = False
+    activation_checkpointing: bool | None = None
+    """Compute activations again in the backward pass instead of keeping them; a bool after
+    construction. The model needs a method for it, as models of transformers have."""
+    activation_checkpointing_kwargs: dict[str, Any] | str | None = None
+    gradient_checkpointing: bool | None = None
+    """Earlier name of `activation_checkpointing`, which wins; equal to it after construction."""
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = None
     torch_compile: bool = False
     torch_compile_mode: str | None = None
     """Mode of `torch.compile`; a mode also sets `torch_compile` to True."""
@@ -102,6 +120,11 @@ class TrainingArguments(GroupedSetters):
     dataloader_prefetch_factor: int | None = None
     dataloader_pin_memory: bool = True
     dataloader_drop_last: bool = False
+    remove_unused_columns: bool = True
+    """Leave out the keys of a sample that the model's `forward` does not name."""
+    label_names: list[str] | None = None
+    """Keys of a batch that are labels; None means those parameters of `forward` whose name contains
+    "label" (for question answering, the positions too)."""
     ignore_data_skip: bool = False
     """On resume, start the epoch's data again instead of skipping the batches already seen."""
     seed: int = 42
@@ -145,6 +168,13 @@ class TrainingArguments(GroupedSetters):
     eval_delay: float = 0
     """Steps or epochs, as the strategy counts, before the first evaluation; None means 0."""
     eval_on_start: bool = False
+    prediction_loss_only: bool = False
+    """Keep no predictions: `predict` returns None for them, and `compute_metrics` is not called."""
+    include_for_metrics: list[str] = field(default_factory=list)
+    """What `compute_metrics` receives in addition: "inputs", "loss", or both."""
+    batch_eval_metrics: bool = False
+    """Call `compute_metrics(prediction, compute_result=...)` with each batch, as tensors; True with
+    the last one, whose result counts."""
 
     # Checkpoints
     save_strategy: SaveStrategy | str = "steps"
@@ -158,6 +188,7 @@ class TrainingArguments(GroupedSetters):
     enable_jit_checkpoint: bool = False
     """Save a checkpoint when the process is asked to end."""
     load_best_model_at_end: bool = False
+    """Also save the model whenever an evaluation is the best so far, even if no save is due."""
     metric_for_best_model: str | None = None
     """With or without the prefix `eval_`; None means "loss" if `load_best_model_at_end` is True."""
     greater_is_better: bool | None = None
@@ -174,63 +205,23 @@ class TrainingArguments(GroupedSetters):
     hub_token: str | None = field(default=None, repr=False)
     """Never shown: `to_dict()` contains `<HUB_TOKEN>` instead."""
 
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Make an object; an unknown name is a `ConfigurationError` that names the right one."""
+        parameters = signature(cls.__init__).parameters
+        if not any(p.kind is Parameter.VAR_KEYWORD for p in parameters.values()):
+            refuse_unknown(named, list(parameters)[1:])
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         self._rank = read_rank(os.environ)
-        self._set_defaults()
-        self._convert()
+        set_defaults(self)
+        convert(self)
         self.validate()
 
     def validate(self) -> None:
         """Raise `ConfigurationError` if a value, or a combination of two, cannot work."""
         check_values(self)
         check_combinations(self)
-
-    def _set_defaults(self) -> None:
-        """Replace None by the value that it stands for, and check types, before any conversion."""
-        self.output_dir = as_directory("output_dir", self.output_dir, "trainer_output")
-        check_kinds(self)
-        if self.disable_tqdm is None:
-            self.disable_tqdm = logger.getEffectiveLevel() > logging.WARNING
-        for name in ("max_grad_norm", "eval_delay"):
-            if getattr(self, name) is None:
-                setattr(self, name, 0)
-        if self.metric_for_best_model is None and self.load_best_model_at_end:
-            self.metric_for_best_model = "loss"
-        if self.greater_is_better is None and self.metric_for_best_model is not None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-        if self.torch_compile_mode is not None:
-            self.torch_compile = True
-        if self.use_cpu:
-            self.dataloader_pin_memory = False
-
-    def _convert(self) -> None:
-        """Convert strategies, intervals and names to the form in which they are read."""
-        self.logging_strategy = as_enum(IntervalStrategy, "logging_strategy", self.logging_strategy)
-        self.eval_strategy = as_enum(IntervalStrategy, "eval_strategy", self.eval_strategy)
-        self.save_strategy = as_enum(SaveStrategy, "save_strategy", self.save_strategy)
-        self.lr_scheduler_type = as_enum(SchedulerType, "lr_scheduler_type", self.lr_scheduler_type)
-        self.hub_strategy = as_enum(HubStrategy, "hub_strategy", self.hub_strategy)
-        self.report_to = as_names("report_to", self.report_to)
-        if isinstance(self.include_num_input_tokens_seen, bool):
-            self.include_num_input_tokens_seen = (
-                "all" if self.include_num_input_tokens_seen else "no"
-            )
-        for name in ("logging_steps", "save_steps", "warmup_steps"):
-            setattr(self, name, as_integral(name, getattr(self, name)))
-        if self.eval_strategy == IntervalStrategy.STEPS and not self.eval_steps:
-            self.eval_steps = self._fall_back_to_logging_steps()
-        elif self.eval_steps is not None:
-            self.eval_steps = as_integral("eval_steps", self.eval_steps)
-        if self.eval_strategy != IntervalStrategy.NO:
-            self.do_eval = True
-
-    def _fall_back_to_logging_steps(self) -> float:
-        if self.logging_steps <= 0:
-            raise ConfigurationError(
-                f"eval_steps is {self.eval_steps!r}, which means logging_steps, and that is "
-                f"{self.logging_steps!r}; eval_strategy='steps' needs one of them above 0"
-            )
-        return self.logging_steps
 
     @property
     def process_index(self) -> int:
@@ -295,8 +286,8 @@ class TrainingArguments(GroupedSetters):
         before = dict(self.__dict__)
         self.__dict__.update(values)
         try:
-            self._set_defaults()
-            self._convert()
+            set_defaults(self)
+            convert(self)
             check_values(self)
         except ConfigurationError:
             self.__dict__ = before

@@ -10,10 +10,10 @@ Promises: an error in the constructor leaves nothing running; `close` has one de
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, NoReturn, Self, TypeAlias
 
 from torch import nn
 from torch.optim import Optimizer
@@ -35,15 +35,18 @@ from asynccb.checkpoint.model_files import save_weights
 from asynccb.distributed import process_group as distributed
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trainer.checks import check_datasets, check_trainer, precision_of
+from asynccb.trainer.collate import default_collate
 from asynccb.trainer.cuda_stream import OwnStream
 from asynccb.trainer.data import Collator, make_loader
-from asynccb.trainer.evaluation import EvalPrediction, Evaluated, Evaluation, PredictionOutput
+from asynccb.trainer.eval_metrics import ComputeMetrics, check_compute_metrics
+from asynccb.trainer.evaluation import Evaluated, Evaluation, PredictionOutput
 from asynccb.trainer.forward import ComputeLoss, Forward
+from asynccb.trainer.learning.label_smoothing import smoothed_loss
+from asynccb.trainer.model_inputs import ModelInputs
 from asynccb.trainer.speed import speed_metrics
 from asynccb.trainer.training import Training
 
 CallbackLike: TypeAlias = TrainerCallback | type[TrainerCallback]
-ComputeMetrics: TypeAlias = Callable[[EvalPrediction], Mapping[str, Any]]
 Datasets: TypeAlias = Dataset[Any] | Mapping[str, Dataset[Any]]
 
 
@@ -68,9 +71,19 @@ class BaseTrainer:
         self.args = args = TrainingArguments() if args is None else args
         check_trainer(model, args, optimizers, callbacks)
         check_datasets(args, train_dataset, eval_dataset)
+        check_compute_metrics(compute_metrics, batchwise=args.batch_eval_metrics)
         reporters = get_reporting_integration_callbacks(args.report_to)
         self.device = distributed.choose_device(args.use_cpu)
-        self._forward = Forward(self.device, precision_of(args, self.device), compute_loss_func)
+        self._batch_size = args.train_batch_size
+        """Samples in a micro-batch of a training; `auto_find_batch_size` makes it smaller."""
+        self._inputs = ModelInputs(model, args)
+        self._forward = Forward(
+            self.device,
+            precision_of(args, self.device),
+            compute_loss_func,
+            smoothed_loss(model, args.label_smoothing_factor),
+            inputs=self._inputs,
+        )
         self._own_stream = OwnStream(self.device)
         distributed.join(self.device, args.ddp_backend, args.ddp_timeout)
         self._optimizers = optimizers
@@ -151,7 +164,9 @@ class BaseTrainer:
 
     def _loader(self, dataset: Dataset[Any], *, training: bool) -> DataLoader[Any]:
         pin = self.device.type == "cuda"
-        return make_loader(dataset, self.args, self.data_collator, training=training, pin=pin)
+        collate = self._inputs.only(self.data_collator or default_collate)
+        size = self._batch_size if training else self.args.eval_batch_size
+        return make_loader(dataset, self.args, collate, size, training=training, pin=pin)
 
     def _evaluate(
         self, dataset: Dataset[Any], prefix: str, *, keep: bool
@@ -159,12 +174,23 @@ class BaseTrainer:
         loader = self._loader(dataset, training=False)
         self.dispatcher.eval_dataloader = loader
         evaluation = Evaluation(
-            self._forward, self._end_prediction_step, self.args.eval_accumulation_steps
+            self._forward,
+            self._end_prediction_step,
+            self.args,
+            self.compute_metrics,
+            self._inputs.main,
         )
-        keep = keep or self.compute_metrics is not None
         with self._own_stream():
             evaluated = evaluation.run(self.model, loader, keep=keep)
-        return evaluated, evaluated.metrics(prefix, self.compute_metrics)
+        return evaluated, evaluated.metrics(prefix)
+
+    def hyperparameter_search(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `ConfigurationError`: a library for it calls a function that makes a Trainer."""
+        raise ConfigurationError(
+            "asynccb.Trainer has no hyperparameter_search: use optuna's study.optimize, ray.tune "
+            "or W&B sweeps, with a function that makes a Trainer for each trial and returns "
+            "trainer.evaluate()['eval_loss']"
+        )
 
     # Callbacks
 

@@ -67,6 +67,13 @@ def note_best(args: TrainingArguments, state: TrainerState, metrics: Mapping[str
     return better
 
 
+def saves_best(args: TrainingArguments) -> bool:
+    """Return whether an evaluation that is the best so far is to be saved."""
+    if args.save_strategy == SaveStrategy.NO:
+        return False
+    return args.save_strategy == SaveStrategy.BEST or args.load_best_model_at_end
+
+
 def note_best_checkpoint(state: TrainerState, saved: Mapping[int, Path]) -> None:
     """Write the path of the best model into the state, if the run has saved that model."""
     step = state.best_global_step

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.trainer.data import Epochs, size_of
 
 logger = logging.getLogger("asynccb")
+
+CHECKPOINTING: Final = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+"""Methods of transformers' models: of version 5.24, and of earlier ones."""
 
 
 def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callbacks: Any) -> None:
@@ -43,6 +46,17 @@ def check_trainer(model: Any, args: TrainingArguments, optimizers: Any, callback
         )
     if optimizers[1] is not None and optimizers[0] is None:
         raise ConfigurationError("optimizers holds a scheduler without the optimizer it drives")
+    if args.auto_find_batch_size and args.world_size > 1:
+        raise ConfigurationError(
+            f"auto_find_batch_size=True, but there are {args.world_size} processes: one that runs "
+            "out of memory cannot tell the others, which wait for it; set "
+            "per_device_train_batch_size"
+        )
+    if args.activation_checkpointing and not any(hasattr(model, name) for name in CHECKPOINTING):
+        raise ConfigurationError(
+            f"activation_checkpointing=True, but {type(model).__name__} has no method for it "
+            f"({' or '.join(CHECKPOINTING)}); call torch.utils.checkpoint in its forward instead"
+        )
     if args.push_to_hub:
         raise ConfigurationError(
             "push_to_hub=True, but this Trainer does not do that: upload in a callback's on_save"
@@ -126,7 +140,7 @@ def warn_of_differences(args: TrainingArguments, now: TrainerState, then: Traine
         "logging_steps": (now.logging_steps, then.logging_steps),
         "eval_steps": (now.eval_steps, then.eval_steps),
         "save_steps": (now.save_steps, then.save_steps),
-        "per_device_train_batch_size": (args.per_device_train_batch_size, then.train_batch_size),
+        "per_device_train_batch_size": (now.train_batch_size, then.train_batch_size),
     }
     different = [
         f"{name}: {ours} (from args) != {theirs} (from trainer_state.json)"

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
 import torch
 
 
-class OwnStream:
-    """A stream for the Trainer's GPU work; does nothing on other devices."""
+class Streams(Protocol):
+    """The part of `torch.cuda` that makes streams and chooses among them."""
 
-    def __init__(self, device: torch.device) -> None:
+    def Stream(self, device: torch.device) -> Any:  # noqa: N802
+        """Make a stream."""
+
+    def current_stream(self, device: torch.device) -> Any:
+        """Return the stream to which this thread sends its work."""
+
+    def stream(self, stream: Any) -> AbstractContextManager[Any]:
+        """Make a stream the current one of this thread, for the body."""
+
+
+class OwnStream:
+    """
+    A stream for the Trainer's GPU work, in the thread that calls; does nothing on other devices.
+
+    Copies that callbacks cause in that thread use the stream, too.
+    """
+
+    def __init__(self, device: torch.device, streams: Streams = torch.cuda) -> None:
         self._device = device
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._streams = streams
+        self._stream = streams.Stream(device) if device.type == "cuda" else None
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -23,10 +40,10 @@ class OwnStream:
         if self._stream is None:
             yield
             return
-        outer = torch.cuda.current_stream(self._device)
+        outer = self._streams.current_stream(self._device)
         self._stream.wait_stream(outer)
         try:
-            with torch.cuda.stream(self._stream):
+            with self._streams.stream(self._stream):
                 yield
         finally:
             outer.wait_stream(self._stream)

@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.distributed import process_group as distributed
-from asynccb.trainer.collate import default_collate
-from asynccb.trainer.losses import Position
+from asynccb.trainer.learning.losses import Position
 
 Collator: TypeAlias = Callable[[list[Any]], Any]
 
@@ -124,7 +123,8 @@ class SharedStream(IterableDataset[Any]):
 def make_loader(
     dataset: Dataset[Any],
     args: TrainingArguments,
-    collate: Collator | None,
+    collate: Collator,
+    batch_size: int,
     *,
     training: bool,
     pin: bool,
@@ -135,11 +135,10 @@ def make_loader(
     The loader has its own generator, so that starting an epoch draws nothing from the program's
     generator. With `pin`, batches are in pinned memory, unless `dataloader_pin_memory` is False.
     """
-    batch_size = args.train_batch_size if training else args.eval_batch_size
     drop_last = args.dataloader_drop_last and training
     seed = data_seed(args)
     common: dict[str, Any] = {
-        "collate_fn": collate or default_collate,
+        "collate_fn": collate,
         "num_workers": args.dataloader_num_workers,
         "pin_memory": pin and args.dataloader_pin_memory,
         "generator": torch.Generator().manual_seed(seed),
@@ -177,12 +176,16 @@ class Epochs:
     """The epochs of a training, as groups of micro-batches: one group for each step."""
 
     def __init__(
-        self, loader: DataLoader[Any], dataset: Dataset[Any], args: TrainingArguments
+        self,
+        loader: DataLoader[Any],
+        dataset: Dataset[Any],
+        args: TrainingArguments,
+        batch_size: int,
     ) -> None:
         self.loader = loader
         self.batches = size_of(loader)
         """Micro-batches in an epoch, or None if the data has no length."""
-        self.samples = args.train_batch_size * distributed.world_size()
+        self.samples = batch_size * distributed.world_size()
         """Samples in a micro-batch, over all ranks."""
         self._dataset = dataset
         self._group_size = args.gradient_accumulation_steps

@@ -12,28 +12,29 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, zip_longest
-from typing import Any, NamedTuple
+from itertools import chain, pairwise, zip_longest
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.distributed import process_group as distributed
 from asynccb.trainer.collate import count_samples, map_tensors
-from asynccb.trainer.forward import Forward
+from asynccb.trainer.eval_metrics import (
+    BatchMetrics,
+    ComputeMetrics,
+    EvalPrediction,
+    compute,
+    prefixed,
+)
+from asynccb.trainer.forward import Forward, Result
 from asynccb.trainer.speed import speed_metrics
 
 PADDING = -100
 """Pads predictions and labels of unequal length; torch's losses ignore this value."""
-
-
-class EvalPrediction(NamedTuple):
-    """The argument of `compute_metrics`: numpy arrays, or nests of them, one row per sample."""
-
-    predictions: Any
-    label_ids: Any
 
 
 class PredictionOutput(NamedTuple):
@@ -56,75 +57,111 @@ class Evaluated:
     """Batches of the rank that had the most."""
     seconds: float
 
-    def metrics(
-        self, prefix: str, compute: Callable[[EvalPrediction], Mapping[str, Any]] | None
-    ) -> dict[str, Any]:
+    computed: dict[str, Any]
+    """Metrics of `compute_metrics`, which has been called unless predictions or labels lack."""
+
+    def metrics(self, prefix: str) -> dict[str, Any]:
         """Return the computed metrics, the loss and the speed; every name has the prefix."""
-        metrics: dict[str, Any] = {}
-        if compute is not None:
-            computed: object = compute(EvalPrediction(self.predictions, self.labels))
-            if not isinstance(computed, Mapping):
-                raise ConfigurationError(
-                    f"compute_metrics returned {computed!r}; return a dict of metrics"
-                )
-            metrics |= computed
+        metrics = dict(self.computed)
         if self.loss is not None:
             metrics["loss"] = self.loss
-        named = {_prefixed(name, prefix): value for name, value in metrics.items()}
+        named = {prefixed(name, prefix): value for name, value in metrics.items()}
         return named | speed_metrics(prefix, self.seconds, samples=self.samples, steps=self.rounds)
 
 
-def _prefixed(name: object, prefix: str) -> str:
-    if not isinstance(name, str):
-        raise ConfigurationError(
-            f"compute_metrics returned a metric named {name!r}; use strings as names"
-        )
-    return name if name.startswith(f"{prefix}_") else f"{prefix}_{name}"
+class Part(NamedTuple):
+    """What is kept of a batch; None for what is not."""
+
+    predictions: Any
+    labels: Any
+    inputs: Any
+    losses: torch.Tensor | None
+    """The loss of the batch, once for each sample."""
 
 
 class Evaluation:
     """
     The evaluation of a model on batches; calls `on_batch` after each batch.
 
-    Predictions move to the CPU after every `accumulate` batches; with None they all stay on the
-    device until the end.
+    `main_input` is the key of a batch that `compute_metrics` receives as inputs. Predictions move
+    to the CPU after every `eval_accumulation_steps` batches; with None they all stay on the device
+    until the end. As in transformers, a batch with a loss of NaN or infinity does not count in the
+    mean with `logging_nan_inf_filter`, unless none is finite.
     """
 
     def __init__(
-        self, forward: Forward, on_batch: Callable[[], None], accumulate: int | None = None
+        self,
+        forward: Forward,
+        on_batch: Callable[[], None],
+        args: TrainingArguments,
+        compute: ComputeMetrics | None,
+        main_input: str,
     ) -> None:
         self._forward = forward
         self._on_batch = on_batch
-        self._accumulate = accumulate
+        self._accumulate = args.eval_accumulation_steps
+        self._filters = args.logging_nan_inf_filter
+        self._losses = "loss" in args.include_for_metrics
+        self._main_input = main_input if "inputs" in args.include_for_metrics else None
+        self._keeps = not args.prediction_loss_only
+        self._compute = compute if self._keeps else None
+        self._batchwise = args.batch_eval_metrics
 
     @torch.no_grad()
     def run(self, model: nn.Module, batches: Iterable[Any], *, keep: bool) -> Evaluated:
         """
-        Return the results; predictions and labels are kept only with `keep`.
+        Return the results; predictions and labels are kept for the caller only with `keep`.
 
         Raises `ConfigurationError` if the dataset contains no sample.
         """
         began = time.perf_counter()
-        weighed = torch.zeros(2, dtype=torch.float64, device=self._forward.device)
-        kept: list[Any] = []
+        sums = torch.zeros(4, dtype=torch.float64, device=self._forward.device)
+        by_batch = BatchMetrics(self._compute, _join) if self._batchwise and self._compute else None
+        keep = self._keeps and (keep or (self._compute is not None and by_batch is None))
+        kept: list[Part] = []
         samples = done = 0
         with _eval_mode(model):
-            for done, batch in enumerate(batches, 1):
+            for done, (batch, last) in enumerate(_with_last(batches), 1):
                 size = count_samples(batch)
                 result = self._forward(model, batch)
                 samples += size
                 if result.loss is not None:
-                    ones = torch.ones((), dtype=torch.float64, device=weighed.device)
-                    weighed = weighed + size * torch.stack([result.loss.detach() * ones, ones])
-                if keep:
-                    kept.append((result.predictions, result.labels))
-                    if self._accumulate and done % self._accumulate == 0:
-                        kept[-self._accumulate :] = _to_cpu(kept[-self._accumulate :])
+                    sums = sums + _weighed(result.loss.detach(), size)
+                if keep or by_batch is not None:
+                    part = self._part(batch, result, size)
+                    if keep:
+                        kept.append(part)
+                        if self._accumulate and done % self._accumulate == 0:
+                            kept[-self._accumulate :] = _to_cpu(kept[-self._accumulate :])
                 self._on_batch()
-        return self._gather(weighed, kept, samples, done, began)
+                if by_batch is not None:
+                    several = distributed.world_size() > 1
+                    by_batch.add(_to_cpu([part])[0] if several else part, last=last)
+        if by_batch is not None:
+            by_batch.finish()
+        evaluated = self._gather(sums, kept, samples, done, began)
+        if by_batch is not None:
+            evaluated.computed.update(by_batch.metrics)
+        return evaluated
+
+    def _part(self, batch: Any, result: Result, size: int) -> Part:
+        inputs = None
+        if self._main_input is not None and self._batchwise:
+            inputs = batch
+        elif self._main_input is not None:
+            if not isinstance(batch, Mapping) or self._main_input not in batch:
+                raise ConfigurationError(
+                    "include_for_metrics names 'inputs', but the batch has no "
+                    f"{self._main_input!r}; set main_input_name of the model"
+                )
+            inputs = batch[self._main_input]
+        losses = None
+        if self._losses and result.loss is not None:
+            losses = result.loss.detach().repeat(size)
+        return Part(result.predictions, result.labels, inputs, losses)
 
     def _gather(
-        self, weighed: torch.Tensor, kept: list[Any], samples: int, done: int, began: float
+        self, sums: torch.Tensor, kept: list[Part], samples: int, done: int, began: float
     ) -> Evaluated:
         counts = distributed.gather((samples, done))
         rounds = max(done for _, done in counts)
@@ -132,17 +169,55 @@ class Evaluation:
             self._on_batch()  # ranks with fewer batches report as many as the others
         if not rounds:
             raise ConfigurationError("there is nothing to evaluate: the dataset gave no sample")
-        loss, weight = distributed.total(weighed).tolist()  # synchronizes
+        finite, finite_weight, loss, weight = distributed.total(sums).tolist()  # synchronizes
+        if self._filters and finite_weight:
+            loss, weight = finite, finite_weight
         parts = _interleave(distributed.gather(_to_cpu(kept)))
-        predictions, labels = _concatenate(parts) if parts else (None, None)
+        whole = Part(*map_tensors(_to_numpy, _concatenate(parts))) if parts else _NOTHING
+        computed: dict[str, Any] = {}
+        if self._compute is not None and not self._batchwise:
+            given = _prediction(whole)
+            computed = {} if given is None else compute(self._compute, given)
         return Evaluated(
             loss=loss / weight if weight else None,
-            predictions=map_tensors(_to_numpy, predictions),
-            labels=map_tensors(_to_numpy, labels),
+            predictions=whole.predictions,
+            labels=whole.labels,
             samples=sum(samples for samples, _ in counts),
             rounds=rounds,
             seconds=time.perf_counter() - began,
+            computed=computed,
         )
+
+
+_NOTHING: Final = Part(None, None, None, None)
+_END: Final = object()
+
+
+def _with_last(batches: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Yield each batch, and whether it is the last one; reads one batch ahead."""
+    for batch, after in pairwise(chain(batches, [_END])):
+        yield batch, after is _END
+
+
+def _weighed(loss: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the loss and 1, both times the size; first as 0 if the loss is not finite."""
+    loss = loss.double()
+    finite = torch.isfinite(loss)
+    known = torch.stack([torch.where(finite, loss, 0.0), finite.double()])
+    return size * torch.cat([known, torch.stack([loss, torch.ones_like(loss)])])
+
+
+def _join(parts: list[Part]) -> EvalPrediction | None:
+    """Return the batches of all ranks as one; None if there is nothing to compute metrics of."""
+    if not parts:
+        return None
+    return _prediction(parts[0] if len(parts) == 1 else Part(*_concatenate(parts)))
+
+
+def _prediction(part: Part) -> EvalPrediction | None:
+    if part.predictions is None or part.labels is None:
+        return None
+    return EvalPrediction(*part)
 
 
 @contextmanager
@@ -157,8 +232,8 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _to_cpu(parts: list[Any]) -> list[Any]:
-    moved: list[Any] = map_tensors(lambda tensor: tensor.cpu(), parts)
+def _to_cpu(parts: list[Part]) -> list[Part]:
+    moved: list[Part] = map_tensors(lambda tensor: tensor.cpu(), parts)
     return moved
 
 

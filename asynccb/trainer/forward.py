@@ -15,6 +15,7 @@ from torch import nn
 
 from asynccb._ground.exceptions import ConfigurationError
 from asynccb.trainer.collate import to_device
+from asynccb.trainer.model_inputs import ModelInputs
 
 ComputeLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 
@@ -32,10 +33,11 @@ class Forward:
     The call of a model on a batch, in the precision of the run.
 
     A mapping is passed as keyword arguments, a tuple or list as positional arguments, and any other
-    batch as the only argument. The labels are `labels` of a mapping or the last item of a tuple.
-    With `compute_loss(outputs, labels)`, which returns a scalar, the model does not receive the
-    labels. Without it the model receives them and returns the loss: a scalar, `loss` of a mapping
-    or object, or the first item of a tuple.
+    batch as the only argument. The labels of a mapping are found by their names (several are a
+    tuple), and those of a tuple are its last item. With `compute_loss(outputs, labels)`, which
+    returns a scalar, the model does not receive the labels. `smoothed` takes its place for labels
+    that are one tensor. Without either the model receives the labels and returns the loss: a
+    scalar, `loss` of a mapping or object, or the first item of a tuple.
     """
 
     def __init__(
@@ -43,24 +45,44 @@ class Forward:
         device: torch.device,
         precision: torch.dtype | None = None,
         compute_loss: ComputeLoss | None = None,
+        smoothed: ComputeLoss | None = None,
+        *,
+        inputs: ModelInputs,
     ) -> None:
         self.device = device
         self._precision = precision
         self._compute_loss = compute_loss
+        self._smoothed = smoothed
+        self._inputs = inputs
 
     def __call__(self, model: nn.Module, batch: Any) -> Result:
         """Run the model; `batch` may still lie on the CPU."""
         batch = to_device(batch, self.device)
-        inputs, labels = _split(batch, keep_labels=self._compute_loss is None)
+        labels, without = self._split(batch)
+        compute_loss = self._compute_loss
+        if compute_loss is None and isinstance(labels, torch.Tensor):
+            compute_loss = self._smoothed
         with self._autocast():
-            outputs = _call(model, inputs)
-            if self._compute_loss is None:
+            if compute_loss is None:
+                outputs = _call(model, batch)
                 loss = _find_loss(outputs)
             else:
-                loss = None if labels is None else self._compute_loss(outputs, labels)
+                outputs = _call(model, without)
+                loss = None if labels is None else compute_loss(outputs, labels)
         left_out = {"loss", *_ignored_keys(model)}
-        first = int(self._compute_loss is None and loss is not None)
+        first = int(compute_loss is None and loss is not None)
         return Result(loss, _predictions(outputs, left_out, first), labels)
+
+    def _split(self, batch: Any) -> tuple[Any, Any]:
+        """Return the labels of a batch, or None, and the batch without them."""
+        if isinstance(batch, Mapping):
+            names = self._inputs.labels_in(batch)
+            labels = tuple(batch[name] for name in names)
+            without = {key: value for key, value in batch.items() if key not in names}
+            return (labels[0] if len(labels) == 1 else labels or None), without
+        if isinstance(batch, tuple | list) and len(batch) > 1:
+            return batch[-1], batch[:-1]
+        return None, batch
 
     def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         """Return the loss; raise `ConfigurationError` if the model returns none."""
@@ -82,17 +104,6 @@ def _describe(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return f"keys {', '.join(map(str, batch))}"
     return f"{len(batch)} values" if isinstance(batch, tuple | list) else type(batch).__name__
-
-
-def _split(batch: Any, *, keep_labels: bool) -> tuple[Any, Any]:
-    if isinstance(batch, Mapping):
-        labels = batch.get("labels")
-        if keep_labels:
-            return batch, labels
-        return {key: value for key, value in batch.items() if key != "labels"}, labels
-    if isinstance(batch, tuple | list) and len(batch) > 1:
-        return (batch if keep_labels else batch[:-1]), batch[-1]
-    return batch, None
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:

@@ -5,7 +5,7 @@ The training loop, top to bottom, with every event in its place: the last part o
 `base.py`, then `resumable.py`, then `loop.py` (this file).
 
 Promises: between the first step and the last, the loop waits for the device only to evaluate, to
-save and, with fp16 and a given optimizer that is not fused, to unscale. Each such place is marked
+save and, with fp16 and an optimizer that is not fused, to unscale. Each such place is marked
 "synchronizes". Losses and norms are logged as tensors.
 """
 
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from asynccb._ground.events import Event
 from asynccb._ground.lifetime import status_of
-from asynccb.arguments.strategies import SaveStrategy
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer import checks
-from asynccb.trainer.best_model import load_best, note_best
+from asynccb.trainer.best_model import load_best, note_best, saves_best
+from asynccb.trainer.memory import is_out_of_memory
 from asynccb.trainer.resumable import ResumableTrainer
 from asynccb.trainer.sigterm import saving_on_signal
 from asynccb.trainer.speed import speed_metrics
@@ -47,7 +47,7 @@ class Trainer(ResumableTrainer):
     item of a tuple), or `compute_loss_func(outputs, labels)` computes it. `eval_dataset` may be a
     dict of datasets; the metrics of each are then named `eval_<name>_...`. `compute_metrics`
     receives numpy arrays of all predictions and labels. `optimizers` is a pair (optimizer,
-    scheduler). For None, each `train()` makes a new AdamW or a new schedule from the arguments.
+    scheduler). For None, each `train()` makes a new optimizer or a new schedule from the arguments.
     `ReduceLROnPlateau` follows `metric_for_best_model`, or the loss, of each evaluation.
 
     The callbacks run in this order: `DefaultFlowCallback`, the trackers of `args.report_to`, yours,
@@ -87,11 +87,16 @@ class Trainer(ResumableTrainer):
         - a flag that is set and then cleared before the loop acts on it is a warning (for example
           log, evaluate or save at train begin, at epoch begin, or on a save that is not at the last
           step of an epoch);
+        - with `load_best_model_at_end`, an evaluation that is the best so far is saved even if no
+          save is due: transformers loads the best of the saved ones, or none;
         - if a callback asks for a save, the save is made with `save_strategy="best"` too, even if
           the evaluation is not an improvement;
         - a run that a decision stopped stops again if it is resumed at that step; a run that
           a `def` hook, a request or `max_steps` stopped continues;
         - a finished run that is resumed runs no further step;
+        - with `auto_find_batch_size`, a batch that does not fit is tried again as two halves, in
+          the same run: transformers begins the training anew, with 0.9 times the size;
+        - there is no `hyperparameter_search`;
         - on resume the arguments' intervals win over the checkpoint's, and `train_loss` is the
           mean over the whole run;
         - callback states are restored into the existing callbacks, which keep their places;
@@ -144,6 +149,8 @@ class Trainer(ResumableTrainer):
         while not (position.cut or exhausted or self._leaves_epoch()):
             if group := next(groups, None):
                 self._train_step(training, group)
+                if training.tries_again:
+                    groups = training.epochs.groups(position.epoch, position.batches)
             exhausted = group is None or position.batches == training.epochs.batches
         if exhausted and position.batches == 0:
             logger.warning("the training data gave no batch: training stops")
@@ -167,13 +174,21 @@ class Trainer(ResumableTrainer):
     def _train_step(self, training: Training, group: list[Any]) -> None:
         state, optimization = self.state, training.optimization
         training.lost.before_step(self.control, state.global_step, training.losses.last_logged)
-        self._emit(Event.STEP_BEGIN)
+        if not training.tries_again:
+            self._emit(Event.STEP_BEGIN)
         if not self.model.training:
             self.model.train()
-        if not self._accumulate(training, group):
+        counts = training.usage.mark(state)
+        fits = self._accumulate_if_it_fits(training, group)
+        training.tries_again = fits is None
+        if not fits:
             optimization.clear()
             training.losses.discard()
             training.model.take_loss()
+        if fits is None:
+            training.usage.take_back(state, counts)
+            self._halve_batches(training)
+        if not fits:
             return
         grad_norm = optimization.clip()
         self._emit(Event.PRE_OPTIMIZER_STEP)
@@ -188,6 +203,18 @@ class Trainer(ResumableTrainer):
         state.epoch = training.epochs.fraction(training.position, state.max_steps)
         self._emit(Event.STEP_END)
         self._log_evaluate_save(training)
+
+    def _accumulate_if_it_fits(self, training: Training, group: list[Any]) -> bool | None:
+        """Do as `_accumulate`; return None if smaller batches are wanted and may help."""
+        try:
+            return self._accumulate(training, group)
+        except (RuntimeError, MemoryError) as error:
+            if not (self.args.auto_find_batch_size and is_out_of_memory(error)):
+                raise
+            if self._batch_size == 1:
+                error.add_note("auto_find_batch_size: a batch of 1 sample does not fit either")
+                raise
+        return None
 
     def _accumulate(self, training: Training, group: list[Any]) -> bool:
         """Add up the gradients of a group; return False if a callback cut the group short."""
@@ -214,8 +241,7 @@ class Trainer(ResumableTrainer):
         if self.control.should_evaluate:
             metrics = self.evaluate()
             training.optimization.judge(metrics)
-            improved = note_best(self.args, self.state, metrics)
-            if self.args.save_strategy == SaveStrategy.BEST and improved:
+            if note_best(self.args, self.state, metrics) and saves_best(self.args):
                 self.control.should_save = True
         if self.control.should_save:
             self.dispatcher.emit_save(self._save_checkpoint(training))
@@ -229,7 +255,9 @@ class Trainer(ResumableTrainer):
             samples=training.usage.samples,
             steps=state.global_step - training.first_step,
         )
-        metrics |= {"total_flos": float(state.total_flos), "train_loss": loss}
+        if state.total_flos:  # 0 means unknown
+            metrics["total_flos"] = float(state.total_flos)
+        metrics["train_loss"] = loss
         self.log(metrics)
         load_best(self.args, state, self.model, training.directory)
         self._emit(Event.TRAIN_END)

@@ -9,8 +9,11 @@ Promises: a method synchronizes only if its docstring says so.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import Dataset
 
 from asynccb._state.trainer_state import TrainerState
 from asynccb.checkpoint import callback_states
@@ -21,12 +24,17 @@ from asynccb.trainer import checks, random_state
 from asynccb.trainer.base import BaseTrainer
 from asynccb.trainer.best_model import find_best_again, note_best_checkpoint
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.filtered_losses import FilteredLosses
-from asynccb.trainer.losses import Losses
-from asynccb.trainer.optimization import Optimization, make_optimizer, make_scheduler
-from asynccb.trainer.resumed import Resumed
-from asynccb.trainer.training import TrainedModel, Training
+from asynccb.trainer.learning.filtered_losses import FilteredLosses
+from asynccb.trainer.learning.losses import Losses
+from asynccb.trainer.learning.optimization import Optimization
+from asynccb.trainer.learning.optimizers import make_optimizer
+from asynccb.trainer.learning.schedules import make_scheduler
+from asynccb.trainer.memory import free_memory
+from asynccb.trainer.resumed import Resumed, batch_size_of, remaining_length
+from asynccb.trainer.training import TrainedModel, Training, enable_checkpointing
 from asynccb.trainer.usage import Usage
+
+logger = logging.getLogger("asynccb")
 
 
 class ResumableTrainer(BaseTrainer):
@@ -36,11 +44,13 @@ class ResumableTrainer(BaseTrainer):
         """Make all objects that live as long as one training."""
         args, dataset = self.args, self.train_dataset
         assert dataset is not None
-        loader = self._loader(dataset, training=True)
-        epochs = Epochs(loader, dataset, args)
+        whole = checkpoint.with_state(found)
+        if whole and args.auto_find_batch_size:
+            self._batch_size = batch_size_of(whole) or self._batch_size
+        epochs = self._make_epochs(dataset)
         length = planned = checks.length_of(epochs, args)
         resumed = None
-        if whole := checkpoint.with_state(found):
+        if whole:
             resumed = Resumed(whole, epochs)
             length = resumed.length(epochs, args, planned)
         state = self.dispatcher.state = self._new_state(resumed, *length)
@@ -48,6 +58,7 @@ class ResumableTrainer(BaseTrainer):
         if found is not None:
             load_weights(self.model, found)
         optimization = self._make_optimization(state.max_steps)
+        enable_checkpointing(self.model, args)
         model = TrainedModel(self.model, args, self.device)
         training = Training(
             model=model,
@@ -71,8 +82,36 @@ class ResumableTrainer(BaseTrainer):
             if args.ignore_data_skip and training.position.batches != epochs.batches:
                 training.position.batches = 0
         optimization.clear()
-        self.dispatcher.train_dataloader = loader
+        self.dispatcher.train_dataloader = epochs.loader
         return training
+
+    def _make_epochs(self, dataset: Dataset[Any]) -> Epochs:
+        loader = self._loader(dataset, training=True)
+        return Epochs(loader, dataset, self.args, self._batch_size)
+
+    def _halve_batches(self, training: Training) -> None:
+        """Go on with batches of half the size, from the first sample that has not been learnt."""
+        args, state, position = self.args, self.state, training.position
+        assert self.train_dataset is not None
+        logger.warning(
+            "a batch of %d samples does not fit into memory: training goes on with batches of %d",
+            *(self._batch_size, self._batch_size // 2),
+        )
+        self._batch_size //= 2
+        free_memory(self.device)
+        epochs = self._make_epochs(self.train_dataset)
+        position.batches = position.batches * training.epochs.samples // epochs.samples
+        training.epochs, training.planned = epochs, checks.length_of(epochs, args)
+        state.train_batch_size = self._batch_size
+        state.max_steps, state.num_train_epochs = remaining_length(
+            epochs, args, training.planned, position, state.global_step
+        )
+        state.compute_steps(args, state.max_steps)
+        optimization = training.optimization
+        if self._optimizers[1] is None:
+            optimization.follow(make_scheduler(optimization.optimizer, args, state.max_steps))
+            self.dispatcher.lr_scheduler = optimization.scheduler
+        self.dispatcher.train_dataloader = epochs.loader
 
     def _make_filtered(self) -> FilteredLosses | None:
         if not self.args.logging_nan_inf_filter:
@@ -91,7 +130,7 @@ class ResumableTrainer(BaseTrainer):
 
     def _new_state(self, resumed: Resumed | None, max_steps: int, num_epochs: int) -> TrainerState:
         args = self.args
-        state = TrainerState()
+        state = TrainerState(train_batch_size=self._batch_size)
         state.compute_steps(args, max_steps)
         if resumed is not None:
             stored = resumed.state
@@ -104,7 +143,7 @@ class ResumableTrainer(BaseTrainer):
                 callback_states.say_left_out(self.dispatcher.callbacks, stored.stateful_callbacks)
             find_best_again(stored, resumed.folder)
             state = stored
-        state.train_batch_size = args.train_batch_size
+        state.train_batch_size = self._batch_size
         state.is_hyper_param_search = False
         state.init_training_references(self, max_steps, num_epochs)
         return state

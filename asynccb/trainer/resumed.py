@@ -15,7 +15,7 @@ from asynccb._state.trainer_state import TrainerState
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.losses import Position
+from asynccb.trainer.learning.losses import Position
 
 LOOP_FILE = "loop.pt"
 
@@ -60,13 +60,28 @@ class Resumed:
         """Return the last step and the epochs of the run; `planned` is the result for a new run."""
         if self._any_loop is not None and self._any_loop.get("plan") == epochs.plan(planned):
             return self.state.max_steps, self.state.num_train_epochs
-        if not epochs.steps:
-            return planned
-        last, step = planned[0], self.state.global_step
-        there = epochs.steps_to(self.position)
-        if args.max_steps >= 0:
-            left = max(last - step, 0)
-        else:
-            left = max(last - there, 0)
-            last = step + left
-        return last, math.ceil((there + left) / epochs.steps)
+        return remaining_length(epochs, args, planned, self.position, self.state.global_step)
+
+
+def remaining_length(
+    epochs: Epochs,
+    args: TrainingArguments,
+    planned: tuple[int, int],
+    position: Position,
+    step: int,
+) -> tuple[int, int]:
+    """Return the last step and the epochs of a run that goes on from here with these batches."""
+    if not epochs.steps:
+        return planned
+    last, there = planned[0], epochs.steps_to(position)
+    if args.max_steps >= 0:
+        left = max(last - step, 0)
+    else:
+        left = max(last - there, 0)
+        last = step + left
+    return last, math.ceil((there + left) / epochs.steps)
+
+
+def batch_size_of(folder: Path) -> int | None:
+    """Return the samples in a micro-batch of the run that wrote a checkpoint, if it says so."""
+    return TrainerState.load_from_json(str(folder / checkpoint.STATE_FILE)).train_batch_size

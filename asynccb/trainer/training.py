@@ -23,17 +23,33 @@ from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.distributed import process_group as distributed
 from asynccb.trainer import random_state
+from asynccb.trainer.checks import CHECKPOINTING
 from asynccb.trainer.data import Epochs
-from asynccb.trainer.losses import Losses, Position
+from asynccb.trainer.learning.losses import Losses, Position
+from asynccb.trainer.learning.optimization import Optimization
+from asynccb.trainer.learning.shared_loss import SharedLoss
 from asynccb.trainer.lost_flags import LostFlags
-from asynccb.trainer.optimization import Optimization
 from asynccb.trainer.resumed import LOOP_FILE, Resumed
-from asynccb.trainer.shared_loss import SharedLoss
 from asynccb.trainer.usage import Usage
 
 logger = logging.getLogger("asynccb")
 
 RANDOM_FILE = "rng_state.pth"
+
+
+def enable_checkpointing(model: nn.Module, args: TrainingArguments) -> None:
+    """Let the model compute activations again in the backward pass, if the arguments say so."""
+    if not args.activation_checkpointing:
+        return
+    given: Any = args.activation_checkpointing_kwargs
+    options = dict(given or {})
+    # These are the model's; the others are those of `torch.utils.checkpoint`.
+    own: dict[str, Any] = {
+        name: options.pop(name) for name in ("every_n_layers", "offload") if name in options
+    }
+    method = next(name for name in CHECKPOINTING if hasattr(model, name))
+    own[f"{method.removesuffix('_enable')}_kwargs"] = options or None
+    getattr(model, method)(**own)
 
 
 class TrainedModel:
@@ -97,6 +113,8 @@ class Training:
     saved: dict[int, Path] = field(default_factory=dict)
     """Checkpoints of this run by step, including the checkpoint that it resumed from."""
     lost: LostFlags = field(default_factory=LostFlags)
+    tries_again: bool = False
+    """Whether the step that has begun is to be made with smaller batches."""
     first_step: int = 0
     first_tokens: int = 0
     began: float = field(default_factory=time.perf_counter)

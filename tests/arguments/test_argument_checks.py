@@ -36,6 +36,8 @@ class TestStrategies:
     def test_every_name_becomes_its_enum(self, name, kind):
         for member in kind:
             others = {"metric_for_best_model": "loss", "eval_strategy": "epoch"}
+            if member is SchedulerType.COSINE_WITH_MIN_LR:
+                others["lr_scheduler_kwargs"] = {"min_lr": 0.0}
             args = TrainingArguments(**(others | {name: str(member)}))
             assert getattr(args, name) is member
 

@@ -211,9 +211,7 @@ def test_saving_the_best_saves_improvements_only(tmp_path: Path) -> None:
     ]
 
 
-def test_a_best_step_that_was_never_saved_keeps_the_last_weights_and_says_so(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_best_step_beside_the_saves_is_saved(tmp_path: Path) -> None:
     trainer = train(
         tmp_path,
         EarlyStoppingCallback(early_stopping_patience=1),
@@ -221,6 +219,23 @@ def test_a_best_step_that_was_never_saved_keeps_the_last_weights_and_says_so(
         given={"eval_dataset": Line(8)},
         **BEST | {"save_steps": 8},
     )
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+
+
+def test_a_best_step_that_was_never_saved_keeps_the_last_weights_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asks = Recorder(on_step_end=lambda s, c: setattr(c, "should_evaluate", s.global_step == 2))
+    trainer = train(
+        tmp_path,
+        asks,
+        model=Scripted(1, 2),
+        given={"eval_dataset": Line(8)},
+        max_steps=4,
+        load_best_model_at_end=True,
+        save_strategy="no",
+    )
+    assert trainer.state.best_metric == 1
     assert trainer.state.best_model_checkpoint is None
     assert "nothing was saved at the best step" in caplog.text
 
@@ -231,7 +246,8 @@ def test_a_checkpoint_of_an_earlier_run_is_never_the_best_of_this_one(tmp_path: 
         tmp_path,
         model=Scripted(1, 2),
         given={"eval_dataset": Line(8)},
-        **BEST | {"max_steps": 4, "save_steps": 4},
+        **BEST | {"max_steps": 4, "save_steps": 4, "load_best_model_at_end": False},
+        metric_for_best_model="loss",
     )
     assert trainer.state.best_global_step == 2
     assert trainer.state.best_model_checkpoint is None

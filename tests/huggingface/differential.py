@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import asynccb
 from asynccb._ground.events import EVENTS, Event
 from asynccb._state.control import FLAGS
 from tests.huggingface.their_trainer import their_trainer, transformers
-from tests.support.regression import SPEED, Line, Recorder, train
+from tests.support.regression import SPEED, Line, Model, Recorder, arguments
 
 STRATEGIES = ("no", "steps", "epoch")
 ASKS = ("should_log", "should_evaluate", "should_save")
@@ -35,14 +37,18 @@ class Seen:
 
 @dataclass
 class Record:
-    """What is compared of a run."""
+    """What is compared of a run, without what depends on the clock or on the directory."""
 
     seen: list[Seen]
+    given: list[dict[str, Any]]
+    """The logs and metrics that the events were emitted with."""
     history: list[dict[str, Any]]
-    """Without what depends on the clock."""
     weights: dict[str, float]
-    best: tuple[Any, Any]
-    checkpoints: list[str]
+    state: dict[str, Any]
+    stored: dict[str, dict[str, Any]]
+    """The state in each checkpoint, by the folder's name."""
+    output: dict[str, Any]
+    """What `train` returned."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class Watch(Recorder):
     def __init__(self, sets: tuple[str, tuple[str, ...], int] | None) -> None:
         super().__init__()
         self.records: list[Seen] = []
+        self.given: list[dict[str, Any]] = []
         self.sets = sets
         self.times = itertools.count()
 
@@ -75,6 +82,9 @@ class Watch(Recorder):
         if self.sets is not None and event == self.sets[0] and next(self.times) == self.sets[2]:
             for flag in self.sets[1]:
                 setattr(control, flag, True)
+        figures = (keywords.get("logs") or {}) | (keywords.get("metrics") or {})
+        if figures:
+            self.given.append(_timeless(figures))
         self.records.append(
             Seen(
                 event,
@@ -83,14 +93,18 @@ class Watch(Recorder):
                 frozenset(flag for flag in FLAGS if getattr(control, flag)),
                 frozenset(keywords),
                 frozenset(name for name, value in keywords.items() if value is not None),
-                tuple(name for name in keywords.get("logs") or () if not _by_clock(name)),
-                tuple(name for name in keywords.get("metrics") or () if not _by_clock(name)),
+                tuple(_timeless(keywords.get("logs") or {})),
+                tuple(_timeless(keywords.get("metrics") or {})),
             )
         )
 
 
 def _by_clock(name: str) -> bool:
     return name.endswith((*SPEED, "preparation_time"))
+
+
+def _timeless(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if not _by_clock(name)}
 
 
 def _hook(event: Event) -> Callable[..., None]:
@@ -107,9 +121,11 @@ for _event in EVENTS:
 def run_ours(case: Case, directory: Path) -> Record:
     """Run a case in our Trainer."""
 
-    def run(watch: Watch, **more: Any) -> Any:
+    def run(watch: Watch, resume: Path | None = None) -> tuple[Any, Any]:
         stopping = [asynccb.EarlyStoppingCallback(*case.patience)] if case.patience else []
-        return train(directory, *stopping, watch, given=_data(), **{**case.settings, **more})
+        args = arguments(directory, **case.settings)
+        with asynccb.Trainer(Model(), args, callbacks=[*stopping, watch], **_data()) as trainer:
+            return trainer, trainer.train(resume_from_checkpoint=resume)
 
     return _record(case, directory, run)
 
@@ -117,11 +133,12 @@ def run_ours(case: Case, directory: Path) -> Record:
 def run_theirs(case: Case, directory: Path) -> Record:
     """Run a case in `transformers.Trainer`."""
 
-    def run(watch: Watch, resume: Path | None = None) -> Any:
+    def run(watch: Watch, resume: Path | None = None) -> tuple[Any, Any]:
         stopping = [transformers.EarlyStoppingCallback(*case.patience)] if case.patience else []
         trainer = their_trainer(directory, *stopping, watch, given=_data(), **case.settings)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        return trainer
+        return trainer, trainer.train(
+            resume_from_checkpoint=None if resume is None else str(resume)
+        )
 
     return _record(case, directory, run)
 
@@ -130,23 +147,32 @@ def _data() -> dict[str, Any]:
     return {"train_dataset": Line(8), "eval_dataset": Line(4, seed=1)}
 
 
-def _record(case: Case, directory: Path, run: Callable[..., Any]) -> Record:
+def _record(case: Case, directory: Path, run: Callable[..., tuple[Any, Any]]) -> Record:
     watch = Watch(case.sets)
-    trainer = run(watch)
+    trainer, output = run(watch)
     if case.resume is not None:
         watch = Watch(case.sets)
-        trainer = run(watch, resume=directory / f"checkpoint-{case.resume}")
-    state = trainer.state
+        trainer, output = run(watch, resume=directory / f"checkpoint-{case.resume}")
+    stored = sorted(directory.glob("checkpoint-*/trainer_state.json"))
     return Record(
-        watch.records,
-        [
-            {name: value for name, value in entry.items() if not _by_clock(name)}
-            for entry in state.log_history
-        ],
-        {name: float(value) for name, value in trainer.model.state_dict().items()},
-        (state.best_metric, state.best_global_step),
-        sorted(path.name for path in directory.glob("checkpoint-*")),
+        seen=watch.records,
+        given=watch.given,
+        history=[_timeless(entry) for entry in trainer.state.log_history],
+        weights={name: float(value) for name, value in trainer.model.state_dict().items()},
+        state=_plain(dataclasses.asdict(trainer.state)),
+        stored={path.parent.name: _plain(json.loads(path.read_text())) for path in stored},
+        # The printer of transformers takes `total_flos` out of what `train` returns.
+        output={n: v for n, v in _timeless(output.metrics).items() if n != "total_flos"}
+        | {"steps": output.global_step},
     )
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state's fields, except the history, the states of callbacks, and directories."""
+    best = state["best_model_checkpoint"]
+    left_out = ("log_history", "stateful_callbacks", "best_model_checkpoint")
+    plain = {name: value for name, value in state.items() if name not in left_out}
+    return plain | {"best": None if best is None else Path(best).name}
 
 
 BASE: dict[str, Any] = {
@@ -193,6 +219,8 @@ def _lengths() -> Iterator[Case]:
     yield Case("shares", {**every, **shares})
     yield Case("save-steps-0", {**every, "save_steps": 0})
     yield Case("defaults", dict(BASE))
+    for tokens in ("all", "non_padding", True):
+        yield Case(f"tokens-{tokens}", {**every, "include_num_input_tokens_seen": tokens})
     learning = {"lr_scheduler_type": "cosine", "warmup_steps": 2, "max_grad_norm": 0.5}
     yield Case("schedule", {**every, **learning, "weight_decay": 0.1, "logging_steps": 1})
 
@@ -210,6 +238,7 @@ def _best() -> Iterator[Case]:
     yield Case("early-stopping-epochs", {**by_epoch, "num_train_epochs": 4}, patience=(1, 0.0))
     yield Case("best-loaded", {**steps, "load_best_model_at_end": True})
     yield Case("best-limit-1", {**steps, "load_best_model_at_end": True, "save_total_limit": 1})
+    yield Case("best-beside-saves", {**steps, "save_steps": 8, "load_best_model_at_end": True})
     yield Case("save-best", {**steps, "save_strategy": "best"})
     yield Case("save-best-greater", {**steps, "save_strategy": "best", "greater_is_better": True})
     yield Case("save-limit-2", {**steps, "save_total_limit": 2})

@@ -30,18 +30,23 @@ def nearly(value: Any) -> Any:
 
 def aspects(record: Record, number: Callable[[Any], Any]) -> dict[str, Any]:
     """What is compared, by name, with what `number` makes of each value."""
+
+    def numbers(figures: dict[str, Any]) -> dict[str, Any]:
+        return {n: number(value) for n, value in figures.items() if n != "train_loss"}
+
     return {
         "events": record.seen,
-        "logged": [
-            [(name, number(value)) for name, value in entry.items() if name != "train_loss"]
-            for entry in record.history
-        ],
+        "given": [numbers(figures) for figures in record.given],
+        "logged": [list(numbers(entry).items()) for entry in record.history],
         "train_loss": [
-            number(entry["train_loss"]) for entry in record.history if "train_loss" in entry
+            number(entry["train_loss"])
+            for entry in (*record.history, record.output)
+            if "train_loss" in entry
         ],
-        "weights": {name: number(value) for name, value in record.weights.items()},
-        "best": [number(value) for value in record.best],
-        "checkpoints": record.checkpoints,
+        "weights": numbers(record.weights),
+        "state": numbers(record.state),
+        "stored": {name: numbers(state) for name, state in record.stored.items()},
+        "output": numbers(record.output),
     }
 
 

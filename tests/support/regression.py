@@ -46,13 +46,23 @@ class Stream(IterableDataset[dict[str, Any]]):
 
 
 class Model(nn.Module):
-    """A line; `dropout` makes it draw random numbers."""
+    """
+    A line; `dropout` makes it draw random numbers.
+
+    It counts its parameters as models of transformers do, so that operations can be counted.
+    """
+
+    main_input_name = "x"
 
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.a = nn.Parameter(torch.tensor(0.0))
         self.b = nn.Parameter(torch.tensor(0.0))
         self.dropout = nn.Dropout(dropout)
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """Return the number of parameters."""
+        return 2
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
         y = self.dropout(x) * self.a + self.b

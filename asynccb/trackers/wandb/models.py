@@ -75,8 +75,9 @@ class Models:
             name = str(getattr(args, "metric_for_best_model", None) or "loss")
             metadata: dict[str, Any] = {
                 f"eval/{name.removeprefix('eval_')}": state.best_metric,
-                "train/total_floss": state.total_flos,
             }
+            if state.total_flos:  # 0 means unknown
+                metadata["train/total_floss"] = state.total_flos
         else:
             metadata = _finite(history.numbers())
         metadata |= {**_size(run), "final_model": True}

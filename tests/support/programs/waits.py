@@ -1,4 +1,4 @@
-"""Close with a tracker whose server is away, for up to a minute: DIRECTORY OUTPUT [exit]."""
+"""Close with a tracker whose server is away, for a long time: DIRECTORY OUTPUT [HOW]."""
 
 import sys
 
@@ -7,10 +7,40 @@ from asynccb.testing import RecordingTracker
 
 tracker = RecordingTracker(sys.argv[2])
 tracker.go_away()
-run = CallbackDispatcher([tracker], directory=sys.argv[1])
-run.emit("on_train_begin")
-for _ in range(10):
-    run.step(logs={"loss": 1.0})
-print("closing", flush=True)
-if sys.argv[3:] != ["exit"]:  # else the interpreter closes it
-    run.close(60.0)
+how = sys.argv[3] if len(sys.argv) > 3 else "close"
+
+
+def steps(run: CallbackDispatcher) -> None:
+    for _ in range(10):
+        run.step(logs={"loss": 1.0})
+    print("closing", flush=True)
+
+
+def drop() -> None:
+    """Lose the last reference without a close."""
+    run = CallbackDispatcher([tracker], directory=sys.argv[1])
+    run.emit("on_train_begin")
+    steps(run)
+
+
+if how == "with":
+    with CallbackDispatcher([tracker], directory=sys.argv[1]) as run:
+        steps(run)
+elif how == "dropped":
+    drop()
+    print("not reached", flush=True)
+elif how == "exit":  # the interpreter closes it
+    run = CallbackDispatcher([tracker], directory=sys.argv[1])
+    run.emit("on_train_begin")
+    steps(run)
+elif how in ("close", "caught"):
+    run = CallbackDispatcher([tracker], directory=sys.argv[1])
+    run.emit("on_train_begin")
+    steps(run)
+    try:
+        run.close(60.0)
+    except KeyboardInterrupt:
+        if how == "close":
+            raise
+else:  # nothing follows
+    drop()

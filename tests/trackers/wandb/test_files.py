@@ -242,15 +242,16 @@ async def test_the_final_model_says_so_or_what_the_best_one_scored(
 ) -> None:
     from asynccb.trackers.wandb.models import Models
 
-    for loads_best, figures in (
-        (False, {"train/loss": 0.5, "train/learning_rate": 0.5, "train/global_step": 2}),
-        (True, {"eval/accuracy": 0.9, "train/total_floss": 7.0}),
+    for loads_best, operations, figures in (
+        (False, 7.0, {"train/loss": 0.5, "train/learning_rate": 0.5, "train/global_step": 2}),
+        (True, 7.0, {"eval/accuracy": 0.9, "train/total_floss": 7.0}),
+        (True, 0, {"eval/accuracy": 0.9}),  # 0 operations: their number is unknown
     ):
         args = {"load_best_model_at_end": loads_best, "metric_for_best_model": "eval_accuracy"}
         made = make(description(**args))
         await deliver(made, training(2))
         models: Models = made._models
-        state = TrainerState(global_step=2, best_metric=0.9, total_flos=7.0)
+        state = TrainerState(global_step=2, best_metric=0.9, total_flos=operations)
         await made.on_train_end(made.run.args, state, None)
         await made.flush()
         about = models.described["final_model"]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from asynccb.distributed import process_group as distributed
-from asynccb.trainer.filtered_losses import FilteredLosses
+from asynccb.trainer.learning.filtered_losses import FilteredLosses
 
 
 @dataclass

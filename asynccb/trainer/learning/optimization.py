@@ -1,100 +1,29 @@
 """
-The optimizer, its schedule and the loss scaler.
+A step of the optimizer, its schedule and the loss scaler.
 
-Promises: a step on a GPU does not wait for the device. The norm of the gradients stays there, and
-the fused AdamW reads the scaler's verdict there.
+Promises: a step on a GPU does not wait for the device, except with fp16 and an optimizer that is
+not fused. The norm of the gradients stays there, and the fused AdamW reads the scaler's verdict
+there.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb.arguments.strategies import SchedulerType
 from asynccb.arguments.training_arguments import TrainingArguments
 from asynccb.checkpoint import folders as checkpoint
 from asynccb.trainer.best_model import metric_in
 
 _WITH_GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of `torch.compile` that use CUDA graphs."""
-
-_NORMS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-    nn.modules.batchnorm._NormBase,
-)
-
-
-def make_optimizer(model: nn.Module, args: TrainingArguments) -> Optimizer:
-    """
-    Return AdamW over the trainable parameters, without weight decay on biases and norms.
-
-    A module is a norm if its class is a known norm, or if its class name contains "norm". Raises
-    `ConfigurationError` if no parameter is trainable.
-    """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter, module in _trainable(model):
-        is_norm = isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
-        (plain if is_norm or name.endswith("bias") else decayed).append(parameter)
-    if not decayed and not plain:
-        raise ConfigurationError(
-            f"no parameter of {type(model).__name__} has requires_grad=True; set it on the "
-            "parameters to train"
-        )
-    return AdamW(
-        [
-            {"params": decayed, "weight_decay": args.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        eps=args.adam_epsilon,
-        fused=all(p.is_floating_point() for p in decayed + plain),
-    )
-
-
-def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Yield each trainable parameter once, with its own name and the module that contains it."""
-    seen: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter, module
-
-
-def make_scheduler(optimizer: Optimizer, args: TrainingArguments, max_steps: int) -> LambdaLR:
-    """Return the schedule of the arguments over `max_steps`; "constant" has no warm-up."""
-    kind = SchedulerType(args.lr_scheduler_type)
-    warmup = 0 if kind is SchedulerType.CONSTANT else args.get_warmup_steps(max_steps)
-    after = _AFTER_WARMUP[kind]
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return step / warmup
-        return after(min((step - warmup) / max(1, max_steps - warmup), 1.0))
-
-    return LambdaLR(optimizer, factor)
-
-
-_AFTER_WARMUP: dict[SchedulerType, Callable[[float], float]] = {
-    SchedulerType.LINEAR: lambda progress: 1.0 - progress,
-    SchedulerType.COSINE: lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-    SchedulerType.CONSTANT: lambda progress: 1.0,
-    SchedulerType.CONSTANT_WITH_WARMUP: lambda progress: 1.0,
-}
-"""Factor of the learning rate; the argument is the finished share of the steps after warm-up."""
 
 
 class Optimization:
@@ -147,6 +76,15 @@ class Optimization:
         """Move the schedule to the next step, unless the schedule follows evaluations."""
         if not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
+
+    def follow(self, schedule: LRScheduler) -> None:
+        """Follow another schedule from the same step on, unless it follows evaluations."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            return
+        if self.scheduler.last_epoch > 0:
+            schedule.last_epoch = self.scheduler.last_epoch - 1
+            schedule.step()  # sets the rate of this step
+        self.scheduler = schedule
 
     def judge(self, metrics: Mapping[str, Any]) -> None:
         """Move a schedule that follows evaluations; waits if the metric is on the device."""
