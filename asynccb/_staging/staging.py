@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from asynccb._ground.advice import for_object
 from asynccb._ground.types import Overflow
 from asynccb._ring.slots import Slots
 from asynccb._staging.staged import EXTENSION, Staged
@@ -255,10 +256,11 @@ class Staging:
         if (key, kind) not in self._odd and len(self._odd) < 1000:
             self._odd.add((key, kind))
             logger.warning(
-                "%r was logged with a %s%s; it goes on as text (said once per key)",
+                "%r was logged with a %s%s; it goes on as text (said once per key)%s",
                 key,
                 kind.__name__,
                 f": {reason}" if reason else _NO_METRIC,
+                "" if reason else f". Instead: {for_object(kind)}",
             )
         return text
 
