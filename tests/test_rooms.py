@@ -243,7 +243,7 @@ OWN = {
     "flyte": {"deck", "slots", "task"},
     "mlflow": {"tracker"},
     "swanlab": {"run_file", "run_file_format"},
-    "tensorboard": {"event_file"},
+    "tensorboard": {"event_file", "tags"},
     "trackio": {"inbox", "space"},
     "wandb": {"models", "stream"},
 }

@@ -44,14 +44,17 @@ def flatten(mapping: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
     An empty nested mapping stays as a value, so that its name is not lost. Lists are values. If
     two names become the same, the later value wins.
     """
-    return dict(_leaves(mapping, "", separator))
+    return dict(leaves(mapping, separator))
 
 
-def _leaves(mapping: Mapping[str, Any], prefix: str, separator: str) -> Iterator[tuple[str, Any]]:
+def leaves(
+    mapping: Mapping[str, Any], separator: str, prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield the values of `flatten` with their names; a name may come twice."""
     for key, value in mapping.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, name + separator, separator)
+            yield from leaves(value, separator, name + separator)
         else:
             yield name, value
 

@@ -18,6 +18,7 @@ import msgspec
 
 from asynccb._compiled.load import make_shared
 from asynccb._compiled.shared import Shared
+from asynccb._ground.advice import for_object
 from asynccb._ground.types import Overflow
 from asynccb._ring.slots import Slots
 from asynccb._staging.staged import EXTENSION, Staged
@@ -265,10 +266,11 @@ class Staging:
         if (key, kind) not in self._odd and len(self._odd) < 1000:
             self._odd.add((key, kind))
             logger.warning(
-                "%r was logged with a %s%s; it goes on as text (said once per key)",
+                "%r was logged with a %s%s; it goes on as text (said once per key)%s",
                 key,
                 kind.__name__,
                 f": {reason}" if reason else _NO_METRIC,
+                "" if reason else f". Instead: {for_object(kind)}",
             )
         return text
 

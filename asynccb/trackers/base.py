@@ -42,7 +42,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Final, Self
 
+from asynccb._ground.advice import for_value
 from asynccb._ground.events import Event
+from asynccb._ground.plain import clean
 from asynccb._ground.types import Placement, Ranks, RunStatus
 from asynccb._journal.rejected import Refusal
 from asynccb._journal.uploads import Folder, Kept
@@ -51,7 +53,7 @@ from asynccb._state.snapshot import StateSnapshot
 from asynccb._state.trainer_state import ExportableState
 from asynccb.callbacks.tracking import Tracking
 from asynccb.callbacks.training_side import TrainingSide
-from asynccb.trackers.names import scalars
+from asynccb.trackers.names import Names, names_option, quoted, scalars
 
 logger = logging.getLogger("asynccb")
 
@@ -97,6 +99,14 @@ class Tracker(Tracking, ExportableState):
 
     group: ClassVar[int] = 2000
     """Maximum number of records that are delivered together."""
+
+    names: Names = "grouped"
+    """Names of metrics: `"grouped"` as in transformers' callback for the same service, so that most
+    show `loss` as `train/loss`; `"given"` as they were logged. The keyword `names` of a
+    constructor sets it for one tracker, the class attribute for all that are made later."""
+
+    metrics_taken: ClassVar[str] = "numbers"
+    """What its service takes as metrics, for the message about other values."""
 
     largest_step: ClassVar[int | None] = None
     """The largest step that its service can store; its lane rejects a log of a larger step, alone.
@@ -218,12 +228,22 @@ class Tracker(Tracking, ExportableState):
         self.restore(attributes)
         return True
 
+    def choose_names(self, names: str | None) -> None:
+        """Take a constructor's `names`; for None, the class decides."""
+        self.names = names_option(self.names if names is None else names)
+
     def numbers(self, values: Mapping[str, Any] | None) -> dict[str, float]:
         """Return the numbers among logged values, and reject the other values by name."""
         numbers, others = scalars(values or {})
         for name in others:
-            self.reject(f"the metric {name!r}", "it is no number")
+            self.reject_value(name, (values or {})[name])
         return numbers
+
+    def reject_value(self, name: str, value: Any) -> None:
+        """Reject a logged value that its service cannot take, and say what to log instead."""
+        kind, instead = for_value(str(clean(name)), value)
+        why = f"it is {kind}, and only {self.metrics_taken} are taken there: {instead}"
+        self.reject(f"the metric {quoted(name)}", why, cause=f"metric {name}")
 
     def reject(self, what: str, why: str, *, cause: str | None = None, record: Any = None) -> None:
         """

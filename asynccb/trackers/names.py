@@ -11,10 +11,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
+from asynccb._ground.exceptions import ConfigurationError
 from asynccb._ground.plain import clean, is_scalar
 from asynccb._state.run_description import RunDescription
+
+Names: TypeAlias = Literal["grouped", "given"]
+"""Whether metrics are named as in transformers (`train/loss`), or as they were logged (`loss`)."""
+
+_ENDS: Final = 60
+"""Characters of each end of a long name that a message repeats."""
 
 MARK: Final = 9
 """Characters of a checksum and the `_` before it."""
@@ -33,23 +40,37 @@ SINGLE_VALUES: Final = frozenset(
 _PREFIXES: Final = (("eval_", "eval/"), ("test_", "test/"))
 
 
+def names_option(value: object) -> Names:
+    """Return a valid choice of names; raise `ConfigurationError` for any other value."""
+    if value == "grouped" or value == "given":
+        return value
+    raise ConfigurationError(
+        f"names is {value!r}; it takes 'grouped' (train/loss, eval/loss, as in transformers) or "
+        "'given' (each metric under the name that was logged)"
+    )
+
+
 def marked(shown: str, name: str, longest: int | None = None) -> str:
     """Return a changed name with a checksum of the name as given, within so many characters."""
     kept = shown if longest is None else shown[: longest - MARK]
     return f"{kept}_{zlib.crc32(name.encode('utf-8', 'backslashreplace')):08x}"
 
 
-def rewrite_logs(logs: Mapping[str, Any]) -> dict[str, Any]:
+def quoted(name: str) -> str:
+    """Return a name for a message: in quotes, without a password, a long one without its middle."""
+    shown = str(clean(name))
+    if len(shown) <= 3 * _ENDS:
+        return repr(shown)
+    return f"{shown[:_ENDS] + '…' + shown[-_ENDS:]!r} ({len(shown)} characters)"
+
+
+def grouped(name: str) -> str:
     """
-    Return the logs under grouped names.
+    Return a metric's grouped name.
 
     `eval_x` becomes `eval/x`, `test_x` becomes `test/x`, and any other `x` becomes `train/x`,
     without exceptions: `train_loss` becomes `train/train_loss` and `epoch` becomes `train/epoch`.
     """
-    return {_grouped(name): value for name, value in logs.items()}
-
-
-def _grouped(name: str) -> str:
     for prefix, group in _PREFIXES:
         if name.startswith(prefix):
             return group + name.removeprefix(prefix)

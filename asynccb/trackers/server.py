@@ -194,13 +194,16 @@ class ServerTracker(Tracker):
 
     def state(self) -> dict[str, Any]:
         """Return the resolved settings, and the attributes."""
-        return {"args": asdict(self.settings), "attributes": self.attributes()}
+        args = {**asdict(self.settings), "names": self.names}
+        return {"args": args, "attributes": self.attributes()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build a tracker from resolved settings; the environment may have changed since."""
         tracker = cls.__new__(cls)
-        tracker.set_up(cls.settings_type(**state["args"]))
+        settings = dict(state["args"])
+        tracker.choose_names(settings.pop("names", "grouped"))  # journals of old have no choice
+        tracker.set_up(cls.settings_type(**settings))
         tracker.restore(state["attributes"])
         return tracker
 

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from asynccb._ring.slots import Slots
 from asynccb._staging.staging import LONGEST, Staging
@@ -134,6 +136,26 @@ def test_what_is_no_metric_goes_on_as_text_and_is_counted(
     assert staging.plain({"key": value}) == {"key": text}
     assert staging.odd == 1
     assert f"'key' was logged with a {type(value).__name__}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        (np.zeros((2, 3)), "log its mean, its norm or some of its quantiles"),
+        (torch.zeros(LONGEST + 1), "log its mean, its norm or some of its quantiles"),
+        (Figure(), "no tracker takes figures or images from a log; give a SummaryWriter to Tens"),
+        (Image.new("L", (2, 2)), "no tracker takes figures or images from a log; give a Summary"),
+        (object(), "log the number that matters, as a float"),
+    ],
+    ids=["array", "tensor", "figure", "image", "object"],
+)
+def test_the_warning_says_what_to_do_instead(
+    staging: Staging, caplog: pytest.LogCaptureFixture, value: object, instead: str
+) -> None:
+    for _ in range(2):
+        staging.plain({"key": value})
+    (record,) = caplog.records
+    assert f"Instead: {instead}" in record.getMessage()
 
 
 def test_a_warning_is_given_once_per_key_and_every_value_is_counted(

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ from tests.support.launching import environment
 from tests.support.running import running
 from tests.support.surroundings import go_home
 from tests.support.waiting import PROMPT, eventually
-from tests.trackers.contract_cases import CASES, SECRET, Case, Servers, needs_flytekit
+from tests.trackers.contract_cases import CASES, SECRET, Case, Servers, Value, needs_flytekit
 from tests.trackers.lane import (
     START,
     Emitted,
@@ -250,6 +251,138 @@ def test_odd_values_and_names_arrive_or_are_counted_and_harm_no_other(
     for number in (0.25, 7.0, 3.0, 5.0, 6.0, 9.0, 11.0, 12.0):
         assert number in found
     assert len([v for v in values if v.step == 3]) == 3
+
+
+APART = [
+    *("精度", "召回", "Äpfel", "Öpfel", "recall>0.5", "recall<0.5", "loss@1", "loss%1"),
+    *("a.b", "a/b", "a//b", "/a/b", "a/./b", "x", "x ", " x", "x/", "X", "é", "e\u0301", "É"),
+    *("", " ", "_", "__", "a\nb", "a\tb", "a\0b", "a\ufffdb", LONG + "1", LONG + "2"),
+    *("ftp://u:one@h/x", "ftp://u:two@h/x", "a" * 40_000 + "1", "a" * 40_000 + "2"),
+    *("step", "__step", "step_", "timestamp", "timestamp_", "time", "run", "project", "metrics"),
+    *("_step", "_runtime", "_timestamp", "_wandb", "global_step", "train/global_step", "wandb"),
+    *("__swanlab__.cpu", "swanlab.cpu", "Summary", ":monitor:machine", "gradients/w", "sys.cpu"),
+    *("args", "x/text_summary", "_hparams_/session_start_info", "single_value/x", "id", "NaN"),
+    *("train_y", "train/y", "eval_y", "eval/y", "test_y", "test/y", "pretrain_y", "pretrain/y"),
+]
+"""Names that a service could confuse: with one another, or with names of its own."""
+
+
+def curves(values: list[Value], step: int) -> dict[float, str]:
+    """Return the names of a step's curves by the values that were logged."""
+    return {value.value: value.name for value in values if value.step == step}
+
+
+async def test_no_two_names_share_a_curve_and_a_name_keeps_its_curve_in_a_new_process(
+    case: Case, tracker: Tracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    case.needs_logs()
+    await log_apart(case, tracker)
+    said = [r.getMessage() for r in caplog.records if "accepts no metric called" in r.getMessage()]
+    assert max(map(said.count, said), default=0) <= 2  # once in each process
+    assert "u:one" not in "".join(said)
+    assert max(map(len, said), default=0) < 600
+
+
+async def test_no_two_names_share_a_curve_where_they_are_as_given(case: Case) -> None:
+    case.needs_logs()
+    case.arguments["names"] = "given"
+    tracker = case.make()
+    tracker.describe(description(run_name="curves"))
+    await log_apart(case, tracker)
+
+
+async def log_apart(case: Case, tracker: Tracker) -> None:
+    """Log the names, in another order after a restart; see that each has a curve of its own."""
+    logs = {name: float(number) for number, name in enumerate(APART, start=1)}
+    backwards = dict(reversed(logs.items()))
+    await deliver(tracker, [emitted("on_train_begin", 0), emitted("on_log", 1, logs=logs)])
+    await deliver(tracker, [emitted("on_log", 2, logs=logs)])
+    await tracker.close()
+    again = revived(tracker, tracker.state())
+    await deliver(again, [emitted("on_log", 3, logs=backwards)])
+    again.time = emitted("end", 4).time
+    await again.finish("finished")
+    await again.close()
+    assert (tracker.rejected, again.rejected) == (0, 0)
+    found = case.only_run()[1]
+    first = curves(found, 1)
+    assert sorted(first) == list(logs.values())
+    assert len(set(first.values())) == len(APART)
+    assert curves(found, 2) == curves(found, 3) == first
+    for name in ("精度", "召回", "Äpfel", "Öpfel"):  # taken everywhere, as they are
+        assert first[logs[name]].rpartition("/")[2] == name
+
+
+async def test_a_name_as_given_is_the_name_there(case: Case) -> None:
+    case.needs_logs()
+    case.arguments["names"] = "given"
+    tracker = case.make()
+    tracker.describe(description(run_name="given"))
+    logs = {"total_loss": 1.0, "eval_loss": 2.0, "train_loss": 3.0}
+    await deliver(tracker, [emitted("on_train_begin", 0), emitted("on_log", 1, logs=logs)])
+    tracker.time = emitted("end", 2).time
+    await tracker.finish("finished")
+    await tracker.close()
+    shown = curves(case.only_run()[1], 1)
+    assert {name.rpartition("/")[2]: value for value, name in shown.items()} == logs
+
+
+def test_the_class_chooses_the_names_where_a_tracker_is_given_none(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cls = getattr(asynccb, case.name)
+    assert case.make().names == "grouped"
+    monkeypatch.setattr(cls, "names", "given")
+    made = pickle.loads(pickle.dumps(case.make()))
+    monkeypatch.undo()
+    for name, value in case.variables.items():
+        monkeypatch.setenv(name, value)
+    assert made.names == cls.from_state(made.state()).names == "given"
+    case.arguments["names"] = "grouped"
+    assert case.make().names == "grouped"
+    case.arguments["names"] = "plain"
+    with pytest.raises(asynccb.ConfigurationError, match="names is 'plain'; it takes 'grouped'"):
+        case.make()
+
+
+NO_METRICS: dict[str, tuple[Any, str]] = {
+    "none": (None, "it is None, .* leave the key out"),
+    "dict": ({"acc": 1.0}, "it is a dict, .* such as 'dict/acc'"),
+    "no items": ([], "it is an empty list, .* leave the key out"),
+    "list": ([1.0, 2.0], "it is a list, .* log its mean, or each item .* such as 'list/0'"),
+    "text": ("best", "it is a text, .* TensorBoard, W&B, Comet, Trackio and DVCLive take texts"),
+    "digits": ("0.5", r"it is a text, .* log it as a number, with float"),
+}
+
+
+async def test_of_a_value_that_cannot_be_taken_the_warning_says_what_to_do_instead(
+    case: Case, caplog: pytest.LogCaptureFixture
+) -> None:
+    case.needs_logs()
+    tracker = case.make()
+    tracker.describe(description(run_name="values"))
+    logs = {name: value for name, (value, _) in NO_METRICS.items()}
+    await deliver(tracker, [emitted("on_log", step, logs={"x": 1.0, **logs}) for step in (1, 2)])
+    await tracker.close()
+    said = [r.getMessage() for r in caplog.records if "cannot deliver" in r.getMessage()]
+    assert len(said) == tracker.rejected / 2
+    for message in said:
+        name = message.partition("metric '")[2].partition("'")[0]
+        assert re.search(NO_METRICS[name][1], message)
+
+
+async def test_a_dict_beside_a_name_that_it_would_be_taken_apart_to_is_no_silent_loss(
+    case: Case, tracker: Tracker
+) -> None:
+    case.needs_logs()
+    await deliver(tracker, [emitted("on_log", 1, logs={"x": {"y": 1.0}, "x/y": 2.0})])
+    tracker.time = emitted("end", 2).time
+    await tracker.finish("finished")
+    await tracker.close()
+    found = [value.value for value in case.only_run()[1] if value.step == 1]
+    assert len([value for value in found if value in (1.0, 2.0, {"y": 1.0})]) == (
+        2 - tracker.rejected
+    )
 
 
 async def test_lost_answers_and_replays_leave_the_state_that_one_delivery_leaves(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from asynccb._ground.plain import clean, flatten, is_scalar
 from asynccb._state.run_description import ModelDescription, PlainArguments, RunDescription
-from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs, run_config, scalars
+from asynccb.trackers.names import SINGLE_VALUES, grouped, run_config, scalars
 
 
 class Strategy(enum.Enum):
@@ -42,7 +42,7 @@ plain = st.recursive(
 
 
 @pytest.mark.parametrize(
-    ("raw", "grouped"),
+    ("raw", "shown"),
     [
         ("loss", "train/loss"),
         ("train_loss", "train/train_loss"),
@@ -55,13 +55,13 @@ plain = st.recursive(
         ("", "train/"),
     ],
 )
-def test_names_are_grouped_as_in_transformers(raw: str, grouped: str) -> None:
-    assert rewrite_logs({raw: 1}) == {grouped: 1}
+def test_names_are_grouped_as_in_transformers(raw: str, shown: str) -> None:
+    assert grouped(raw) == shown
 
 
-@given(st.dictionaries(st.text(), st.integers()))
-def test_grouping_names_loses_no_value_and_keeps_their_order(logs: dict[str, int]) -> None:
-    assert list(rewrite_logs(logs).values()) == list(logs.values())
+@given(st.sets(st.text(alphabet="eval_/tsrni") | st.text()))
+def test_names_that_differ_have_groups_or_names_that_differ(names: set[str]) -> None:
+    assert len({grouped(name) for name in names}) == len(names)
 
 
 def test_the_single_values_are_the_five_figures_of_a_whole_run() -> None:

@@ -45,9 +45,9 @@ class AzureMLCallback(MLflowTracker):
     stores each checkpoint with the run, work as in `MLflowCallback`, with its variables.
 
     In a job, variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`]. The run is then that job:
-    metrics are added to it, and its state is left alone. Metrics keep their names and are logged at
-    the global step, which transformers leaves out. At most 200 parameters are logged; further ones
-    are rejected with a warning.
+    metrics are added to it, and its state is left alone. Metrics keep their names, whatever `names`
+    is, and are logged at the global step, which transformers leaves out. At most 200 parameters are
+    logged; further ones are rejected with a warning.
 
     The token is `MLFLOW_TRACKING_TOKEN` or `AZUREML_RUN_TOKEN`, which the service renews before it
     expires; else that of a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,
@@ -73,12 +73,14 @@ class AzureMLCallback(MLflowTracker):
         flatten_params: bool | None = None,
         max_log_params: int | None = None,
         log_artifacts: bool | None = None,
+        names: str | None = None,
     ) -> None:
         if azureml_run is not None:
             if tracking_uri is not None or run_id is not None:
                 raise ConfigurationError("give azureml_run, or tracking_uri and run_id, not both")
             tracking_uri, run_id = _place_of(azureml_run)
         transport(os.environ)  # raises for a bad certificate or timeout here, and not later
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: AzureMLSettings) -> None:

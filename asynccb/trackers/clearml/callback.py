@@ -72,7 +72,8 @@ class ClearMLCallback(ServerTracker):
     package; requests are always POST. `CLEARML_OFFLINE_MODE` keeps everything for `asynccb sync`.
 
     `eval_x` is the series `x` of the title `eval`, `test_x` of `test`, any other `x` of `train`, at
-    the global step. The figures of the whole run, and the epoch, are single values. ClearML keeps
+    the global step. The figures of the whole run, and the epoch, are single values. With
+    `names="given"`, each metric is the only series of a title, both under its name. ClearML keeps
     one value for each series and step: a later value replaces it, also if a training is resumed
     from a checkpoint. NaN and infinity, for which the vendor's package reports 0.0, become lines of
     the task's console, and so do values that single precision cannot represent.
@@ -103,7 +104,9 @@ class ClearMLCallback(ServerTracker):
         artifacts: str | os.PathLike[str] | None = None,
         console: bool | None = None,
         system_metrics: float | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = ConsoleSide(self.settings.console)
 
@@ -146,7 +149,8 @@ class ClearMLCallback(ServerTracker):
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue the values."""
         self._heard = True
-        self._outbox.add_logs(values, int(state.global_step), self.time)
+        numbers = self.numbers(values)
+        self._outbox.add_numbers(numbers, int(state.global_step), self.time, self.names)
 
     on_save = on_train_end = journaled
 

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Final
 
 import anyio.to_thread
 
@@ -21,8 +21,17 @@ from asynccb.delivery.queue import Queue
 from asynccb.trackers.clearml.api import ClearMLServer
 from asynccb.trackers.clearml.files import Owner
 from asynccb.trackers.clearml.opening import check_open
-from asynccb.trackers.clearml.values import Scalar, TaskEvent, events_of, machine_scalars, texts_of
+from asynccb.trackers.clearml.values import (
+    Scalar,
+    TaskEvent,
+    events_of,
+    machine_scalars,
+    metric_name,
+    texts_of,
+)
+from asynccb.trackers.names import Names
 from asynccb.trackers.shared.answers import Reject
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.system_metrics import SystemSampler
 
 logger = logging.getLogger("asynccb")
@@ -41,6 +50,7 @@ class Outbox:
         self._events = Queue[TaskEvent](
             _COUNT, size=_SIZE, measure=attrgetter("size"), repeatable=True
         )
+        self._curves = CurveNames("ClearML", metric_name)
         self._singles: dict[str, Scalar] = {}
         self._steps: dict[tuple[str, str], int] = {}
         self._replaces = False
@@ -49,11 +59,9 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._events or self._singles)
 
-    def add_logs(self, logs: Mapping[str, Any], step: int, when: int) -> None:
-        """Queue a log; `when` is in Unix nanoseconds."""
-        made = events_of(logs, step, when)
-        for name, why in made.rejected.items():
-            self._reject(f"the metric {name!r}", why)
+    def add_numbers(self, numbers: Mapping[str, float], step: int, when: int, names: Names) -> None:
+        """Queue the numbers of a log; `when` is in Unix nanoseconds."""
+        made = events_of(self._curves.of(numbers, "given"), step, when, names)
         for event in made.events:
             if isinstance(event, Scalar):
                 self._note(event)

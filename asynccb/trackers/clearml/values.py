@@ -9,16 +9,17 @@ the last one sent.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from asynccb._ground.plain import clean
-from asynccb.trackers.names import SINGLE_VALUES, scalars
+from asynccb.trackers.names import MARK, SINGLE_VALUES, Names, marked
 
 _PREFIXES: Final = (("eval_", "eval"), ("test_", "test"))
 _SINGLE: Final = SINGLE_VALUES | {"epoch"}
 _SUMMARY: Final = "Summary"
+_MONITOR: Final = ":monitor:"
 _NO_ITERATION: Final = -(2**31)
 """Iteration of a value that belongs to the whole run."""
 _LARGEST: Final = 3.4028234663852886e38
@@ -93,34 +94,44 @@ TaskEvent: TypeAlias = Scalar | Text
 
 
 class Made(msgspec.Struct):
-    """The events and rejected names of a log."""
+    """The events of a log."""
 
     events: list[TaskEvent] = msgspec.field(default_factory=list)
     singles: dict[str, Scalar] = msgspec.field(default_factory=dict)
     """Values of the whole run; a later value replaces an earlier one."""
-    rejected: dict[str, str] = msgspec.field(default_factory=dict)
-    """Reasons by the names of values that ClearML cannot store."""
 
 
-def events_of(logs: Mapping[str, Any], step: int, time: int) -> Made:
+def metric_name(name: str) -> str:
     """
-    Convert a log to events; `time` is in Unix nanoseconds.
+    Return a metric's name in the index; one that had to be changed ends in a checksum.
+
+    The titles of our own, for single values and the machine, are changed as well: with names as
+    given, a metric's name is its title.
+    """
+    if name == _SUMMARY or name.startswith(_MONITOR):
+        return marked(name.lstrip(":"), name)
+    shown = name if name.isascii() else clean(name)
+    if len(shown) > _LONGEST_NAME // 4 and len(shown.encode()) > _LONGEST_NAME:
+        shown = shown.encode()[: _LONGEST_NAME - MARK].decode("utf-8", "ignore")
+    return name if shown == name else marked(shown, name)
+
+
+def events_of(numbers: Mapping[str, float], step: int, time: int, names: Names) -> Made:
+    """
+    Convert the numbers of a log to events; `time` is in Unix nanoseconds.
+
+    Their names are those of `metric_name`.
 
     NaN, infinity and values beyond single precision become lines of the console, because a chart
     cannot show them.
     """
-    numbers, others = scalars(logs)
-    made = Made(rejected=dict.fromkeys(others, "it is not a number"))
+    made = Made()
     moment = time // 1_000_000
     for name, value in numbers.items():
-        shown = name if name.isascii() else clean(name)
-        if len(shown) > _LONGEST_NAME // 4 and len(shown.encode()) > _LONGEST_NAME:
-            made.rejected[name] = f"its name has more than {_LONGEST_NAME} bytes"
-            continue
-        if name in _SINGLE:
-            scalar = Scalar(_SUMMARY, shown, None, value, moment)
+        if name in _SINGLE and names == "grouped":
+            scalar = Scalar(_SUMMARY, name, None, value, moment)
         else:
-            scalar = Scalar(*_place_of(shown), step, value, moment)
+            scalar = Scalar(*_place_of(name, names), step, value, moment)
         if not abs(value) <= _LARGEST:
             text = f"{scalar.title}/{scalar.series} = {value!r} at iteration {step}"
             made.events.append(Text("warning", text, moment))
@@ -131,8 +142,14 @@ def events_of(logs: Mapping[str, Any], step: int, time: int) -> Made:
     return made
 
 
-def _place_of(name: str) -> tuple[str, str]:
-    """Return title and series: `eval_loss` has the title `eval` and the series `loss`."""
+def _place_of(name: str, names: Names) -> tuple[str, str]:
+    """
+    Return title and series: `eval_loss` has the title `eval` and the series `loss`.
+
+    With names as given, a metric is the only series of the title that has its name.
+    """
+    if names == "given":
+        return name, name
     for prefix, title in _PREFIXES:
         if name.startswith(prefix):
             return title, name.removeprefix(prefix)
@@ -171,7 +188,7 @@ def machine_scalars(sample: Mapping[str, float], began: int, now: int) -> Iterat
         index, _, reading = rest.partition(".")
         if name in _MACHINE:
             shown, unit = _MACHINE[name]
-            yield Scalar(":monitor:machine", shown, seconds, value / unit, moment)
+            yield Scalar(f"{_MONITOR}machine", shown, seconds, value / unit, moment)
         elif name.startswith("gpu.") and reading in _GPU:
             shown, unit = _GPU[reading]
-            yield Scalar(":monitor:gpu", f"gpu_{index}_{shown}", seconds, value / unit, moment)
+            yield Scalar(f"{_MONITOR}gpu", f"gpu_{index}_{shown}", seconds, value / unit, moment)

@@ -48,6 +48,7 @@ class CodeCarbonCallback(Tracker):
     * `output_dir`: the folder of `emissions.csv`, by default the one configured for CodeCarbon, or
       the run's `output_dir`.
     * `measure_power_secs`: seconds between measurements (15).
+    * `names` changes nothing here: it logs nothing of what the training logs.
 
     Everything else is configured as usual for CodeCarbon: `CODECARBON_<KEY>` and the files. Raises
     `ConfigurationError` for a value that cannot work, and if `codecarbon` is not installed (the
@@ -79,7 +80,9 @@ class CodeCarbonCallback(Tracker):
         country_iso_code: str | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         measure_power_secs: float | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         require("codecarbon", "codecarbon", type(self).__name__)
         self._set_up(in_utf8(resolve(locals(), os.environ), os.environ), measures=True)
 
@@ -141,7 +144,7 @@ class CodeCarbonCallback(Tracker):
     def state(self) -> dict[str, Any]:
         """Return the settings, and as attributes the sessions; the last one may be running."""
         return {
-            "args": asdict(self.settings),
+            "args": {**asdict(self.settings), "names": self.names},
             "attributes": {"sessions": list(self._sessions), "training": self._training},
         }
 
@@ -149,7 +152,9 @@ class CodeCarbonCallback(Tracker):
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Build a tracker for an old journal: its training is over, so nothing is measured."""
         tracker = cls.__new__(cls)
-        tracker._set_up(CodeCarbonSettings(**state["args"]), measures=False)
+        settings = dict(state["args"])
+        tracker.choose_names(settings.pop("names", "grouped"))
+        tracker._set_up(CodeCarbonSettings(**settings), measures=False)
         tracker.restore(state["attributes"])
         return tracker
 

@@ -35,8 +35,9 @@ from asynccb.trackers.comet_ml.opening import about, archive_name, find, key_of
 from asynccb.trackers.comet_ml.outbox import CometOutbox
 from asynccb.trackers.comet_ml.settings import CometSettings, is_configured, resolve
 from asynccb.trackers.comet_ml.training import GRAPH, CometTraining
-from asynccb.trackers.comet_ml.values import ERRORS, Note, milliseconds, other
+from asynccb.trackers.comet_ml.values import ERRORS, Note, metric_name, milliseconds, other
 from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ class CometCallback(ServerTracker):
     The key is looked up when it is used: `COMET_API_KEY`*.
 
     Names are those of transformers, `train/…`, `eval/…`, `test/…`, at the global step, with its
-    epoch; parameters are `args|…`, `config|…` and `peft_config|…`. Comet accepts 12,000 values a
-    minute. More than 130 values a second are delivered at that pace, after the training if
-    necessary. If somebody asks for a stop on the experiment's page, the training stops at the next
-    boundary.
+    epoch, or with `names="given"` those that were logged. Nested mappings are `a/b`. A name above
+    100 characters is cut, and ends in a checksum. Parameters are `args|…`, `config|…` and
+    `peft_config|…`. Comet accepts 12,000 values a minute. More than 130 values a second are
+    delivered at that pace, after the training if necessary. If somebody asks for a stop on the
+    experiment's page, the training stops at the next boundary.
 
     Raises `ConfigurationError` for a setting that cannot work, and `AccessError` for a settings
     file that cannot be read.
@@ -88,6 +90,7 @@ class CometCallback(ServerTracker):
     largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "comet_ml"
+    metrics_taken: ClassVar[str] = "numbers and texts"
     interval: ClassVar[float] = 2.0
     settings_type = CometSettings
     settings: CometSettings
@@ -105,7 +108,9 @@ class CometCallback(ServerTracker):
         log_assets: bool | None = None,
         offline_directory: str | None = None,
         url: str | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = CometTraining()
 
@@ -115,6 +120,7 @@ class CometCallback(ServerTracker):
         self.uploads = (Event.TRAIN_END,) if settings.log_assets else ()
         self.beat = _FIRST_BEAT if settings.online else None
         self._outbox = CometOutbox(self.reject)
+        self._curves = CurveNames("Comet", metric_name, reject=self.reject)
         self._server: CometServer | None = None
         self._experiment: Experiment | None = None
         self._archive: CometArchive | None = None
@@ -322,8 +328,11 @@ class CometCallback(ServerTracker):
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue metrics, behind the run's parameters and facts."""
         self._hear()
-        for name in self._outbox.add(values, state, self.time):
-            self.reject(f"the value {name!r}", "it is neither a number nor a text")
+        given = self._curves.apart(values)
+        named = self._curves.of(given, self.names)
+        logged = dict(zip(named, given, strict=True))
+        for name in self._outbox.add(named, state, self.time):
+            self.reject_value(logged[name], named[name])
 
     def _stop(self) -> None:
         """Ask the training to stop, once, because somebody asked for it on Comet's page."""

@@ -69,9 +69,9 @@ class CometOutbox:
         self.notes.extend(notes_of(run, named))
         self._later.extend(parameters_of(run, time))
 
-    def add(self, values: Mapping[str, Any], state: TrainerState, time: int) -> list[str]:
-        """Add logged values, and return the names of values that are not metrics."""
-        metrics, dropped = metrics_of(values, int(state.global_step), state.epoch, time)
+    def add(self, named: Mapping[str, Any], state: TrainerState, time: int) -> list[str]:
+        """Add values by their names at Comet, and return the names of those that are no metrics."""
+        metrics, dropped = metrics_of(named, int(state.global_step), state.epoch, time)
         self.metrics.extend(metrics)
         return dropped
 

@@ -19,7 +19,7 @@ import msgspec
 from asynccb._ground.plain import clean, flatten
 from asynccb._ground.types import RunStatus
 from asynccb._state.run_description import RunDescription
-from asynccb.trackers.names import rewrite_logs, scalars
+from asynccb.trackers.names import marked, scalars
 from asynccb.trackers.shared.system_metrics import is_live
 
 NAME_LENGTH: Final = 100
@@ -112,20 +112,19 @@ def other(key: str, value: Any) -> Note:
 
 
 def metrics_of(
-    values: Mapping[str, Any], step: int, epoch: float | None, time: int
+    named: Mapping[str, Any], step: int, epoch: float | None, time: int
 ) -> tuple[list[Metric], list[str]]:
     """
-    Return the metrics of a step, under grouped names, and the names of all other values.
+    Return the metrics of a step, and the names of all other values.
 
-    Numbers and texts are kept, as in `comet_ml`; nested mappings become names such as `train/a/b`.
+    Numbers and texts are kept, as in `comet_ml`.
     """
-    named = rewrite_logs(flatten(values, "/"))
     numbers, others = scalars(named)
     kept: dict[str, Any] = {**numbers, **{n: named[n] for n in others if isinstance(named[n], str)}}
     moment = milliseconds(time)
     found = [
-        # A name is cleaned by itself: beside its value, `loss_per_token` would pass for a secret.
-        Metric(short(str(clean(name))), clean(value), step, epoch, None, moment)
+        # A value is cleaned by itself: beside its name, `loss_per_token` would pass for a secret.
+        Metric(name, clean(value), step, epoch, None, moment)
         for name, value in kept.items()
     ]
     return found, [name for name in others if name not in kept]
@@ -182,6 +181,14 @@ def notes_of(run: RunDescription, name: str | None) -> Iterator[Note]:
             "pythonVersionVerbose": sys.version,
         }
     yield Note("system-details", details)
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name at Comet; one that had to be changed ends in a checksum."""
+    plain = str(clean(name)).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if plain == name and 0 < len(name) <= NAME_LENGTH:
+        return name
+    return marked(plain, name, NAME_LENGTH)
 
 
 def short(name: str) -> str:

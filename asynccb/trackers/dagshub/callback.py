@@ -50,8 +50,8 @@ class DagsHubCallback(MLflowTracker):
     `repo_owner` and `repo_name` name the repository, else `MLFLOW_TRACKING_URI` does, as
     `https://dagshub.com/OWNER/NAME.mlflow`; the host is `DAGSHUB_CLIENT_HOST`. The repository must
     exist. `experiment_name`, `run_id`, `tags`, `nested_run`, `flatten_params`, `max_log_params` and
-    `log_artifacts`, which stores each checkpoint with the run, work as in `MLflowCallback`, with
-    its variables.
+    `log_artifacts`, which stores each checkpoint with the run, and `names` work as in
+    `MLflowCallback`, with its variables.
 
     `log_output` [`HF_DAGSHUB_LOG_ARTIFACTS`] commits the whole `output_dir` as `artifacts/` to
     `branch` [`BRANCH`, by default `"main"`] when the training ends, without journals. Only the
@@ -80,8 +80,10 @@ class DagsHubCallback(MLflowTracker):
         max_log_params: int | None = None,
         log_artifacts: bool | None = None,
         log_output: bool | None = None,
+        names: str | None = None,
     ) -> None:
         transport(os.environ)  # raises for a bad certificate or timeout here, and not later
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: DagsHubSettings) -> None:

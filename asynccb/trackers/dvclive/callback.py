@@ -36,8 +36,9 @@ from asynccb.trackers.dvclive.settings import (
     resolve,
 )
 from asynccb.trackers.dvclive.training import FINAL_MODEL, DVCLiveTraining
-from asynccb.trackers.dvclive.values import metrics_of
+from asynccb.trackers.dvclive.values import folded, metric_name, metrics_of, split
 from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -75,13 +76,16 @@ class DVCLiveCallback(ServerTracker):
     updates are sent when it is back. If Studio refuses, nothing more is sent. If a run has a
     Studio, `ASYNCCB_OFFLINE` holds back its files, too.
 
-    `train_` and `eval_` in a name become folders, as in transformers. Rows carry the global step;
-    transformers counts its logs instead. Texts are in the tables, but not in Studio's plots.
-    `DVCLIVE_TEST` switches the tracker off. Raises `ConfigurationError` for a setting that cannot
-    work.
+    `train_` and `eval_` in a name become folders, as in transformers; with `names="given"` they do
+    not. Of names that `dvc metrics` shows as one (`a.b` and `a/b`), or that are one file on macOS
+    (`Loss` and `loss`), the first keeps its name, and the others end in a checksum. Rows carry the
+    global step; transformers counts its logs instead. Texts are in the tables, but not in Studio's
+    plots. `DVCLIVE_TEST` switches the tracker off. Raises `ConfigurationError` for a setting that
+    cannot work.
     """
 
     name: ClassVar[str] = "dvclive"
+    metrics_taken: ClassVar[str] = "numbers and texts"
     settings_type = DVCLiveSettings
     settings: DVCLiveSettings
 
@@ -96,7 +100,9 @@ class DVCLiveCallback(ServerTracker):
         save_dvc_exp: bool = True,
         exp_name: str | None = None,
         exp_message: str | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         if live is not None or self.settings.log_model == "true":
             self.training_side = DVCLiveTraining(self.settings, live)
@@ -112,6 +118,7 @@ class DVCLiveCallback(ServerTracker):
         self._studio: Studio | None = None
         self._updates = Updates(self._folder, self._opened_studio, self.reject)
         self._rows: list[tuple[int, int, dict[str, float | str]]] = []
+        self._curves = CurveNames("DVCLive", metric_name, grouping=split, folded=folded)
         self._name = settings.exp_name
         self._first: int | None = None  # the step at which the run begins
         self._step = 0
@@ -223,6 +230,7 @@ class DVCLiveCallback(ServerTracker):
             "has_params": self._has_params,
             "summary": dict(self._folder.summary),
             "tables": self._folder.tables.attributes(),
+            "names": self._curves.attributes(),
         }
 
     def restore(self, attributes: Mapping[str, Any]) -> None:
@@ -235,6 +243,8 @@ class DVCLiveCallback(ServerTracker):
         self._folder.base = attributes["base"]
         self._folder.summary = dict(attributes["summary"])
         self._folder.tables.restore(attributes["tables"])
+        if "names" in attributes:  # earlier versions let two names share a curve
+            self._curves.restore(attributes["names"], attributes["tables"])
         if self._open:
             self.address = self.settings.dir
             self._updates.note()  # the cursor does not record whether Studio has everything
@@ -269,10 +279,11 @@ class DVCLiveCallback(ServerTracker):
         """Queue a row for each metric."""
         metrics, dropped = metrics_of(values)
         for name in dropped:
-            self.reject(f"the metric {name!r}", "it is neither a number nor a text")
+            self.reject_value(name, values[name])
         if metrics:
             self._note(state)
-            self._rows.append((int(state.global_step), self.time // 10**6, metrics))
+            named = self._curves.of(metrics, self.names)
+            self._rows.append((int(state.global_step), self.time // 10**6, named))
 
     async def _write(self) -> None:
         if not self._open:

@@ -1,21 +1,20 @@
 """
 Convert logs to DVCLive's metrics, whose names are also the paths of their files.
 
-Names are the same as in transformers' callback: `train_` and `eval_` become folders anywhere in a
-name, `test_` stays. A name is a path below `plots/metrics`. If a name is not a valid path, the
-invalid parts are replaced and a checksum keeps the name unique. Promises: pure; the same name gives
-the same path.
+Grouped names are the same as in transformers' callback: `train_` and `eval_` become folders
+anywhere in a name, `test_` stays. A name is a path below `plots/metrics`. If a name is not a valid
+path, the invalid parts are replaced and a checksum keeps the name unique. Promises: pure; the same
+name gives the same path.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
+import unicodedata
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
-from asynccb.trackers.names import scalars
+from asynccb.trackers.names import marked, scalars
 
 _ODD: Final = re.compile(r'[\x00-\x1f\x7f"\\]')
 _LONGEST: Final = 180
@@ -25,15 +24,28 @@ _COLUMNS: Final = ("step", "timestamp")
 _LINE_BREAKS: Final = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
-@lru_cache(maxsize=4096)
+def split(name: str) -> str:
+    """Return a name with `train_` and `eval_` as folders, as in transformers."""
+    return name.replace("train_", "train/").replace("eval_", "eval/")
+
+
+def folded(name: str) -> str:
+    """
+    Return the same for all displayed names that cannot be there together.
+
+    `dvc metrics` shows `a/b` as `a.b`. Names that differ in case alone, or in how an accent is
+    written, are one file on macOS and Windows, where a repository with both cannot be checked out.
+    """
+    return unicodedata.normalize("NFC", name.replace("/", ".")).casefold()
+
+
 def metric_name(name: str) -> str:
-    """Return the displayed name of a logged value: the parts of a path, separated by slashes."""
-    shown = name.replace("train_", "train/").replace("eval_", "eval/")
-    shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return the displayed name of a name: the parts of a path, separated by slashes."""
+    shown = name.encode("utf-8", "backslashreplace").decode("utf-8")
     parts = [_part(part) for part in shown.split("/")]
     safe = "/".join(parts)
     if safe != shown:
-        parts[-1] += f"_{zlib.crc32(shown.encode()):08x}"
+        parts[-1] = marked(parts[-1], shown)
     elif parts[-1] in _COLUMNS:
         parts[-1] += "_"
     return "/".join(parts)
@@ -47,16 +59,16 @@ def _part(part: str) -> str:
 
 
 def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, float | str], list[str]]:
-    """Return numbers and texts by their displayed names, and the names of all other values."""
+    """Return numbers and texts, and the names of all other values."""
     numbers, others = scalars(logs)
     kept: dict[str, float | str] = {}
     for name, value in logs.items():
         if isinstance(value, int) and not isinstance(value, bool):
-            kept[metric_name(name)] = value
+            kept[name] = value
         elif name in numbers:
-            kept[metric_name(name)] = numbers[name]
+            kept[name] = numbers[name]
         elif isinstance(value, str):
-            kept[metric_name(name)] = value.encode("utf-8", "backslashreplace").decode("utf-8")
+            kept[name] = value.encode("utf-8", "backslashreplace").decode("utf-8")
     return kept, [name for name in others if not isinstance(logs[name], str | int)]
 
 

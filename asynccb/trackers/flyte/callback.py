@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -21,10 +22,11 @@ from asynccb._ground.exceptions import ConfigurationError
 from asynccb._ground.types import Placement, RunStatus
 from asynccb.callbacks.training_side import TrainingSide
 from asynccb.trackers.base import Tracker
-from asynccb.trackers.flyte.deck import TITLE, LogHistory
+from asynccb.trackers.flyte.deck import TITLE, LogHistory, column
 from asynccb.trackers.flyte.files import CheckpointSync
 from asynccb.trackers.flyte.slots import newest_whole, put_back
 from asynccb.trackers.flyte.task import current_task
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.packages import is_installed, require
 
 if TYPE_CHECKING:
@@ -56,7 +58,8 @@ class FlyteCallback(Tracker):
     while one waits, the waiting one is skipped. The store keeps the last two. (transformers uploads
     them over one another, so the next attempt may find a mixture.) With `save_log_history`, the
     Deck "Log History" shows a chart for each metric, and the last logs. It is published at most
-    every ten seconds, and at the end of the training. The task needs `enable_deck=True` for it, but
+    every ten seconds, and at the end of the training. Metrics keep their names, whatever `names`
+    is. The task needs `enable_deck=True` for it, but
     neither pandas nor the Deck plugin.
 
     Outside a task it only logs a warning. Raises `ConfigurationError` if `flytekit` is not
@@ -69,20 +72,32 @@ class FlyteCallback(Tracker):
     local: bool = True
     interval: ClassVar[float] = 0.5
 
-    def __init__(self, save_log_history: bool = True, sync_checkpoints: bool = True) -> None:
+    def __init__(
+        self,
+        save_log_history: bool = True,
+        sync_checkpoints: bool = True,
+        *,
+        names: str | None = None,
+    ) -> None:
+        self.choose_names(names)
         require("flytekit", "flyte", type(self).__name__)
         for given in (save_log_history, sync_checkpoints):
             if not isinstance(given, bool):
                 raise ConfigurationError(
                     f"save_log_history and sync_checkpoints take True or False, not {given!r}"
                 )
-        self._given = {"save_log_history": save_log_history, "sync_checkpoints": sync_checkpoints}
+        self._given: dict[str, Any] = {
+            "save_log_history": save_log_history,
+            "sync_checkpoints": sync_checkpoints,
+            "names": self.names,
+        }
         self._task = current_task()
         self.enabled = self._task is not None
         if self._task is None:
             logger.warning("FlyteCallback does nothing: no Flyte task runs on this thread")
         self._draws = save_log_history and self._may("draws", "log history", "enable_deck=True")
         self._history = LogHistory()
+        self._curves = CurveNames("Flyte's Deck", column)
         self._published = 0.0
         self._changed = self._drawn = False
         self._publishing: threading.Thread | None = None
@@ -134,7 +149,8 @@ class FlyteCallback(Tracker):
         """Copy the log history of the training that is resumed."""
         if self._history.count == 0:
             for entry in state.log_history:
-                self._add(int(entry.get("step", 0)), entry)
+                logs = {name: value for name, value in entry.items() if name != "step"}
+                self._add(int(entry.get("step", 0)), logs)
 
     async def on_log(
         self,
@@ -178,11 +194,11 @@ class FlyteCallback(Tracker):
         return {"args": dict(self._given), "attributes": {}}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self._given.values(),)
+        return partial(type(self), **self._given), ()
 
     def _add(self, step: int, logs: Mapping[str, Any]) -> None:
         if self._draws:
-            self._history.add(step, {name: logs[name] for name in logs if name != "step"})
+            self._history.add(step, self._curves.of(logs, "given"))
             self._changed = True
 
     def _publish(self) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any, Final
 
-from asynccb.trackers.names import scalars
+from asynccb.trackers.names import marked, scalars
 
 TITLE: Final = "Log History"
+STEP: Final = "step"
 POINTS: Final = 2000
 """Maximum points of a chart; whenever there are more, every second point is removed."""
 _ROWS: Final = 200
@@ -24,6 +25,11 @@ _CHARTS: Final = 100
 """Maximum metrics with a chart; the first metrics are drawn."""
 _WIDTH: Final = 720
 _HEIGHT: Final = 180
+
+
+def column(name: str) -> str:
+    """Return the name of a metric's column and chart; the first column is the global step."""
+    return marked(name, name) if name == STEP else name
 
 
 class _Series:
@@ -57,10 +63,10 @@ class LogHistory:
     def add(self, step: int, logs: Mapping[str, Any]) -> None:
         """Add a log."""
         self.count += 1
-        self._rows.append({"step": step, **logs})
+        self._rows.append({STEP: step, **logs})
         numbers, _ = scalars(logs)
         for name, value in numbers.items():
-            if name in ("step", "epoch"):
+            if name == "epoch":
                 continue
             if name not in self._series:
                 if len(self._series) >= _CHARTS:

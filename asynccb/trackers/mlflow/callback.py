@@ -47,12 +47,12 @@ class MLflowCallback(MLflowTracker):
     * `max_log_params` [`MLFLOW_MAX_LOG_PARAMS`]: log at most so many parameters.
     * `log_artifacts` [`HF_MLFLOW_LOG_ARTIFACTS`]: upload each checkpoint as `checkpoint-<step>`.
 
-    Metrics keep their names; characters other than letters and digits of any script and `_ - .
-    space : /` become `_`, and a checksum keeps such a name apart from others. Parameters are the
-    training arguments and the model's configuration; if both contain a name, the argument wins. A
-    value above 6,000 characters is left out. A training that is resumed from a checkpoint continues
-    the run of the interrupted training. The server keeps the first value of each parameter, so a
-    changed parameter is rejected.
+    Metrics keep their names, whatever `names` is; characters other than letters and digits of any
+    script and `_ - . space : /` become `_`, and a checksum keeps such a name apart from others.
+    Parameters are the training arguments and the model's configuration; if both contain a name, the
+    argument wins. A value above 6,000 characters is left out. A training that is resumed from a
+    checkpoint continues the run of the interrupted training. The server keeps the first value of
+    each parameter, so a changed parameter is rejected.
 
     Credentials, certificates and the timeout are set by MLflow's own `MLFLOW_TRACKING_USERNAME` and
     `_PASSWORD`, `MLFLOW_TRACKING_TOKEN`, `~/.mlflow/credentials`, `MLFLOW_TRACKING_INSECURE_TLS`,
@@ -77,8 +77,10 @@ class MLflowCallback(MLflowTracker):
         flatten_params: bool | None = None,
         max_log_params: int | None = None,
         log_artifacts: bool | None = None,
+        names: str | None = None,
     ) -> None:
         transport(os.environ)  # raises for a bad certificate or timeout here, and not later
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: MLflowSettings) -> None:

@@ -8,13 +8,11 @@ failure and sends only the rest.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from asynccb._ground.exceptions import FaultError, RejectedError
-from asynccb._ground.plain import clean
 from asynccb.delivery.queue import PATIENCE, Queue, json_size
 from asynccb.trackers.mlflow.api import (
     Entity,
@@ -29,16 +27,12 @@ from asynccb.trackers.mlflow.api import (
 )
 from asynccb.trackers.mlflow.values import metric_key, metric_value
 from asynccb.trackers.shared.answers import Reject
+from asynccb.trackers.shared.curve_names import CurveNames
 
 E = TypeVar("E", Point, Pair)
 
-
-logger = logging.getLogger("asynccb")
-
 _BULK: Final = 120
 """Bytes of a point without its key: 39 of names and signs, and three numbers of up to 24."""
-_CHANGED: Final = 100
-"""Most changed names that one run warns of."""
 
 
 class _Ending(NamedTuple):
@@ -55,7 +49,7 @@ class Outbox:
         self._points = Queue[Point](
             limits.metrics, size=limits.size, measure=size_of, repeatable=True
         )
-        self._changed: set[str] = set()
+        self._curves = CurveNames("MLflow", metric_key)
         self._state: _Ending | None = None
         self._failures = 0  # consecutive server failures while sending the state
 
@@ -68,21 +62,10 @@ class Outbox:
 
     def add_metrics(self, values: Mapping[str, float], timestamp: int, step: int) -> None:
         """Add one point for each value; `timestamp` is in milliseconds."""
-        for name, value in values.items():
-            key = metric_key(name)
-            if key != name:
-                self._say_changed(name, key)
-            self._points.extend([Point(key, metric_value(value), timestamp, step)])
-
-    def _say_changed(self, name: str, key: str) -> None:
-        """Warn once that a metric has another name on the server."""
-        if name in self._changed or len(self._changed) >= _CHANGED:
-            return
-        self._changed.add(name)
-        if clean(name) == name:  # a name that contains a password is not repeated
-            logger.warning(
-                "MLflow accepts no metric called %r; it is called %r there (said once)", name, key
-            )
+        self._points.extend(
+            Point(key, metric_value(value), timestamp, step)
+            for key, value in self._curves.of(values, "given").items()
+        )
 
     def add_params(self, values: Mapping[str, str]) -> None:
         """Add parameters; their keys must be valid for the server."""

@@ -1,5 +1,5 @@
 """
 Code that several trackers share.
 
-May import: nothing of trackers.
+May import: names.
 """

@@ -23,6 +23,7 @@ from asynccb.delivery.client import Client
 from asynccb.trackers.base import journaled
 from asynccb.trackers.server import ServerTracker
 from asynccb.trackers.shared.console import ConsoleSide
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.models import model_folder
 from asynccb.trackers.shared.system_metrics import is_live
 from asynccb.trackers.shared.utf8 import in_utf8
@@ -31,7 +32,7 @@ from asynccb.trackers.swanlab.outbox import BEAT, Cloud
 from asynccb.trackers.swanlab.run import SwanLabRun
 from asynccb.trackers.swanlab.run_file import RunFile
 from asynccb.trackers.swanlab.settings import SwanLabSettings, is_configured, resolve
-from asynccb.trackers.swanlab.values import STEP, Row, named, row
+from asynccb.trackers.swanlab.values import STEP, Row, key_of, named, row
 
 if TYPE_CHECKING:
     from asynccb._state.snapshot import StateSnapshot
@@ -77,7 +78,9 @@ class SwanLabCallback(ServerTracker):
     saved.
 
     Names are those of transformers: `train/…`, `eval/…`, `test/…` at the global step; the figures
-    of the whole run are `single_value/…`, nested mappings `train/a/b`. The server keeps one number
+    of the whole run are `single_value/…`, nested mappings `train/a/b`. With `names="given"`, all
+    are under the names that were logged. A key that SwanLab does not take, or uses itself, is
+    changed, and ends in a checksum. The server keeps one number
     for each key and step, the last that was logged, so that a second training of a run replaces
     what the first logged at its steps; a warning says so. It stores NaN and infinity both as NaN.
     Values other than numbers are rejected.
@@ -113,7 +116,9 @@ class SwanLabCallback(ServerTracker):
         system_metrics: float | None = None,
         api_host: str | None = None,
         web_host: str | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         if self.settings.console:
             self.training_side = ConsoleSide(True)
@@ -129,6 +134,7 @@ class SwanLabCallback(ServerTracker):
         self.local = self._file is not None
         self._storage: Storage | None = None
         self.beat = None if self._file is not None else settings.system_metrics or BEAT
+        self._curves = CurveNames("SwanLab", key_of, reject=self.reject)
         self._ended = False
         self._goes_on = False
         self._steps: dict[str, int] = {}
@@ -156,14 +162,15 @@ class SwanLabCallback(ServerTracker):
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a log's numbers, and with the first log of a step, the global step."""
-        numbers = named(values)
+        numbers = self._named(values)
         if self._run.step != state.global_step:
-            self._run.step = numbers[STEP] = state.global_step
+            self._run.step = state.global_step
+            numbers[STEP] = float(state.global_step)
         self._add(numbers, state)
 
     def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a prediction's metrics, as `test/…`."""
-        self._add(named(values), state)
+        self._add(self._named(values), state)
 
     on_save = on_train_end = journaled
 
@@ -291,10 +298,13 @@ class SwanLabCallback(ServerTracker):
             if self._file.begun:
                 self.address = str(self._file.folder)
 
-    def _add(self, values: Mapping[str, Any], state: TrainerState) -> None:
+    def _named(self, values: Mapping[str, Any]) -> dict[str, float]:
+        return named(self.numbers(self._curves.apart(values)), self._curves, self.names)
+
+    def _add(self, numbers: Mapping[str, float], state: TrainerState) -> None:
         if not self._run.begun:
             self._run.begin(state.trial_name)
-        numbers, step = self.numbers(values), int(state.global_step)
+        step = int(state.global_step)
         self._note(numbers, step)
         if self._file is not None:
             self._file.add(self.time, step, numbers)

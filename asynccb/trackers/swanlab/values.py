@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from asynccb._ground.plain import flatten
-from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs
+from asynccb.trackers.names import MARK, SINGLE_VALUES, Names, marked
+from asynccb.trackers.shared.curve_names import CurveNames
 
 STEP: Final = "train/global_step"
 SYSTEM: Final = "__swanlab__."
@@ -62,30 +61,31 @@ class Line(msgspec.Struct, frozen=True):
     create_time: str
 
 
-def named(logs: Mapping[str, Any]) -> dict[str, Any]:
+def named(logs: Mapping[str, float], curves: CurveNames, names: Names) -> dict[str, float]:
     """
-    Return a log's values by the keys that SwanLab shows, as transformers names them.
+    Return a log's numbers by their keys at SwanLab.
 
-    Nested mappings are taken apart, as `train/a/b`; the figures of the whole run are
-    `single_value/…`. Keys that SwanLab does not take are changed to the nearest that it does.
+    Under grouped names, the figures of the whole run are `single_value/…`, as in transformers.
     """
-    flat = flatten(logs, "/")
-    single = {f"single_value/{key}": flat.pop(key) for key in list(flat) if key in SINGLE_VALUES}
-    return {key_of(name): value for name, value in {**single, **rewrite_logs(flat)}.items()}
+    if names == "given":
+        return curves.of(logs, names)
+    single = {f"single_value/{name}": logs[name] for name in logs if name in SINGLE_VALUES}
+    others = {name: value for name, value in logs.items() if name not in SINGLE_VALUES}
+    return {**single, **curves.of(others, names)}
 
 
-@lru_cache(4096)
 def key_of(name: str) -> str:
     """
     Return a key that SwanLab accepts: at most 512 characters, no control character, no `.` or `/`
-    at an end. A changed key ends in a checksum, which keeps it apart from others.
+    at an end. A changed key ends in a checksum, which keeps it apart from others; so do the keys of
+    our own, the global step and the machine's readings.
     """
     text = name.encode("utf-8", "backslashreplace").decode()
     key = _ODD.sub("_", text).strip(_EDGES)
-    if key == name and 0 < len(key) <= _LONGEST:
+    is_ours = key == STEP or key.startswith(SYSTEM)
+    if key == name and 0 < len(key) <= _LONGEST and not is_ours:
         return key
-    mark = f"{zlib.crc32(text.encode()):08x}"
-    return f"{key[: _LONGEST - 9]}_{mark}" if key else f"_{mark}"
+    return marked(key.removeprefix(SYSTEM)[: _LONGEST - MARK], text)
 
 
 def row(key: str, step: int, value: float, time: int) -> Row:

@@ -20,12 +20,14 @@ from asynccb._ground.plain import clean, flatten
 from asynccb._ground.types import RunStatus
 from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.trackers.base import Tracker
-from asynccb.trackers.names import rewrite_logs, run_config, scalars
+from asynccb.trackers.names import run_config, scalars
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.utf8 import path_in_utf8
 from asynccb.trackers.tensorboard.event_file import file_name
 from asynccb.trackers.tensorboard.opening import BESIDE, RUN, TRAINING, Claim, writer_of
 from asynccb.trackers.tensorboard.outbox import EventWriter
 from asynccb.trackers.tensorboard.settings import default_directory, given_directory
+from asynccb.trackers.tensorboard.tags import ARGUMENTS, MODEL, scalar_tag, text_tag
 
 if TYPE_CHECKING:
     from asynccb._state.control import TrainerControl
@@ -84,7 +86,8 @@ class TensorBoardCallback(Tracker):
     Raises `ConfigurationError` if both are given, or if the directory is not valid.
 
     `eval_x` is shown as `eval/x`, `test_x` as `test/x`, any other `x` as `train/x`, and strings as
-    texts. Other values are dropped, with one warning per name. Values are 32-bit floats, as
+    texts; with `names="given"`, all are shown under the names that were logged. Other values are
+    dropped, with one warning per name. Values are 32-bit floats, as
     everywhere in TensorBoard. All values of a log share one record.
 
     Each training is a curve of its own. A run's further trainings (`train(); train()`) are in
@@ -104,17 +107,25 @@ class TensorBoardCallback(Tracker):
     largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "tensorboard"
+    metrics_taken: ClassVar[str] = "numbers and texts"
     local: bool = True
     rewinds: ClassVar[bool] = True
 
     def __init__(
-        self, tb_writer: Any = None, *, logging_dir: str | os.PathLike[str] | None = None
+        self,
+        tb_writer: Any = None,
+        *,
+        logging_dir: str | os.PathLike[str] | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self._logging_dir = given_directory(tb_writer, logging_dir)
         origin = path_in_utf8("the working directory", os.getcwd(), os.environ)
         self._position = self._acknowledged = _Position(origin=origin)
         self._writer = EventWriter()
         self._steps: dict[str, int] = {}
+        self._scalars = CurveNames("TensorBoard", scalar_tag)
+        self._texts_shown = CurveNames("TensorBoard", text_tag)
         self._went_back = False
 
     @classmethod
@@ -181,7 +192,7 @@ class TensorBoardCallback(Tracker):
     def state(self) -> dict[str, Any]:
         """Return the directory, and as attributes the end of the last acknowledged record."""
         return {
-            "args": {"logging_dir": self._logging_dir},
+            "args": {"logging_dir": self._logging_dir, "names": self.names},
             "attributes": asdict(self._acknowledged),
         }
 
@@ -205,13 +216,13 @@ class TensorBoardCallback(Tracker):
     def _add_values(self, state: TrainerState, logs: Mapping[str, Any]) -> None:
         from asynccb.trackers.tensorboard import values as records
 
-        named = rewrite_logs(logs)
-        texts = {name: value for name, value in named.items() if isinstance(value, str)}
-        numbers, others = scalars(named)
+        given, others = scalars(logs)
+        given_texts = {name: logs[name] for name in others if isinstance(logs[name], str)}
         for name in others:
-            if name not in texts:
-                why = "and TensorBoard takes numbers and strings here"
-                self.reject(repr(name), f"it is a {type(named[name]).__name__}, {why}")
+            if name not in given_texts:
+                self.reject_value(name, logs[name])
+        numbers = self._scalars.of(given, self.names)
+        texts = self._texts_shown.of(given_texts, self.names)
         if not numbers and not texts:
             return
         step = state.global_step
@@ -306,9 +317,9 @@ class TensorBoardCallback(Tracker):
         return Path(self._root(), trial or "")
 
     def _texts(self) -> dict[str, str]:
-        texts = {"args": _json(self.run.args.to_dict())}
+        texts = {ARGUMENTS: _json(self.run.args.to_dict())}
         if self.run.model is not None and self.run.model.config:
-            texts["model_config"] = _json(self.run.model.config)
+            texts[MODEL] = _json(self.run.model.config)
         return texts
 
 

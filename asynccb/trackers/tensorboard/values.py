@@ -22,11 +22,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from asynccb._ground.types import RunStatus
 from asynccb.trackers.tensorboard.event_file import frame
+from asynccb.trackers.tensorboard.tags import SESSION_END, SESSION_START, TEXT_SUFFIX
 
 _VERSION: Final = "brain.Event:2"
-_TEXT_SUFFIX: Final = "/text_summary"
-_SESSION_START_TAG: Final = "_hparams_/session_start_info"
-_SESSION_END_TAG: Final = "_hparams_/session_end_info"
 _STATUS: Final[dict[RunStatus, str]] = {
     "finished": "STATUS_SUCCESS",
     "failed": "STATUS_FAILURE",
@@ -56,7 +54,7 @@ def values(time: float, step: int, numbers: Mapping[str, float], texts: Mapping[
     for tag, number in numbers.items():
         event.summary.value.add(tag=tag, simple_value=number)
     for tag, text in texts.items():
-        value = event.summary.value.add(tag=tag + _TEXT_SUFFIX)
+        value = event.summary.value.add(tag=tag + TEXT_SUFFIX)
         value.metadata.plugin_data.plugin_name = "text"
         value.metadata.data_class = summary_pb2.DATA_CLASS_TENSOR
         value.tensor.dtype = types_pb2.DT_STRING
@@ -77,13 +75,13 @@ def session_start(time: float, step: int, hparams: Mapping[str, Any]) -> bytes:
     for name, value in hparams.items():
         if value is not None:
             _set(info.hparams[name], value)
-    return _hparams(time, step, _SESSION_START_TAG, "session_start_info", info)
+    return _hparams(time, step, SESSION_START, "session_start_info", info)
 
 
 def session_end(time: float, step: int, status: RunStatus) -> bytes:
     """Return the record of how the run ended; TensorBoard has no status for a killed run."""
     info = plugin_data_pb2.SessionEndInfo(status=_STATUS[status], end_time_secs=time)
-    return _hparams(time, step, _SESSION_END_TAG, "session_end_info", info)
+    return _hparams(time, step, SESSION_END, "session_end_info", info)
 
 
 def _set(target: Any, value: Any) -> None:

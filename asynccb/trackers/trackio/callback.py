@@ -29,6 +29,7 @@ from asynccb.delivery.client import Client
 from asynccb.delivery.queue import Queue, json_size
 from asynccb.trackers.base import journaled
 from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.models import model_folder
 from asynccb.trackers.shared.nvml import NVML, open_nvml
 from asynccb.trackers.shared.utf8 import in_utf8
@@ -45,7 +46,7 @@ from asynccb.trackers.trackio.settings import (
     write_token,
 )
 from asynccb.trackers.trackio.space import Wanted, find_space, hub_headers
-from asynccb.trackers.trackio.values import AlertRow, MetricRow, SystemRow, metrics_of
+from asynccb.trackers.trackio.values import AlertRow, MetricRow, SystemRow, column, metrics_of
 
 if TYPE_CHECKING:
     from asynccb._state.snapshot import StateSnapshot
@@ -85,13 +86,16 @@ class TrackioCallback(ServerTracker):
 
     `eval_x` is shown as `eval/x`, `test_x` as `test/x`, any other `x` as `train/x`, at the global
     step, and nested mappings as `train/a/b`. The figures of the whole run, which transformers
-    drops, are logged at the last step. A server dates rows by their arrival; the folder keeps the
-    time of each. Since Trackio has no run status, a run that did not finish receives an alert.
+    drops, are logged at the last step. With `names="given"`, metrics keep the names that were
+    logged, but for columns of Trackio's own: `step` is called `__step`, as by its client. A server
+    dates rows by their arrival; the folder keeps the time of each. Since Trackio has no run status,
+    a run that did not finish receives an alert.
     """
 
     largest_step = LARGEST_STEP
 
     name: ClassVar[str] = "trackio"
+    metrics_taken: ClassVar[str] = "numbers and texts"
     interval: ClassVar[float] = 0.5
     settings_type = TrackioSettings
     settings: TrackioSettings
@@ -110,7 +114,9 @@ class TrackioCallback(ServerTracker):
         log_model: str | None = None,
         auto_log_gpu: bool | None = None,
         gpu_log_interval: float = 10.0,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
 
     def set_up(self, settings: TrackioSettings) -> None:
@@ -124,6 +130,7 @@ class TrackioCallback(ServerTracker):
         self._space: Client | None = None
         self._gpus: NVML | None = None
         self._run = TrackioRun(settings)
+        self._curves = CurveNames("Trackio", column, reject=self.reject)
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -281,9 +288,12 @@ class TrackioCallback(ServerTracker):
 
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a row."""
-        metrics, dropped = metrics_of(values)
+        given = self._curves.apart(values)
+        named = self._curves.of(given, self.names)
+        logged = dict(zip(named, given, strict=True))
+        metrics, dropped = metrics_of(named)
         for name in dropped:
-            self.reject(f"the value {name!r}", "it is neither a number nor a text")
+            self.reject_value(logged[name], named[name])
         if not metrics:
             return
         row = self._run.row(metrics, int(state.global_step), self.time, state.trial_name)

@@ -12,11 +12,12 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 
-from asynccb._ground.plain import clean, flatten
-from asynccb.trackers.names import rewrite_logs, scalars
+from asynccb._ground.plain import clean
+from asynccb.trackers.names import marked, scalars
 from asynccb.trackers.shared.nvml import GPU
 
 _GIB: Final = 1 << 30
+_RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
 
 Kind: TypeAlias = Literal["metric", "system_metric", "alert"]
 
@@ -76,19 +77,31 @@ def moment(nanoseconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000).isoformat()
 
 
-def metrics_of(logs: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def column(name: str) -> str:
     """
-    Return logged values by grouped name, and the names of values that Trackio shows nowhere.
+    Return the name of a metric's column.
 
-    Numbers and texts are kept; nested mappings are taken apart, as `train/a/b`. NaN and infinity
-    are the strings that Trackio's own client sends.
+    A server takes any text, but the columns of its own tables would hide a metric of their name, as
+    `step`. The vendor's client puts `__` before such a name and before any other that begins so,
+    and so do we. A name with a password, or of half a character, is changed and ends in a checksum.
     """
-    named = rewrite_logs(flatten(logs, "/"))
+    plain = str(clean(name))
+    if plain != name or not name:
+        return marked(plain, name)
+    return f"__{name}" if name in _RESERVED or name.startswith("__") else name
+
+
+def metrics_of(named: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """
+    Return values by their columns, and the columns of values that Trackio shows nowhere.
+
+    Numbers and texts are kept. NaN and infinity are the strings that Trackio's own client sends.
+    """
     numbers, others = scalars(named)
     kept: dict[str, Any] = {**numbers}
     kept.update((name, named[name]) for name in others if isinstance(named[name], str))
     # One by one: as a whole, a metric named `loss_per_token` would pass for a credential.
-    plain = {str(clean(name)): clean(value) for name, value in kept.items()}
+    plain = {name: clean(value) for name, value in kept.items()}
     return plain, [name for name in others if name not in kept]
 
 

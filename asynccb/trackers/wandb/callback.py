@@ -22,8 +22,9 @@ from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder, Kept
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.delivery.client import Client
-from asynccb.trackers.names import SINGLE_VALUES, rewrite_logs
+from asynccb.trackers.names import SINGLE_VALUES
 from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.shared.system_metrics import is_live
 from asynccb.trackers.shared.utf8 import in_utf8
 from asynccb.trackers.wandb.access import has_key, open_client
@@ -34,7 +35,7 @@ from asynccb.trackers.wandb.outbox import Entry, Outbox, bases_after
 from asynccb.trackers.wandb.settings import WandbSettings, resolve
 from asynccb.trackers.wandb.stream import as_line
 from asynccb.trackers.wandb.training import WandbTraining
-from asynccb.trackers.wandb.values import STEP, Bases, config_of
+from asynccb.trackers.wandb.values import STEP, Bases, config_of, history_key
 
 if TYPE_CHECKING:
     from asynccb._state.snapshot import StateSnapshot
@@ -87,7 +88,9 @@ class WandbCallback(ServerTracker):
     The key is looked up when it is used: `WANDB_API_KEY`, or the key that `wandb login` has saved.
 
     Names are those of transformers: `train/…`, `eval/…`, `test/…`, all over `train/global_step`.
-    The figures of the whole run are in the summary alone. Each log is a separate line, so steps
+    The figures of the whole run are in the summary alone. With `names="given"`, everything is in
+    the history, under the names that were logged. A name that W&B uses itself, such as `_step` or
+    `train/global_step`, ends in a checksum. Each log is a separate line, so steps
     that repeat or go back are all kept. Values of any kind are sent: texts, lists, NaN. If a
     training dies, its run is left to the server, which shows it as crashed some minutes after the
     last sign of life, as it does for the vendor's own package.
@@ -120,7 +123,9 @@ class WandbCallback(ServerTracker):
         system_metrics: float | None = None,
         base_url: str | None = None,
         directory: str | None = None,
+        names: str | None = None,
     ) -> None:
+        self.choose_names(names)
         self.set_up(in_utf8(resolve(locals(), os.environ), os.environ))
         self.training_side = WandbTraining(self.settings)
 
@@ -132,6 +137,8 @@ class WandbCallback(ServerTracker):
         self.beat = settings.system_metrics or _BEAT
         self.uploads = _UPLOADS[settings.log_model]
         self._outbox = Outbox(partial(self.stop_training, "W&B"), self.reject)
+        watched = settings.watch != "false"
+        self._curves = CurveNames("W&B", partial(history_key, watched=watched))
         self._models = Models(settings)
         self._server: WandbServer | None = None
         self._run: RunInfo | None = None
@@ -162,7 +169,8 @@ class WandbCallback(ServerTracker):
     def queue(self, values: Mapping[str, Any], state: TrainerState) -> None:
         """Queue a line; the figures of the whole run go into the summary instead."""
         line = dict(values)
-        single = {key: line.pop(key) for key in values if key in SINGLE_VALUES}
+        alone = SINGLE_VALUES if self.names == "grouped" else ()
+        single = {key: line.pop(key) for key in values if key in alone}
         self._add(line, state, single)
 
     def queue_prediction(self, values: Mapping[str, Any], state: TrainerState) -> None:
@@ -303,7 +311,7 @@ class WandbCallback(ServerTracker):
 
     def _add(self, values: Mapping[str, Any], state: TrainerState, single: dict[str, Any]) -> None:
         self._heard = True
-        line = {**rewrite_logs(values), STEP: state.global_step}
+        line = {**self._curves.of(values, self.names), STEP: state.global_step}
         self._outbox.add(Entry(self.time, line, single))
 
     # -- the run -----------------------------------------------------------------------------------

@@ -15,13 +15,17 @@ from typing import Any, Final
 import msgspec
 
 from asynccb._state.run_description import RunDescription
-from asynccb.trackers.names import run_config
+from asynccb.trackers.names import marked, run_config
 
 STEP: Final = "train/global_step"
 _METRICS: Final = [{"1": STEP, "6": [3], "7": []}, {"2": "*", "5": 1, "6": [1], "7": []}]
 """The vendor's `define_metric` in this form: the global step is a metric, and the x axis of every
 other metric. The numbers are the fields of a protobuf message."""
 _PRIVATE: Final = "_wandb"
+_OURS: Final = frozenset({STEP, "_step", "_runtime", "_timestamp", _PRIVATE})
+"""Keys of a line or of the summary that say something else than a metric."""
+_WATCHED: Final = ("gradients/", "parameters/")
+"""Beginnings of the names of histograms, which are logged beside a run's metrics."""
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -35,6 +39,18 @@ class Bases(msgspec.Struct, frozen=True):
     """`_step` of our first line."""
     runtime: float = 0.0
     """Seconds that the run had lasted."""
+
+
+def history_key(name: str, *, watched: bool) -> str:
+    """
+    Return a metric's key in the history; one that is in use otherwise ends in a checksum.
+
+    If the model is `watched`, its histograms are in the history, too.
+    """
+    is_histogram = watched and name.startswith(_WATCHED)
+    if name in _OURS or is_histogram or not name:
+        return marked(name.lstrip("_"), name)  # W&B's pages hide keys that begin with `_`
+    return name
 
 
 def base36(number: int, length: int) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import asynccb
 from asynccb._ground.exceptions import AccessError, TransientError
 from asynccb.trackers.base import Tracker
 from asynccb.trackers.dvclive.folder import nested
-from asynccb.trackers.dvclive.values import metric_name
+from asynccb.trackers.dvclive.values import metric_name, split
 from asynccb.trackers.dvclive.yaml_files import dump, with_entries
 from tests.support.surroundings import go_home
 from tests.trackers.dvclive.written import latest, tables
@@ -73,7 +74,7 @@ def write(path: str, text: str) -> None:
 def test_names_are_those_of_transformers_unless_a_file_cannot_have_them(
     name: str, shown: str
 ) -> None:
-    assert metric_name(name) == shown
+    assert metric_name(split(name)) == shown
 
 
 @given(st.text(max_size=300))
@@ -88,6 +89,47 @@ def test_any_name_is_a_path_below_the_folder_that_says_so_itself(name: str) -> N
 @given(st.lists(st.sampled_from(["a/b", "a//b", "a/./b", "a/_/b", "/a/b", "a\n/b", "a\t/b"])))
 def test_names_that_differ_have_files_that_differ(names: list[str]) -> None:
     assert len({metric_name(name) for name in names}) == len(set(names))
+
+
+async def test_a_resumed_training_goes_on_in_the_tables_of_names_that_are_shown_as_one() -> None:
+    first = make()
+    await deliver(first, [emitted("on_log", 1, logs={"train_y": 1.0, "train/y": 2.0, "Y": 3.0})])
+    await first.close()
+    resumed = make()
+    assert resumed.resume(json.loads(json.dumps(first.state()["attributes"])))
+    resumed.describe(replace(first.run, training="the second"))
+    logs = {"y": 40.0, "Y": 30.0, "train/y": 20.0, "train_y": 10.0}
+    await deliver(resumed, [emitted("on_log", 2, logs=logs)])
+    await resumed.close()
+    assert tables(LIVE) == {
+        "train/y": [(1, 1.0), (2, 10.0)],
+        "train/y_58517627": [(1, 2.0), (2, 20.0)],
+        "Y": [(1, 3.0), (2, 30.0)],
+        "y_fbdb2615": [(2, 40.0)],
+    }
+
+
+async def test_a_run_of_a_version_that_kept_no_names_goes_on_in_its_tables() -> None:
+    first = make()
+    await deliver(first, [emitted("on_log", 1, logs={"eval_y": 1.0})])
+    await first.close()
+    kept = first.state()
+    del kept["args"]["names"], kept["attributes"]["names"]
+    again = revived(first, kept)
+    await deliver(again, [emitted("on_log", 2, logs={"eval_y": 2.0})])
+    await again.close()
+    assert tables(LIVE) == {"eval/y": [(1, 1.0), (2, 2.0)]}
+
+
+async def test_names_that_share_a_curve_are_said_once_with_both_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    logs = {"a.b": 1.0, "a/b": 2.0}
+    await deliver(make(), [emitted("on_log", step, logs=logs) for step in (1, 2)])
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "DVCLive would show 'a/b' as the curve of 'a.b'; it is called 'a/b_07f4401c' there "
+        "(said once)"
+    ]
 
 
 async def test_values_are_written_as_they_were_logged() -> None:

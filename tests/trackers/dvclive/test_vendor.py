@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import asynccb
-from asynccb.trackers.dvclive.values import metric_name
+from asynccb.trackers.dvclive.values import metric_name, split
 from tests.support.launching import command, environment
 from tests.support.regression import Model
 from tests.trackers.dvclive.studio import TOKEN, Studio, studio_server
@@ -91,7 +91,7 @@ def theirs(ours: Path, studio: Studio, tmp_path_factory: pytest.TempPathFactory)
         check=True,
         stdout=subprocess.PIPE,
     )
-    assert json.loads(told.stdout.splitlines()[-1]) == [metric_name(name) for name in NAMES]
+    assert json.loads(told.stdout.splitlines()[-1]) == [metric_name(split(name)) for name in NAMES]
     return ours
 
 
@@ -240,3 +240,35 @@ def test_a_given_live_that_nobody_else_ends_is_ended_by_us(theirs: Path, studio:
     assert git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps/*/*/alone") == ["alone"]
     kinds = [body["type"] for body in bodies(studio, "alone")]
     assert (kinds[0], kinds.count("start"), kinds[-1]) == ("start", 1, "done")
+
+
+def test_dvc_shows_each_metric_under_a_name_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    dvc = [sys.executable, "-m", "dvc"]
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True)
+    names = [
+        *("a.b", "a/b", "a", "Loss", "loss", "train_y", "train/y", "step", "step_", "精度", "召回"),
+        *("recall>0.5", "recall<0.5", "", "é", "e\u0301", "x/y/z", "x.y/z"),
+    ]
+    logs = {name: float(number) for number, name in enumerate(names, start=100)}
+    tracker = asynccb.DVCLiveCallback(save_dvc_exp=False)
+    with asynccb.CallbackDispatcher([tracker], max_steps=1, directory=tmp_path / "runs") as run:
+        run.step(logs=logs)
+    told = subprocess.run(  # of `a.b` beside `a` with `b` it says: duplicated key
+        [*dvc, "metrics", "show", "--md", "--precision", "6"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    head, _, row = told.stdout.strip().splitlines()
+    columns = [cell.strip() for cell in head.strip("|").split("|")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    shown = {float(value): name for name, value in zip(columns[1:], cells[1:], strict=True)}
+    assert len(shown) == len(set(shown.values())) == len(names) + 1  # and DVCLive's own step
+    for name in ("a.b", "Loss", "精度", "召回", "recall>0.5", "recall<0.5", "é"):
+        assert shown[logs[name]] == name
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tsv")}
+    assert len({file.casefold() for file in files}) == len(names)

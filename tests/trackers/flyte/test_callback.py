@@ -20,9 +20,10 @@ import pytest
 
 import asynccb
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb.trackers.flyte.deck import POINTS, LogHistory
+from asynccb.trackers.flyte.deck import POINTS, LogHistory, column
 from asynccb.trackers.flyte.files import CheckpointSync
 from asynccb.trackers.flyte.slots import link, newest_whole, put_back, write_manifest
+from asynccb.trackers.shared.curve_names import CurveNames
 from tests.support.launching import environment
 from tests.support.waiting import eventually
 from tests.trackers.contract_cases import needs_flytekit
@@ -408,6 +409,17 @@ def test_names_and_values_are_text_and_odd_numbers_harm_no_chart() -> None:
     assert page.texts["td"].count(evil) == 5
     assert any("2 of 5 points not finite" in text for text in page.texts["figcaption"])
     assert "nan" not in history.render().split('points="')[1].split('"')[0]
+
+
+def test_a_metric_called_step_has_a_chart_and_a_column_beside_the_global_step() -> None:
+    history = LogHistory()
+    curves = CurveNames("Flyte's Deck", column)
+    for step in (1, 2):
+        history.add(step, curves.of({"step": 7.0, "精度": 1.0, "召回": 2.0}, "given"))
+    page = Page(history.render())
+    assert page.texts["th"] == ["step", "step_43b9fe3c", "精度", "召回"]
+    assert page.texts["td"] == ["1", "7.0", "1.0", "2.0", "2", "7.0", "1.0", "2.0"]
+    assert page.texts["b"] == ["step_43b9fe3c", "精度", "召回"]
 
 
 # -- settings --------------------------------------------------------------------------------------

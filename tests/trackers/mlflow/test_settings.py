@@ -163,6 +163,7 @@ def test_every_setting_can_come_from_its_variable(monkeypatch: pytest.MonkeyPatc
         "flatten_params": True,
         "max_log_params": 12,
         "log_artifacts": True,
+        "names": "grouped",
     }
 
 

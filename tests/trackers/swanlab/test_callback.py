@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from asynccb._ground.exceptions import AccessError, FaultError, TransientError
 from asynccb._ground.types import RunStatus
+from asynccb.trackers.shared.curve_names import CurveNames
 from asynccb.trackers.swanlab import api as swanlab_rest
 from asynccb.trackers.swanlab import files as swanlab_files
 from asynccb.trackers.swanlab import outbox as swanlab_cloud
@@ -50,7 +51,8 @@ def failing(path: str, *faults: Fault) -> Any:
 
 def test_names_are_those_of_transformers() -> None:
     logs = {"loss": 1, "eval_loss": 2, "test_f1": 3, "train_loss": 4, "total_flos": 5}
-    assert named({**logs, "a": {"b": 6}}) == {
+    curves = CurveNames("SwanLab", key_of)
+    assert named(curves.apart({**logs, "a": {"b": 6}}), curves, "grouped") == {
         "single_value/train_loss": 4,
         "single_value/total_flos": 5,
         "train/loss": 1,

@@ -169,9 +169,17 @@ async def test_values_that_are_no_numbers_are_counted_and_warned_of_once_per_nam
     assert points(tmp_path) == {"train/loss": [(1, 0.5), (2, 0.5)]}
     assert lane.tracker.rejected == 6
     assert [record.getMessage() for record in caplog.records] == [
-        f"TensorBoardCallback cannot deliver 'train/{name}': it is a {kind}, and TensorBoard "
-        "takes numbers and strings here (said once; statistics() counts it)"
-        for name, kind in [("shape", "list"), ("none", "NoneType"), ("huge", "int")]
+        f"TensorBoardCallback cannot deliver the metric {name!r}: it is {kind}, and only numbers "
+        f"and texts are taken there: {instead} (said once; statistics() counts it)"
+        for name, kind, instead in [
+            (
+                "shape",
+                "a list",
+                "log its mean, or each item under a name of its own, such as 'shape/0'",
+            ),
+            ("none", "None", "leave the key out where there is no value"),
+            ("huge", "an integer above 1.8e308", "log its logarithm"),
+        ]
     ]
 
 
@@ -456,7 +464,8 @@ def test_the_variable_names_the_directory_and_its_tilde_is_expanded(
 ) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "~/boards")
     assert TensorBoardCallback().state()["args"] == {
-        "logging_dir": os.path.join(os.path.expanduser("~"), "boards")
+        "logging_dir": os.path.join(os.path.expanduser("~"), "boards"),
+        "names": "grouped",
     }
 
 
@@ -464,7 +473,8 @@ def test_a_summary_writer_gives_its_directory(tmp_path: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(tmp_path)) as writer:
-        assert TensorBoardCallback(writer).state()["args"] == {"logging_dir": str(tmp_path)}
+        given = TensorBoardCallback(writer, names="given").state()["args"]
+        assert given == {"logging_dir": str(tmp_path), "names": "given"}
 
 
 async def test_scalars_are_beside_what_a_summary_writer_of_this_process_writes(

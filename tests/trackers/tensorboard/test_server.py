@@ -12,6 +12,12 @@ from asynccb.trackers.tensorboard import TensorBoardCallback
 from tests.trackers.tensorboard.board import scalars, serving
 from tests.trackers.tensorboard.event_files import Lane, describe, single, training
 
+CONFUSABLE = [
+    *("精度", "召回", "recall>0.5", "recall<0.5", "Loss", "loss ", " loss", "a.b", "a/b", "a\nb"),
+    *("", "x/text_summary", "_hparams_/session_start_info", "args", "a" * 400),
+]
+"""Names that a reader could take for one another, or for tags of its own."""
+
 
 async def write_runs(directory: Path) -> None:
     first = Lane(
@@ -21,6 +27,13 @@ async def write_runs(directory: Path) -> None:
     await first.deliver([("on_log", 8, {"eval_größe": math.nan})])
     await first.deliver(training(8, 12))
     await first.finish("finished")
+    third = Lane(
+        TensorBoardCallback(logging_dir=directory / "names", names="given"), describe(directory)
+    )
+    logs = {name: float(number) for number, name in enumerate(CONFUSABLE)}
+    await third.deliver([("on_log", 1, {**logs, "x": "a text"})])
+    await third.deliver([("on_log", 2, {"args": "another text"})])
+    await third.finish("finished")
     second = Lane(TensorBoardCallback(logging_dir=directory / "second"), describe(directory, lr=2))
     await second.deliver(training(0, 2))
     await second.finish("failed")
@@ -44,6 +57,23 @@ def test_a_server_shows_every_step_of_a_resumed_run_once(server: httpx.Client) -
 
 def test_a_server_shows_unicode_tags_and_nan(server: httpx.Client) -> None:
     assert scalars(server, "first", "eval/größe") == [(8, "NaN")]
+
+
+def test_a_server_shows_each_metric_under_a_tag_of_its_own_and_texts_beside_them(
+    server: httpx.Client,
+) -> None:
+    tags = server.get("data/plugin/scalars/tags").json()["names"]
+    found = {tag: scalars(server, "names", tag) for tag in tags}
+    shown = {points[0][1]: tag for tag, points in found.items()}
+    assert len(shown) == len(CONFUSABLE)
+    changed = {"", "x/text_summary", "_hparams_/session_start_info"}
+    for number, name in enumerate(CONFUSABLE):
+        assert (shown[number] == name) == (name not in changed)
+    texts = server.get("data/plugin/text/tags").json()["names"]
+    assert "x/text_summary" in texts
+    (own,) = (tag for tag in texts if tag.startswith("args_"))
+    answer = server.get("data/plugin/text/text", params={"run": "names", "tag": own})
+    assert "another text" in answer.raise_for_status().json()[0]["text"]
 
 
 def test_a_server_shows_the_arguments_as_text(server: httpx.Client) -> None:

@@ -211,6 +211,24 @@ async def test_figures_of_the_whole_run_are_in_the_summary_alone(wandb: WandbSer
     assert run.summary["_wandb"] == {"runtime": 0}
 
 
+async def test_names_as_given_are_kept_apart_from_the_keys_of_a_line_and_of_histograms(
+    wandb: WandbServer,
+) -> None:
+    made = tracker(description(), watch="gradients", names="given")
+    logs = {"_step": 70.0, "_runtime": 80.0, "gradients/w": 1.0, "loss": 2.0, "_mine": 3.0}
+    await deliver(made, [*training(0), emitted("on_log", 1, logs=logs)])
+    await made.told("histograms", {"step": 1, "gradients/w": [0.0, 1.0, *[2.0] * 64]}, 1)
+    await made.flush()
+    await made.close()
+    line, histogram = wandb.run().history
+    assert line["_step"] == 0
+    assert line["_runtime"] < 1.0
+    assert (line["loss"], line["_mine"]) == (2.0, 3.0)
+    shown = {name.rpartition("_")[0]: value for name, value in line.items()}
+    assert (shown["step"], shown["runtime"], shown["gradients/w"]) == (70.0, 80.0, 1.0)
+    assert histogram["gradients/w"]["_type"] == "histogram"
+
+
 async def test_values_of_every_kind_and_odd_keys_arrive_as_they_are(wandb: WandbServer) -> None:
     logs: dict[str, Any] = {
         "nan": math.nan,

@@ -11,7 +11,6 @@ import pytest
 
 from asynccb.trackers.wandb import files as wandb_files
 from asynccb.trackers.wandb import stream as wandb_stream
-from asynccb.trackers.wandb.settings import WandbSettings
 from tests.trackers.lane import description, emitted, training
 from tests.trackers.traffic import recorded
 from tests.trackers.wandb.runs import deliver, tracker
@@ -43,7 +42,7 @@ async def everything(tmp_path: Path, **settings: object) -> None:
     await made.upload(await kept(tmp_path, 3, large=b"x" * 5001, small=b"s"))
     await made.heartbeat()
     await made.heartbeat()
-    made.settings = WandbSettings(**{**made.state()["args"], "system_metrics": 0.0})
+    made.settings = replace(made.settings, system_metrics=0.0)
     await made.heartbeat()
     made.describe(replace(live, script="changed.py"))
     await deliver(made, training(1, first=4))
