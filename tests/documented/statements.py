@@ -49,7 +49,9 @@ DIFFERENCES: dict[str, Statement] = {
         )
     },
     **{
-        name: shown("is not ported: a cluster's controller is no tracker; its name is refused", *_UNKNOWN)
+        name: shown(
+            "is not ported: a cluster's controller is no tracker; its name is refused", *_UNKNOWN
+        )
         for name in (
             "report_to=kubeflow", "KubeflowCallback", "KUBEFLOW_TRAINER_SERVER_URL",
             "KUBEFLOW_TRAINER_SERVER_CA_CERT", "KUBEFLOW_TRAINER_SERVER_TOKEN",
