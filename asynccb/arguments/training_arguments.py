@@ -159,7 +159,7 @@ class TrainingArguments(GroupedSetters):
     trackio_space_id: str | None = None
     trackio_bucket_id: str | None = None
     trackio_static_space_id: str | bool | None = None
-    """Space for a static copy; None lets Trackio choose a name, False makes no copy."""
+    """Space for a static copy; `TrackioCallback` makes none, and warns if one is named here."""
 
     # Evaluation
     eval_strategy: IntervalStrategy | str = "no"

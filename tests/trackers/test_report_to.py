@@ -68,7 +68,9 @@ def test_all_are_those_that_are_configured_in_the_environment(
     assert MLflowCallback in get_reporting_integration_callbacks("all")
 
 
-@pytest.mark.parametrize("wrong", ["wandbb", ["mlflow", "wandbb"], ["all", "wandbb"], [None]])
+@pytest.mark.parametrize(
+    "wrong", ["wandbb", "neptune", "kubeflow", ["mlflow", "wandbb"], ["all", "wandbb"], [None]]
+)
 def test_an_unknown_name_is_an_error_that_lists_what_is_known(wrong: object) -> None:
     with pytest.raises(asynccb.ConfigurationError) as caught:
         get_reporting_integration_callbacks(wrong)  # type: ignore[arg-type]

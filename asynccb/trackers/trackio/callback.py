@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -70,7 +71,8 @@ class TrackioCallback(ServerTracker):
       the token of `HF_TOKEN` or of a login. A missing Space is created, with `bucket_id`, else
       `trackio_bucket_id` of the arguments, else [`TRACKIO_BUCKET_ID`], else a new bucket. `private`
       decides whether it is private, else `hub_private_repo` of the arguments, else the Hub's
-      default.
+      default. No static copy is made at the end, as transformers does: `trackio freeze` makes one,
+      and a warning says so where the arguments name one (`trackio_static_space_id`).
     * `server_url` [`TRACKIO_SERVER_URL`], with the token of `TRACKIO_WRITE_TOKEN`, or of the
       variable's address. A token in the argument is refused.
     * [`TRACKIO_DIR`], else `trackio` below [`HF_HOME`]: files that Trackio 0.28 or later imports.
@@ -171,6 +173,7 @@ class TrackioCallback(ServerTracker):
                 self._space = Client(
                     space.url, headers=hub_headers(os.environ), hint="check HF_TOKEN"
                 )
+                self._mention_static_copy(self._destination.name)
             client = self._space
         server = TrackioServer(client)
         await server.check()
@@ -307,6 +310,16 @@ class TrackioCallback(ServerTracker):
         if private is None:
             private = getattr(self.run.args, "hub_private_repo", None)
         return Wanted(space, self.settings.bucket_of(self.run.args), private)
+
+    def _mention_static_copy(self, space: str) -> None:
+        """Log a warning if the arguments name a static copy of the Space, which is not made."""
+        copy = getattr(self.run.args, "trackio_static_space_id", None)
+        if isinstance(copy, str):
+            logger.warning(
+                "Trackio: the static Space %r is not made; after the training, `trackio freeze "
+                "--space-id %s --project %s --new-space-id %s` makes it",
+                *(copy, space, shlex.quote(self._run.project), copy),
+            )
 
     async def _find_run(self, server: TrackioServer) -> str:
         """Return the id of the run to continue, or of a new run."""

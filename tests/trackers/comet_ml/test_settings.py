@@ -53,6 +53,27 @@ def test_variables_are_read_where_nothing_is_given(monkeypatch: pytest.MonkeyPat
     assert CometCallback(mode="create", online=True).settings.mode == "create"
 
 
+@pytest.mark.parametrize("value", ["TRUE", "true", "1", "FALSE", "0", None])
+def test_the_variable_says_whether_assets_are_logged_as_it_does_in_transformers(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integrations = pytest.importorskip("transformers.integrations.integration_utils")
+    if value is not None:
+        monkeypatch.setenv("COMET_LOG_ASSETS", value)
+    theirs = (value or "FALSE").upper() in integrations.ENV_VARS_TRUE_VALUES
+    assert bool(CometCallback().uploads) is theirs
+
+
+@pytest.mark.parametrize("mode", ["get_or_create", "create", "get", None])
+def test_the_variable_says_how_an_experiment_is_found(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMET_EXPERIMENT_KEY", EXPERIMENT)
+    if mode is not None:
+        monkeypatch.setenv("COMET_MODE", mode)
+    assert CometCallback().settings.mode == (mode or "get_or_create")
+
+
 def test_files_are_read_in_the_vendors_order() -> None:
     home, work = Path.home(), Path.cwd()
     (home / ".comet.config").write_text("[comet]\napi_key=of-home\nworkspace=of-home\n")

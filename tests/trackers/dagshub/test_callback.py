@@ -113,6 +113,28 @@ async def test_a_checkpoint_is_stored_with_the_run(
     assert tracker.rejected == 0
 
 
+@pytest.mark.parametrize("value", ["True", "1", "False", None])
+def test_the_variable_says_whether_the_output_is_committed(
+    value: str | None, hub: DagsHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integrations = pytest.importorskip("transformers.integrations.integration_utils")
+    if value is not None:
+        monkeypatch.setenv("HF_DAGSHUB_LOG_ARTIFACTS", value)
+    theirs = (value or "FALSE").upper() in integrations.ENV_VARS_TRUE_VALUES
+    assert made().settings.log_output is theirs
+
+
+def test_the_branch_is_main_or_that_of_its_variable_and_a_model_has_no_name(
+    hub: DagsHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert made().settings.branch == "main"
+    monkeypatch.setenv("BRANCH", "experiments")
+    before = made().settings
+    assert before.branch == "experiments"
+    monkeypatch.setenv("HF_DAGSHUB_MODEL_NAME", "net")
+    assert made().settings == before
+
+
 def test_the_output_is_committed_when_the_training_ends_but_for_its_journals(
     hub: DagsHub, tmp_path: Path
 ) -> None:

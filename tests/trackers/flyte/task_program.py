@@ -3,6 +3,7 @@ Tasks of Flyte that train, for Flyte's own entry point; the environment says wha
 
     OUT            output directory of the training
     DIE_SYNCED     `train` kills itself at step 13, once the checkpoint of this step is stored
+    SWITCHES       `switched` makes its tracker with these arguments, as JSON
     DIE_TORN       `tear` kills itself as soon as there is a file in this folder of the store
 """
 
@@ -75,3 +76,15 @@ def tear() -> None:
         slot = Path(os.environ["DIE_TORN"])
         eventually(lambda: slot.exists() and any(slot.iterdir()))
         die()
+
+
+@flytekit.task(enable_deck=True)
+def switched() -> None:
+    """Train with a tracker of which parts are switched on or off."""
+    from tests.support.regression import Line, Model, arguments
+
+    flyte = asynccb.FlyteCallback(**json.loads(os.environ["SWITCHES"]))
+    args = arguments(Path(os.environ["OUT"]), max_steps=2, logging_steps=1)
+    with asynccb.Trainer(Model(), args, train_dataset=Line(), callbacks=[flyte]) as trainer:
+        trainer.train()
+    print("SAID {}")

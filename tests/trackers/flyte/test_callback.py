@@ -426,6 +426,22 @@ def test_a_metric_called_step_has_a_chart_and_a_column_beside_the_global_step() 
 
 
 @needs_flytekit
+@pytest.mark.parametrize("draws", [None, True, False])
+@pytest.mark.parametrize("saves", [None, True, False])
+def test_the_log_history_and_the_checkpoints_are_on_unless_switched_off(
+    draws: bool | None, saves: bool | None, tmp_path: Path
+) -> None:
+    given = {"save_log_history": draws, "sync_checkpoints": saves}
+    switches = {name: value for name, value in given.items() if value is not None}
+    attempts = Attempts(tmp_path)
+    status, _, errors = attempts.run("switched", SWITCHES=json.dumps(switches))
+    assert status == 0, errors
+    assert ("Log History" in Page(attempts.deck(0)).texts["li"]) is (draws is not False)
+    store = attempts.store(0)
+    assert (store.exists() and newest_whole(store) is not None) is (saves is not False)
+
+
+@needs_flytekit
 def test_outside_a_task_it_says_so_and_does_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

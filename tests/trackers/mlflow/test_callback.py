@@ -310,6 +310,31 @@ async def test_a_given_run_is_continued_and_runs_again(
     assert [step for step, _, _ in mlflow_server.points(run, "loss")] == [1, 2, 3, 4, 5, 6]
 
 
+async def test_a_given_run_wins_over_an_experiment_and_a_name(
+    make: Make, mlflow_server: RealMLflow
+) -> None:
+    run = await deliver(make(description(run_name="first")), training(1))
+    later = make(description(run_name="second"), run_id=run, experiment_name="another")
+    assert await deliver(later, training(1, first=2)) == run
+    assert mlflow_server.run(run)["info"]["run_name"] == "first"
+    assert "another" not in [each["name"] for each in mlflow_server.experiments()]
+
+
+async def test_an_experiment_that_is_not_there_is_made_and_none_is_the_default_one(
+    make: Make, mlflow_server: RealMLflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def experiment(run: str) -> str:
+        found = mlflow_server.run(run)["info"]["experiment_id"]
+        names = [e["name"] for e in mlflow_server.experiments() if e["experiment_id"] == found]
+        return names[0]
+
+    assert experiment(await deliver(make(experiment_name=None), training(1))) == "Default"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "Of a Case")
+    assert experiment(await deliver(make(experiment_name=None), training(1))) == "Of a Case"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of a case")
+    assert experiment(await deliver(make(experiment_name=None), training(1))) == "of a case"
+
+
 async def test_a_nested_run_is_a_child_of_the_given_one_in_its_experiment(
     make: Make, mlflow_server: RealMLflow
 ) -> None:

@@ -167,6 +167,26 @@ def test_every_setting_can_come_from_its_variable(monkeypatch: pytest.MonkeyPatc
     }
 
 
+SWITCHES = {
+    "HF_MLFLOW_LOG_ARTIFACTS": "log_artifacts",
+    "MLFLOW_NESTED_RUN": "nested_run",
+    "MLFLOW_FLATTEN_PARAMS": "flatten_params",
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("value", ["True", "1", "False", "0", None])
+def test_a_switch_means_what_it_does_in_transformers(
+    name: str, value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integrations = pytest.importorskip("transformers.integrations.integration_utils")
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    theirs = (value or "FALSE").upper() in integrations.ENV_VARS_TRUE_VALUES
+    made = MLflowCallback(tracking_uri="http://host", run_id="parent")
+    assert getattr(made.settings, SWITCHES[name]) is theirs
+
+
 RUN = {
     "run_id": "a1",
     "experiment_id": "1",

@@ -127,6 +127,35 @@ def test_what_cannot_work_is_refused_at_once(case: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("resume", ["must", "allow", "never", None])
+def test_the_variable_says_how_a_run_is_resumed(
+    resume: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if resume is not None:
+        monkeypatch.setenv("SWANLAB_RESUME", resume)
+    if resume != "never":
+        monkeypatch.setenv("SWANLAB_RUN_ID", "mine")
+    assert settings().resume == (resume or "allow")
+
+
+@pytest.mark.parametrize(
+    ("mode", "local", "enabled"),
+    [("cloud", False, True), ("local", True, True), ("disabled", False, False)],
+)
+def test_the_variable_says_the_mode(
+    mode: str, local: bool, enabled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWANLAB_MODE", mode)
+    made = SwanLabCallback()
+    assert (made.local, made.enabled) == (local, enabled)
+
+
+def test_the_variable_s_mode_is_case_sensitive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWANLAB_MODE", "Local")
+    with pytest.raises(ConfigurationError, match="SWANLAB_MODE"):
+        SwanLabCallback()
+
+
 def test_what_is_in_a_variable_is_refused_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWANLAB_RESUME", "sometimes")
     with pytest.raises(ConfigurationError, match="SWANLAB_RESUME"):

@@ -366,6 +366,43 @@ async def test_a_run_in_a_space_goes_to_where_the_hub_says_that_it_runs(
         server.close()
 
 
+@pytest.mark.parametrize(("copy", "said"), [("ada/copy", 1), (None, 0), (False, 0)])
+async def test_a_static_copy_that_the_arguments_name_is_said_once_not_to_be_made(
+    trackio_server: RealTrackio,
+    project: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    copy: str | bool | None,
+    said: int,
+) -> None:
+    async def hub(request: Request) -> Answer:
+        running = {"host": trackio_server.url, "runtime": {"stage": "RUNNING"}}
+        return Answer(200, json.dumps({"id": "ada/board", "sdk": "gradio", **running}).encode())
+
+    with serving(hub) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_of_ada")
+        tracker = TrackioCallback(project=project)
+        run = description(trackio_space_id="ada/board", trackio_static_space_id=copy)
+        tracker.describe(run)
+        await play(tracker, training(1))
+        await tracker.ready()
+        await tracker.ready()
+        await tracker.close()
+    assert caplog.text.count("the static Space 'ada/copy' is not made") == said
+    asked = "`trackio freeze --space-id ada/board --project "
+    assert caplog.text.count(asked) == said
+
+
+def test_the_training_arguments_name_project_and_bucket() -> None:
+    args = asynccb.TrainingArguments(project="mine", trackio_bucket_id="ada/bucket")
+    settings = TrackioCallback().settings
+    assert settings.project_of(args) == "mine"
+    assert settings.project_of(asynccb.TrainingArguments()) == "huggingface"
+    assert settings.bucket_of(args) == "ada/bucket"
+    assert TrackioCallback(project="given").settings.project_of(args) == "given"
+
+
 async def test_a_space_that_is_not_there_is_made_as_the_vendors_client_makes_it(
     trackio_server: RealTrackio, monkeypatch: pytest.MonkeyPatch, project: str
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import asynccb
+from asynccb._ground.events import Event
 from asynccb._ground.exceptions import AccessError, ConfigurationError
 from asynccb.trackers.report_to import get_reporting_integration_callbacks
 from asynccb.trackers.wandb import WandbCallback
@@ -127,6 +128,20 @@ def test_what_cannot_work_is_refused_where_it_is_given(what: str) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
         settings(**given)
     assert "p@h" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, "false", "end", "checkpoint", "END", "true", "1"])
+def test_the_variable_enables_models_where_it_does_in_transformers(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    integrations = pytest.importorskip("transformers.integrations.integration_utils")
+    if value is not None:
+        monkeypatch.setenv("WANDB_LOG_MODEL", value)
+    theirs = integrations.WandbLogModel("false" if value is None else value)
+    ours = WandbCallback()
+    assert ours.settings.log_model == theirs.value
+    assert bool(ours.uploads) is theirs.is_enabled
+    assert (Event.SAVE in ours.uploads) is (theirs == integrations.WandbLogModel.CHECKPOINT)
 
 
 @pytest.mark.parametrize("value", ["true", "END", "1"])

@@ -206,3 +206,58 @@ def test_a_key_that_is_refused_costs_telemetry_and_not_the_run(
     wandb.faults = lambda request: None
     assert main(["sync", str(tmp_path)]) == 0
     assert losses(wandb) == falling(1)
+
+
+@pytest.mark.parametrize(
+    ("value", "groups"),
+    [
+        ("gradients", {"gradients"}),
+        ("parameters", {"parameters"}),
+        ("all", {"gradients", "parameters"}),
+        ("false", set()),
+        (None, set()),
+    ],
+)
+def test_the_variable_says_what_is_watched(
+    value: str | None,
+    groups: set[str],
+    wandb: WandbServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("WANDB_WATCH", value)
+    monkeypatch.setattr("asynccb.trackers.wandb.training._LEAST_FREQUENCY", 2)
+    args = asynccb.TrainingArguments(
+        str(tmp_path / "out"), max_steps=2, logging_steps=1, report_to="wandb", disable_tqdm=True
+    )
+    trainer = asynccb.Trainer(Net(), args, train_dataset=Ones())
+    trainer.train()
+    trainer.dispatcher.close()
+    logged = {name for line in wandb.run("huggingface").history for name in line}
+    assert {name.partition("/")[0] for name in logged if name.endswith("layer.weight")} == groups
+
+
+def test_where_the_best_model_is_loaded_at_the_end_it_is_the_one_uploaded(
+    wandb: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_LOG_MODEL", "end")
+
+    class Worse(asynccb.TrainerCallback):
+        """Make every evaluation after the first a bad one."""
+
+        def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+            metrics["eval_loss"] = float(state.global_step)
+
+    args = asynccb.TrainingArguments(
+        str(tmp_path / "out"), max_steps=3, eval_strategy="steps", eval_steps=1, save_steps=1,
+        load_best_model_at_end=True, report_to="wandb", run_name="best", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = asynccb.Trainer(
+        Net(), args, train_dataset=Ones(), eval_dataset=Ones(), callbacks=[Worse]
+    )
+    trainer.train()
+    trainer.dispatcher.close()
+    best = tmp_path / "out" / "checkpoint-1" / "model.safetensors"
+    *_, final = wandb.versions("model-best")
+    assert final.contents["model.safetensors"] == best.read_bytes()
