@@ -16,10 +16,8 @@ from typing import Any, ClassVar
 from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Kept, KeptFile
-from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.access import open_client, transport
-from asynccb.trackers.mlflow.api import RunInfo
-from asynccb.trackers.mlflow.files import find_store
+from asynccb.trackers.mlflow.api import MLflowApi, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.settings import MLflowSettings, is_hosted, resolve
 from asynccb.trackers.mlflow.tracker import MLflowTracker
@@ -28,7 +26,7 @@ from asynccb.trackers.shared.utf8 import in_utf8
 logger = logging.getLogger("asynccb")
 
 
-class MLflowCallback(MLflowTracker):
+class MLflowCallback(MLflowTracker[MLflowApi]):
     """
     Log a run to an MLflow server: parameters, tags, metrics, checkpoints and how it ended.
 
@@ -98,15 +96,18 @@ class MLflowCallback(MLflowTracker):
         off = switch(environ, "DISABLE_MLFLOW_INTEGRATION")
         return bool(address) and not off and not is_hosted(address, environ)
 
-    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+    async def upload_file(self, connection: MLflowApi, kept: Kept, file: KeptFile) -> None:
         """Store a file under its checkpoint's name."""
         assert self._mlflow.info is not None  # or the run has not begun
-        store = find_store(client, self._mlflow.info.artifact_uri)
-        await store.put(file.path, f"{kept.name}/{file.name}")
+        await connection.store_file(self._mlflow.info, file.path, f"{kept.name}/{file.name}")
 
-    def connect(self) -> Client:
+    def connect(self) -> MLflowApi:
         """Look up the credentials, in variables and in a file, and make the client."""
-        return open_client(self.settings.tracking_uri, os.environ)
+        return MLflowServer(open_client(self.settings.tracking_uri, os.environ))
+
+    async def begin(self, connection: MLflowApi) -> None:
+        """Find or create the experiment and the run."""
+        await self._mlflow.begin(connection)
 
     def _adopt(self, run: RunInfo) -> None:
         self.address = (

@@ -17,8 +17,7 @@ import msgspec
 from asynccb._ground.plain import flatten
 from asynccb._ground.types import RunStatus
 from asynccb._state.run_description import RunDescription
-from asynccb.delivery.client import Client
-from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
+from asynccb.trackers.mlflow.api import Limits, MLflowApi, RunInfo, RunState
 from asynccb.trackers.mlflow.outbox import Outbox
 from asynccb.trackers.mlflow.settings import MLflowSettings
 from asynccb.trackers.mlflow.values import KEY_LENGTH, PARAMETER_LENGTH, entity_key, text_value
@@ -59,7 +58,7 @@ class MLflowRun:
         self._ends = ends
         self._found = found
         self._outbox = Outbox(self._limits)
-        self._server: MLflowServer | None = None
+        self._server: MLflowApi | None = None
         self._description: RunDescription | None = None
         self._introduced = False
         self.info: RunInfo | None = None
@@ -89,11 +88,11 @@ class MLflowRun:
             self._introduce()
         self._outbox.add_metrics(numbers, time // 1_000_000, int(step))
 
-    async def begin(self, client: Client) -> None:
+    async def begin(self, server: MLflowApi) -> None:
         """Find or create the experiment and the run."""
-        self._server = MLflowServer(client)
+        self._server = server
         if self.info is None:
-            self._adopt(await self._find(self._server))
+            self._adopt(await self._find(server))
 
     async def send(self) -> None:
         """Send the queued data; `begin` must have returned."""
@@ -180,7 +179,7 @@ class MLflowRun:
     def _leave_out(self, name: str, why: str) -> None:
         self._reject(f"the parameter {name!r}", why, cause=f"parameter: {why}", record=None)
 
-    async def _find(self, server: MLflowServer) -> RunInfo:
+    async def _find(self, server: MLflowApi) -> RunInfo:
         settings, tags = self._settings, self._source_tags()
         experiment = settings.experiment_name
         if settings.run_id is not None:
@@ -194,7 +193,7 @@ class MLflowRun:
         return await self._make(server, experiment_id, tags)
 
     async def _make(
-        self, server: MLflowServer, experiment_id: str, tags: Mapping[str, str]
+        self, server: MLflowApi, experiment_id: str, tags: Mapping[str, str]
     ) -> RunInfo:
         return await server.run_with_key(
             self._run.key,
