@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -17,9 +18,11 @@ from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Kept, KeptFile
 from asynccb.trackers.mlflow.access import open_client, transport
+from asynccb.trackers.mlflow.address import is_store
 from asynccb.trackers.mlflow.api import MLflowApi, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.settings import MLflowSettings, is_hosted, resolve
+from asynccb.trackers.mlflow.store import MLflowStore
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.utf8 import in_utf8
 
@@ -82,6 +85,7 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
     def set_up(self, settings: MLflowSettings) -> None:
         """Accept the settings."""
         super().set_up(settings)
+        self.local = is_store(settings.tracking_uri)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
 
@@ -102,7 +106,9 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
         await connection.store_file(self._mlflow.info, file.path, f"{kept.name}/{file.name}")
 
     def connect(self) -> MLflowApi:
-        """Look up the credentials, in variables and in a file, and make the client."""
+        """Open the store; for a server, look up the credentials, in variables and in a file."""
+        if self.local:
+            return MLflowStore(self.settings.tracking_uri, self.settings.folder)
         return MLflowServer(open_client(self.settings.tracking_uri, os.environ))
 
     async def begin(self, connection: MLflowApi) -> None:
@@ -110,6 +116,13 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
         await self._mlflow.begin(connection)
 
     def _adopt(self, run: RunInfo) -> None:
+        if self.local:
+            self.address = self.settings.tracking_uri
+            logger.info(
+                "MLflow run: %s in %s; `mlflow ui --backend-store-uri %s` shows it",
+                *(run.run_id, self.address, shlex.quote(self.address)),
+            )
+            return
         self.address = (
             f"{self.settings.tracking_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
         )
