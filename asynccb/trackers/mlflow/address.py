@@ -86,6 +86,17 @@ def is_folder(address: str) -> bool:
     return address.startswith(_FOLDER)
 
 
+def database_path(address: str) -> Path:
+    """Return the file of a database with a stored address."""
+    return Path(unquote(address.removeprefix(_SQLITE)))
+
+
+def database_address(path: str) -> str:
+    """Return the address of the database in a file, whose path is absolute."""
+    # SQLAlchemy 2.1 decodes the path; letters stay as they are, for versions that do not.
+    return _SQLITE + re.sub(r"[%?#]", lambda sign: quote(sign[0]), path)
+
+
 # -- a store on this machine ---------------------------------------------------------------------
 
 
@@ -158,10 +169,7 @@ def _store_path(address: str) -> str | None:
 
 
 def _store_address(address: str, path: str) -> str:
-    if address.startswith(_SQLITE):
-        # SQLAlchemy 2.1 decodes the path; letters stay as they are, for versions that do not.
-        return _SQLITE + re.sub(r"[%?#]", lambda sign: quote(sign[0]), path)
-    return _FOLDER + quote(path)
+    return database_address(path) if address.startswith(_SQLITE) else _FOLDER + quote(path)
 
 
 # -- a server ------------------------------------------------------------------------------------

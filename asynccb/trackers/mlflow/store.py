@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -32,11 +32,7 @@ from asynccb.trackers.mlflow.api import (
     with_key,
 )
 from asynccb.trackers.mlflow.appended import AppendedPoints
-
-_ARTIFACTS: Final = "mlruns"
-"""Folder of the working directory in which MLflow keeps the artifacts of a new database."""
-_EXCERPT: Final = 300
-"""Characters of a message of MLflow's; an error of a database quotes the whole statement."""
+from asynccb.trackers.mlflow.opening import excerpt, naming_failures, open_database
 
 T = TypeVar("T")
 
@@ -62,8 +58,8 @@ class MLflowStore:
                 f"{address} is written with MLflow's package, which is missing here ({error}): run "
                 "`pip install 'asynccb[mlflow]'`"
             ) from error
-        with _opening(address):
-            self._maker: Any = None if is_folder(address) else _open_database(address, folder)
+        with naming_failures(address):
+            self._maker: Any = None if is_folder(address) else open_database(address, folder)
             self._client: Any = mlflow.MlflowClient(tracking_uri=address)
         self._appended = None
         if is_folder(address):
@@ -176,18 +172,6 @@ class MLflowStore:
         return anyio.CapacityLimiter(1)
 
 
-def _open_database(address: str, folder: str) -> Any:
-    """
-    Open a database; return what creates experiments in it.
-
-    MLflow's client would put the artifacts of a new database into the working directory of this
-    process, which is not the training's in `asynccb sync`.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    return SqlAlchemyStore(address, str(Path(folder) / _ARTIFACTS))
-
-
 def _info(run: Any) -> RunInfo:
     info = run.info
     return RunInfo(info.run_id, info.experiment_id, info.artifact_uri, info.lifecycle_stage)
@@ -215,41 +199,9 @@ def _errors() -> Iterator[None]:
 def _translated(error: Any) -> TransientError | RejectedError:
     # A folder's errors come wrapped as INTERNAL_ERROR, whatever they are.
     origin = error.__context__ if isinstance(error.__context__, type(error)) else error
-    status, code, why = origin.get_http_status_code(), origin.error_code, _excerpt(origin)
+    status, code, why = origin.get_http_status_code(), origin.error_code, excerpt(origin)
     if status == 503:  # a locked database
         return TransientError(why, cause=code)
     if status >= 500:
         return FaultError(why, status=status, code=code)
     return RejectedError(why, status=status, code=code)
-
-
-@contextlib.contextmanager
-def _opening(address: str) -> Iterator[None]:
-    """Turn errors of opening a store into ours: they pass only while others create the store."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except Exception as error:
-        passing = any(_is_passing(each) for each in (error, error.__cause__))
-        if (
-            not passing
-            and not isinstance(error, MlflowException | OSError)
-            and not _is_of_sql(error)
-        ):
-            raise
-        why = f"{address} cannot be opened: {_excerpt(error)}"
-        raise (TransientError if passing else AccessError)(why) from error
-
-
-def _is_of_sql(error: BaseException) -> bool:
-    return type(error).__module__.startswith("sqlalchemy.")
-
-
-def _is_passing(error: BaseException | None) -> bool:
-    """Tell whether an error is that of a database which another process locks or creates."""
-    return type(error).__name__ in ("OperationalError", "IntegrityError")
-
-
-def _excerpt(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:_EXCERPT]
