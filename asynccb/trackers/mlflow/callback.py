@@ -18,6 +18,7 @@ from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Kept, KeptFile
 from asynccb.trackers.mlflow.access import open_client, transport
+from asynccb.trackers.mlflow.active_run import ActiveRunSide
 from asynccb.trackers.mlflow.address import is_store
 from asynccb.trackers.mlflow.api import MLflowApi, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
@@ -87,6 +88,7 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
         super().set_up(settings)
         self.local = is_store(settings.tracking_uri)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
+        self.training_side = ActiveRunSide(settings.tracking_uri)
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
 
     @classmethod

@@ -42,13 +42,6 @@ class MLflowSettings:
     """The training's working directory, in which a new database of this machine keeps artifacts;
     empty for a server."""
 
-    def __post_init__(self) -> None:
-        if self.nested_run and self.run_id is None:
-            raise ConfigurationError(
-                "a nested MLflow run needs a parent: give its id as run_id= or MLFLOW_RUN_ID "
-                "(the run that is active in this process cannot be seen from the companion)"
-            )
-
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
     """Return the settings: the arguments, and for each that is None, its environment variable."""

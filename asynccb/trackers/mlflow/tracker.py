@@ -16,6 +16,7 @@ from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.trackers.base import journaled
+from asynccb.trackers.mlflow.active_run import ACTIVE_RUN
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.server import Connection, ServerTracker
 from asynccb.trackers.shared.models import model_folder
@@ -39,6 +40,10 @@ class MLflowTracker(ServerTracker[C]):
         """Accept the description of the run."""
         super().describe(run)
         self._mlflow.describe(run)
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Accept the run that is active in the training process."""
+        self._mlflow.join(values[ACTIVE_RUN])
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
