@@ -32,7 +32,9 @@ from asynccb._lanes.bell import Bell
 from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Letter
 from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record, decode
+from asynccb._state.run_description import SIDES
 from asynccb._state.trainer_state import whole_state
+from asynccb.callbacks.training_side import PROCESS
 
 logger = logging.getLogger("asynccb")
 
@@ -265,6 +267,7 @@ class JournalLane(Lane):
     ) -> None:
         if record.kind == RUN:
             self.cursor.run, self._run_record = number, payload
+            await self._hear_process(record)  # it may decide which run is continued
             await self._resumption.begin(record.extra or {})
             self._describe(replica, record)
             return
@@ -288,6 +291,13 @@ class JournalLane(Lane):
         if self.tracker is not None:
             self.tracker.describe(description)
 
+    async def _hear_process(self, record: Record) -> None:
+        """Give a tracker what its training side said of the process when the training began."""
+        values = (record.extra or {}).get(SIDES, {}).get(self.name)
+        if values is not None:
+            about = {"lane": self.name, "what": PROCESS}
+            await self.hear(about, values, record.step, record.time)
+
     async def _restore(self) -> Replica:
         """Return a replica of the state at the cursor; restore the tracker from the cursor."""
         cursor = self.cursor
@@ -296,7 +306,9 @@ class JournalLane(Lane):
             self.callback.restore(cursor.attributes)
         if cursor.run is not None:
             async with aiofiles.open(self._run_path(cursor.run), "rb") as file:
-                self._describe(replica, decode(await file.read()))
+                record = decode(await file.read())
+            await self._hear_process(record)
+            self._describe(replica, record)
         if self._uploads is not None:
             self._uploads.begin(cursor, replica.run)
         if self._keep_history and cursor.position > self.first:

@@ -39,7 +39,7 @@ from asynccb._publishing.training_sides import TrainingSides
 from asynccb._ring.slots import SIZE, Slots
 from asynccb._staging.staging import Staging
 from asynccb._state.control import Decision
-from asynccb._state.run_description import RunDescription
+from asynccb._state.run_description import SIDES, RunDescription
 from asynccb._state.trainer_state import TrainerState
 
 logger = logging.getLogger("asynccb")
@@ -134,8 +134,10 @@ class Publisher:
 
     def describe(self, args: Any, model: Any, *, begins: bool = False) -> None:
         """Send the companion a description of the run; `begins` starts a training."""
+        sides = self._sides.describe() if begins else {}
         if self.companion is not None:
-            self.records.describe(self.runs.describe(args, model, begins=begins))
+            described = self.runs.describe(args, model, begins=begins)
+            self.records.describe(described | ({SIDES: sides} if sides else {}))
 
     def make_forms(self, emitter: dict[str, Any]) -> LogForms:
         """Return the known logs of a run whose companion lives, given the emitter's attributes."""

@@ -36,7 +36,7 @@ class TrainingSides:
         """
         self._records = records
         self._state = state
-        self._sides: list[TrainingSide] = []
+        self._sides: list[tuple[Member, TrainingSide]] = []
 
     def add(self, member: Member) -> None:
         """Connect and open a callback's side, if it has one."""
@@ -52,20 +52,35 @@ class TrainingSides:
                 records.tell(member.name, what, values, self._state())
             elif not warned:
                 warned = True
-                logger.warning("%s gets no %s: that needs the companion", member.name, what)
+                _say_untold(member, what)
 
         side.tell = tell
         side.open()
-        self._sides.append(side)
+        self._sides.append((member, side))
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Return what the sides say of this process, by the names of their trackers."""
+        said: dict[str, dict[str, Any]] = {}
+        for member, side in self._sides:
+            if values := side.describe():
+                if member.in_companion:
+                    said[member.name] = values
+                else:
+                    _say_untold(member, ", ".join(values))
+        return said
 
     def drain(self, *, whole: bool = False) -> None:
         """Have each side send the values that it has gathered."""
-        for side in self._sides:
+        for _, side in self._sides:
             side.drain(whole=whole)
 
     def close(self) -> None:
         """Close all sides and let go of them."""
-        for side in self._sides:
+        for _, side in self._sides:
             side.close()
             side.tell = None
         self._sides.clear()
+
+
+def _say_untold(member: Member, what: str) -> None:
+    logger.warning("%s gets no %s: that needs the companion", member.name, what)

@@ -13,9 +13,12 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from asynccb._ground.plain import clean
+
+SIDES: Final = "sides"
+"""Key in a `RUN` record of what the training sides of trackers say of their process, by tracker."""
 
 
 class PlainArguments:

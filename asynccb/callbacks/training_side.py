@@ -9,9 +9,12 @@ rank that does not serve the tracker sends nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from asynccb.callbacks.base import TrainerCallback
+
+PROCESS: Final = "process"
+"""Word for what `TrainingSide.describe` returns."""
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Accepts a word for the kind of values, and values as in logs. A CUDA tensor does not make it
@@ -32,6 +35,15 @@ class TrainingSide(TrainerCallback):
 
     def open(self) -> None:
         """Start; called on ranks that serve the tracker."""
+
+    def describe(self) -> dict[str, Any]:
+        """
+        Return what the tracker must know of this process before it continues or begins a run.
+
+        Called on the training thread when a training begins. `told` receives the values under the
+        word `PROCESS`, before any hook, and again in each new companion.
+        """
+        return {}
 
     def drain(self, *, whole: bool) -> None:
         """Send all or part of the collected values; called on the training thread every 200 ms."""

@@ -1,7 +1,7 @@
 """
-The common part of trackers that talk to a server over HTTP.
+The common part of trackers that send to a server, or to what takes a server's place.
 
-Promises: a tracker has one client, made when there is something to send. The run exists on the
+Promises: a tracker has one connection, made when there is something to send. The run exists on the
 server before anything is sent to it, however many attempts that takes, and whether metrics or files
 come first.
 """
@@ -12,14 +12,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from asynccb._ground.exceptions import ConfigurationError, FaultError, RejectedError
 from asynccb._journal.uploads import Kept, KeptFile
-from asynccb.delivery.client import Client
 from asynccb.trackers.base import Tracker
 
 if TYPE_CHECKING:
@@ -41,9 +40,19 @@ class _Doubt:
     others_passed: bool = False
 
 
-class ServerTracker(Tracker):
+class Connection(Protocol):
+    """What a tracker sends through; for most trackers, a `Client`."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+
+
+C = TypeVar("C", bound=Connection)
+
+
+class ServerTracker(Tracker, Generic[C]):
     """
-    Gather records in queues and send them through one client.
+    Gather records in queues and send them through one connection.
 
     A subclass defines `settings_type`, a frozen dataclass of plain values without credentials. Its
     constructor resolves the settings and calls `set_up`.
@@ -51,7 +60,7 @@ class ServerTracker(Tracker):
 
     settings_type: ClassVar[type[DataclassInstance]]
 
-    _client: Client | None = None
+    _connection: C | None = None
     _begun: bool = False
     _opening: anyio.Lock | None = None
     _stopping: bool = False
@@ -90,11 +99,15 @@ class ServerTracker(Tracker):
         """Queue a prediction's metrics; like logged values, unless the tracker overrides this."""
         self.queue(values, state)
 
-    def connect(self) -> Client:
-        """Look up the credentials and make the client; called once, in a worker thread."""
+    def connect(self) -> C:
+        """
+        Look up the credentials and make the connection; called in a worker thread.
+
+        After a failure, called again.
+        """
         raise NotImplementedError
 
-    async def begin(self, client: Client) -> None:
+    async def begin(self, connection: C) -> None:
         """
         Find or create the run on the server, and set `address`.
 
@@ -109,7 +122,7 @@ class ServerTracker(Tracker):
         """Whether anything is queued."""
         raise NotImplementedError
 
-    async def send(self, client: Client) -> None:
+    async def send(self, connection: C) -> None:
         """Send everything that is queued; after a failure, called again for the rest."""
         raise NotImplementedError
 
@@ -117,17 +130,17 @@ class ServerTracker(Tracker):
         """Return ids, offsets and counters as they are once everything queued has been sent."""
         raise NotImplementedError
 
-    async def ready(self) -> Client:
-        """Return the client of a run that has begun."""
+    async def ready(self) -> C:
+        """Return the connection of a run that has begun."""
         if self._opening is None:
             self._opening = anyio.Lock()
         async with self._opening:  # metrics and files may arrive at the same time
-            if self._client is None:
-                self._client = await anyio.to_thread.run_sync(self.connect)
+            if self._connection is None:
+                self._connection = await anyio.to_thread.run_sync(self.connect)
             if not self._begun:
-                await self.begin(self._client)
+                await self.begin(self._connection)
                 self._begun = True
-            return self._client
+            return self._connection
 
     async def flush(self) -> None:
         """Send the queued records; the first time, connect and begin the run."""
@@ -152,12 +165,12 @@ class ServerTracker(Tracker):
         A file over which the server fails again and again is rejected, too, if the server accepts
         other files. If it accepts none, the upload is retried until the server recovers.
         """
-        client = await self.ready()
+        connection = await self.ready()
         failed: list[tuple[KeptFile, FaultError]] = []
         passed = False
         for file in kept.pending():
             try:
-                await self.upload_file(client, kept, file)
+                await self.upload_file(connection, kept, file)
                 passed = True
             except FaultError as error:
                 if error.retry_after is not None:
@@ -183,14 +196,14 @@ class ServerTracker(Tracker):
     def _doubts(self) -> dict[str, _Doubt]:
         return {}
 
-    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+    async def upload_file(self, connection: C, kept: Kept, file: KeptFile) -> None:
         """Store one file; a tracker that stores folders as a whole overrides `upload` instead."""
         raise NotImplementedError
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            await self._client.close()
+        if self._connection is not None:
+            await self._connection.close()
 
     def state(self) -> dict[str, Any]:
         """Return the resolved settings, and the attributes."""

@@ -35,6 +35,7 @@ from asynccb._ring.record import decode  # noqa: E402
 from tests.support.launching import environment, launch  # noqa: E402
 from tests.support.waiting import eventually, is_gone  # noqa: E402
 from tests.trackers.mlflow.server import RealMLflow  # noqa: E402
+from tests.trackers.mlflow.stores import StoreReader  # noqa: E402
 
 Victim = Literal["trainer", "companion", "both"]
 STEPS = 3000
@@ -194,7 +195,9 @@ def _count_logs(journal: Path) -> int:
     return count
 
 
-def ended_in(server: RealMLflow, experiment: str) -> tuple[str, list[tuple[int, float]]] | None:
+def ended_in(
+    server: RealMLflow | StoreReader, experiment: str
+) -> tuple[str, list[tuple[int, float]]] | None:
     """Return status and points of an experiment's run once it is over."""
     runs = server.runs(experiment)
     assert len(runs) <= 1, f"{len(runs)} runs were made for one training"

@@ -29,6 +29,7 @@ from tests.trackers.dvclive.studio import Studio, studio_server
 from tests.trackers.dvclive.written import numeric, plain, studio_rows, tables
 from tests.trackers.front import Front, fronting
 from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.mlflow.stores import StoreReader, database, folder_store
 from tests.trackers.scripted import certificate, serving_with
 from tests.trackers.swanlab.reader import SwanLabReader
 from tests.trackers.swanlab.server import SwanLabServer, swanlab_server
@@ -161,6 +162,35 @@ def mlflow_values(server: RealMLflow, experiment: str) -> dict[str, list[Value]]
         ]
         read[f"{run['info']['status']}#{number}"] = sorted(values, key=lambda v: v.step)
     return read
+
+
+@contextmanager
+def mlflow_database(folder: Path, servers: Servers) -> Iterator[Case]:
+    yield _mlflow_store(database(folder), folder, {})
+
+
+@contextmanager
+def mlflow_folder(folder: Path, servers: Servers) -> Iterator[Case]:
+    yield _mlflow_store(folder_store(folder), folder, {"MLFLOW_ALLOW_FILE_STORE": "true"})
+
+
+def _mlflow_store(store: StoreReader, folder: Path, variables: dict[str, str]) -> Case:
+    def read() -> dict[str, list[Value]]:
+        return {
+            status: [Value(s, name, None if math.isnan(value) else value) for s, name, value in run]
+            for status, run in store.values(folder.name).items()
+        }
+
+    return Case(
+        "MLflowCallback",
+        read,
+        variables={
+            "MLFLOW_TRACKING_URI": store.uri,
+            "MLFLOW_EXPERIMENT_NAME": folder.name,
+            **variables,
+        },
+        finished="FINISHED",
+    )
 
 
 @contextmanager
@@ -500,6 +530,8 @@ def clearml_values(server: ClearMLServer) -> dict[str, list[Value]]:
 CASES: dict[str, Open] = {
     "tensorboard": tensorboard,
     "mlflow": mlflow,
+    "mlflow database": mlflow_database,
+    "mlflow folder": mlflow_folder,
     "azure_ml": azureml,
     "dagshub": dagshub,
     "dvclive": dvclive,

@@ -31,7 +31,7 @@ class Settings:
     address: str
 
 
-class Small(ServerTracker):
+class Small(ServerTracker[Client]):
     """The smallest tracker of a server: a run is begun, numbers are posted, files are put."""
 
     settings_type = Settings

@@ -23,6 +23,7 @@ from tests.trackers.dvclive.studio import studio_server
 from tests.trackers.dvclive.written import studio_rows, tables
 from tests.trackers.front import fronting
 from tests.trackers.mlflow.server import RealMLflow
+from tests.trackers.mlflow.stores import StoreReader, database, folder_store
 from tests.trackers.scripted import certificate, serving_with
 from tests.trackers.swanlab.server import SwanLabServer
 from tests.trackers.trackio.server import WRITE_TOKEN, RealTrackio
@@ -53,6 +54,25 @@ def trackio(trackio_server: RealTrackio, monkeypatch: pytest.MonkeyPatch) -> Tar
 
     return Target(
         "TrackioCallback", lambda name: {"project": name}, ended, "finished", "Run crashed"
+    )
+
+
+@pytest.fixture
+def mlflow_database(tmp_path: Path) -> Target:
+    return _store_target(database(tmp_path))
+
+
+@pytest.fixture
+def mlflow_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return _store_target(folder_store(tmp_path))
+
+
+def _store_target(store: StoreReader) -> Target:
+    return Target(
+        "MLflowCallback",
+        lambda name: {"tracking_uri": store.uri, "experiment_name": name},
+        lambda name: ended_in(store, name),
     )
 
 
@@ -174,6 +194,8 @@ def to_clearml(clearml: ClearMLServer) -> Target:
     "name",
     [
         "trackio",
+        "mlflow_database",
+        "mlflow_folder",
         "dagshub",
         "azure_ml",
         "to_wandb",

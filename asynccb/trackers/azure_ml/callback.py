@@ -21,7 +21,7 @@ from asynccb.trackers.azure_ml.access import MARGIN, identity_token, job_token
 from asynccb.trackers.azure_ml.files import put_blob
 from asynccb.trackers.azure_ml.settings import AzureMLSettings, is_configured, resolve
 from asynccb.trackers.mlflow.access import transport
-from asynccb.trackers.mlflow.api import Limits, RunInfo
+from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.token import Keeper
@@ -35,7 +35,7 @@ _STUDIO: Final = "https://ml.azure.com/runs"
 _HINT: Final = "see that the identity may write to the workspace"
 
 
-class AzureMLCallback(MLflowTracker):
+class AzureMLCallback(MLflowTracker[Client]):
     """
     Log a run to an AzureML workspace, like `MLflowCallback`, within the workspace's limits.
 
@@ -124,7 +124,7 @@ class AzureMLCallback(MLflowTracker):
             self._workspace = await self._open(self.settings.tracking_uri, self._keeper)
             self._region = await self._open(self.settings.host, self._keeper)
         await self._renew()  # the server may have been out of reach for long
-        await super().begin(self._workspace)
+        await self._mlflow.begin(MLflowServer(self._workspace))
 
     async def send(self, client: Client) -> None:
         """Send the queued records."""

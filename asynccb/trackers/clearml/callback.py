@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asynccb")
 
 
-class ClearMLCallback(ServerTracker):
+class ClearMLCallback(ServerTracker[Client]):
     """
     Log a run to ClearML: hyper-parameters, configuration, scalars, models, and how it ended.
 

@@ -51,7 +51,7 @@ _BEATS: Final = 1.0, 300.0
 """Seconds between two signs of life: the minimum and maximum that a server may ask for."""
 
 
-class CometCallback(ServerTracker):
+class CometCallback(ServerTracker[Client]):
     """
     Log a run to Comet: metrics, parameters, the model's layers, files, and how it ended.
 

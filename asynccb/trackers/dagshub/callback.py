@@ -27,8 +27,8 @@ from asynccb.trackers.dagshub.settings import (
     resolve,
 )
 from asynccb.trackers.mlflow.access import basic, transport
-from asynccb.trackers.mlflow.api import RunInfo
-from asynccb.trackers.mlflow.files import find_store
+from asynccb.trackers.mlflow.active_run import ActiveRunSide
+from asynccb.trackers.mlflow.api import MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.utf8 import in_utf8
@@ -43,7 +43,7 @@ _OUTPUT: Final = "artifacts"
 _HINT: Final = "set DAGSHUB_USER_TOKEN to a token that may write to the repository"
 
 
-class DagsHubCallback(MLflowTracker):
+class DagsHubCallback(MLflowTracker[Client]):
     """
     Log a run to a DagsHub repository, like `MLflowCallback`, and commit files.
 
@@ -91,8 +91,9 @@ class DagsHubCallback(MLflowTracker):
         super().set_up(settings)
         wanted = {Event.SAVE: settings.log_artifacts, Event.TRAIN_END: settings.log_output}
         self.uploads = [event for event, is_wanted in wanted.items() if is_wanted]
+        self.training_side = ActiveRunSide(settings.tracking_uri)
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
-        self._server: Client | None = None
+        self._server: MLflowServer | None = None
 
     @classmethod
     def is_configured(cls, environ: Mapping[str, str]) -> bool:
@@ -126,8 +127,7 @@ class DagsHubCallback(MLflowTracker):
         """Store a file under its checkpoint's name."""
         assert self._server is not None
         assert self._mlflow.info is not None  # or the run has not begun
-        store = find_store(self._server, self._mlflow.info.artifact_uri)
-        await store.put(file.path, f"{kept.name}/{file.name}")
+        await self._server.store_file(self._mlflow.info, file.path, f"{kept.name}/{file.name}")
 
     def connect(self) -> Client:
         """Look up the credentials, and return the client of DagsHub's own interface."""
@@ -144,13 +144,15 @@ class DagsHubCallback(MLflowTracker):
             repository = self._repository(client)
             user = self._credentials.user or await repository.user()
             await repository.check()
-            self._server = Client(
-                self.settings.tracking_uri,
-                headers=basic(user, self._credentials.secret),
-                transport=transport(os.environ),
-                hint=_HINT,
+            self._server = MLflowServer(
+                Client(
+                    self.settings.tracking_uri,
+                    headers=basic(user, self._credentials.secret),
+                    transport=transport(os.environ),
+                    hint=_HINT,
+                )
             )
-        await super().begin(self._server)
+        await self._mlflow.begin(self._server)
 
     async def close(self) -> None:
         """Close the connections."""

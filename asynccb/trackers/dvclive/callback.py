@@ -51,7 +51,7 @@ _MODELS: Final = ("best", "last")
 """The name of a final model if the best model is loaded at the end, and its name otherwise."""
 
 
-class DVCLiveCallback(ServerTracker):
+class DVCLiveCallback(ServerTracker[Client]):
     """
     Log a run as DVCLive does: in files that `dvc metrics`, `dvc plots` and `dvc params` read.
 

@@ -1,5 +1,5 @@
 """
-The MLflow REST protocol 2.0: experiments, runs and batches, over one `Client`.
+What a run needs of MLflow, and the REST protocol 2.0 that provides it, over one `Client`.
 
 Facts are from MLflow 3.17. Promises: a repeated call has the same result as one call, so every call
 may be repeated after a `TransientError`. This module knows nothing of callbacks.
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from asynccb._ground.exceptions import AccessError, RejectedError
 from asynccb.delivery.client import Client
+from asynccb.trackers.mlflow.files import find_store
 from asynccb.trackers.shared.answers import shaped
 
 _WHO: Final = "an MLflow server"
@@ -88,32 +90,69 @@ class Limits:
     """Parameters of a run; None if their number is not limited."""
 
 
-class MLflowServer:
+class MLflowApi(Protocol):
     """
-    A client of one server.
+    A place that keeps runs: a server, or a store on this machine (`MLflowStore`).
 
-    Besides `TransientError`, calls raise `AccessError` if the tracker cannot continue: the server,
+    Besides `TransientError`, calls raise `AccessError` if the tracker cannot continue: the place,
     run or experiment does not exist, or was deleted.
     """
 
+    async def experiment(self, name: str) -> str:
+        """Return the id of the experiment with that name; create the experiment if necessary."""
+
+    async def run_with_key(
+        self,
+        key: str,
+        experiment_id: str,
+        *,
+        start_time: int,
+        name: str | None,
+        tags: Mapping[str, str],
+    ) -> RunInfo:
+        """
+        Return the run tagged with the key; create the run if necessary.
+
+        `start_time` is in milliseconds.
+        """
+
+    async def run(self, run_id: str) -> RunInfo:
+        """Return the run with that id; raise `AccessError` if it is missing or was deleted."""
+
+    async def update(self, run_id: str, state: RunState, end_time: int | None = None) -> None:
+        """Set the state of a run, and its end in ms; an ended run still accepts metrics."""
+
+    async def log(self, run_id: str, kind: Kind, entities: Sequence[Entity]) -> None:
+        """
+        Store points, parameters or tags, at most as many as `Limits` allows.
+
+        Raises `RejectedError` if one of them is refused. A parameter is written once: if it already
+        has a different value, the whole request is refused. Sending an entity again stores nothing.
+        """
+
+    async def store_file(self, run: RunInfo, file: Path, target: str) -> None:
+        """Store one file below the run's artifacts, overwriting an existing one."""
+
+    async def close(self) -> None:
+        """Let go of the place."""
+
+
+class MLflowServer:
+    """A client of one server."""
+
     def __init__(self, client: Client) -> None:
-        self.client = client
+        self._client = client
 
     async def experiment(self, name: str) -> str:
         """Return the id of the experiment with that name; create the experiment if necessary."""
         found = await self._find_experiment(name) or await self._create_experiment(name)
-        if found.lifecycle_stage != "active":
-            raise AccessError(
-                f"the MLflow experiment {name!r} is deleted but still owns its name: restore it "
-                f"with `mlflow experiments restore --experiment-id {found.experiment_id}`, or "
-                "choose another name"
-            )
+        check_experiment(name, found.experiment_id, found.lifecycle_stage)
         return found.experiment_id
 
     async def _find_experiment(self, name: str) -> _Experiment | None:
         query = {"experiment_name": name}
         try:
-            answer = await self.client.get(f"{API}/experiments/get-by-name", query)
+            answer = await self._client.get(f"{API}/experiments/get-by-name", query)
         except RejectedError as error:
             if error.code == "RESOURCE_DOES_NOT_EXIST":
                 return None
@@ -124,7 +163,7 @@ class MLflowServer:
 
     async def _create_experiment(self, name: str) -> _Experiment:
         try:
-            answer = await self.client.post(f"{API}/experiments/create", {"name": name})
+            answer = await self._client.post(f"{API}/experiments/create", {"name": name})
         except RejectedError as error:
             # Someone else, or an earlier request whose answer was lost, has created it meanwhile.
             exists = error.code == "RESOURCE_ALREADY_EXISTS"
@@ -147,11 +186,10 @@ class MLflowServer:
         Return the run tagged with the key; create the run if necessary.
 
         Each request to create a run would create another one, so always search for the run first.
-        `start_time` is in milliseconds.
         """
         query = {
             "experiment_ids": [experiment_id],
-            "filter": f"tags.`{RUN_KEY_TAG}` = '{key}'",
+            "filter": with_key(key),
             "max_results": 1,
         }
         found = shaped(await self._demand("runs/search", query), _SearchAnswer, _WHO).runs
@@ -160,7 +198,7 @@ class MLflowServer:
         request = {
             "experiment_id": experiment_id,
             "start_time": start_time,
-            "tags": pairs({**tags, RUN_KEY_TAG: key}),
+            "tags": pairs({RUN_KEY_TAG: key, **tags}),
             **({"run_name": name} if name else {}),
         }
         return shaped(await self._demand("runs/create", request), _RunAnswer, _WHO).run.info
@@ -168,15 +206,11 @@ class MLflowServer:
     async def run(self, run_id: str) -> RunInfo:
         """Return the run with that id; raise `AccessError` if it is missing or was deleted."""
         try:
-            answer = await self.client.get(f"{API}/runs/get", {"run_id": run_id})
+            answer = await self._client.get(f"{API}/runs/get", {"run_id": run_id})
         except RejectedError as error:
             raise AccessError(f"the MLflow run {run_id} cannot be continued: {error}") from error
         info = shaped(answer, _RunAnswer, _WHO).run.info
-        if info.lifecycle_stage != "active":
-            raise AccessError(
-                f"the MLflow run {run_id} was deleted: restore it with "
-                f"`mlflow runs restore --run-id {run_id}`, then deliver the stored events"
-            )
+        check_run(info)
         return info
 
     async def update(self, run_id: str, state: RunState, end_time: int | None = None) -> None:
@@ -186,19 +220,25 @@ class MLflowServer:
 
     async def log(self, run_id: str, kind: Kind, entities: Sequence[Entity]) -> None:
         """
-        Store points, parameters or tags, at most as many as `Limits` allows.
+        Store points, parameters or tags.
 
-        Raises `RejectedError` if one of them is refused; none is stored then. A parameter is
-        written once: if it already has a different value, the whole request is refused. Sending a
-        point again stores nothing (in SQL stores, run, key, timestamp, step and value make the
-        primary key).
+        If one of them is refused, none is stored. Sending a point again stores nothing, since in
+        SQL stores run, key, timestamp, step and value make the primary key.
         """
-        await self.client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
+        await self._client.post(f"{API}/runs/log-batch", {"run_id": run_id, kind: entities})
+
+    async def store_file(self, run: RunInfo, file: Path, target: str) -> None:
+        """Store one file, through the server's proxy or on a shared disk."""
+        await find_store(self._client, run.artifact_uri).put(file, target)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
 
     async def _demand(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post a request that the tracker cannot do without: a refusal becomes an `AccessError`."""
         try:
-            return await self.client.post(f"{API}/{path}", body)
+            return await self._client.post(f"{API}/{path}", body)
         except RejectedError as error:
             raise AccessError(str(error)) from error
 
@@ -206,3 +246,26 @@ class MLflowServer:
 def pairs(values: Mapping[str, str]) -> list[Pair]:
     """Return a mapping in the server's form of parameters and tags."""
     return [Pair(key, value) for key, value in values.items()]
+
+
+def with_key(key: str) -> str:
+    """Return the filter of a search for the run tagged with a key."""
+    return f"tags.`{RUN_KEY_TAG}` = '{key}'"
+
+
+def check_experiment(name: str, experiment_id: str, stage: str) -> None:
+    """Raise `AccessError`, with the remedy, if an experiment was deleted."""
+    if stage != "active":
+        raise AccessError(
+            f"the MLflow experiment {name!r} is deleted but still owns its name: restore it with "
+            f"`mlflow experiments restore --experiment-id {experiment_id}`, or choose another name"
+        )
+
+
+def check_run(info: RunInfo) -> None:
+    """Raise `AccessError`, with the remedy, if a run was deleted."""
+    if info.lifecycle_stage != "active":
+        raise AccessError(
+            f"the MLflow run {info.run_id} was deleted: restore it with "
+            f"`mlflow runs restore --run-id {info.run_id}`, then deliver the stored events"
+        )

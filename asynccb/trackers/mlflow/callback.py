@@ -10,25 +10,27 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Kept, KeptFile
-from asynccb.delivery.client import Client
 from asynccb.trackers.mlflow.access import open_client, transport
-from asynccb.trackers.mlflow.api import RunInfo
-from asynccb.trackers.mlflow.files import find_store
+from asynccb.trackers.mlflow.active_run import ActiveRunSide
+from asynccb.trackers.mlflow.address import is_store
+from asynccb.trackers.mlflow.api import MLflowApi, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.settings import MLflowSettings, is_hosted, resolve
+from asynccb.trackers.mlflow.store import MLflowStore
 from asynccb.trackers.mlflow.tracker import MLflowTracker
 from asynccb.trackers.shared.utf8 import in_utf8
 
 logger = logging.getLogger("asynccb")
 
 
-class MLflowCallback(MLflowTracker):
+class MLflowCallback(MLflowTracker[MLflowApi]):
     """
     Log a run to an MLflow server: parameters, tags, metrics, checkpoints and how it ended.
 
@@ -86,7 +88,9 @@ class MLflowCallback(MLflowTracker):
     def set_up(self, settings: MLflowSettings) -> None:
         """Accept the settings."""
         super().set_up(settings)
+        self.local = is_store(settings.tracking_uri)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
+        self.training_side = ActiveRunSide(settings.tracking_uri)
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
 
     @classmethod
@@ -100,17 +104,29 @@ class MLflowCallback(MLflowTracker):
         off = switch(environ, "DISABLE_MLFLOW_INTEGRATION")
         return bool(address) and not off and not is_hosted(address, environ)
 
-    async def upload_file(self, client: Client, kept: Kept, file: KeptFile) -> None:
+    async def upload_file(self, connection: MLflowApi, kept: Kept, file: KeptFile) -> None:
         """Store a file under its checkpoint's name."""
         assert self._mlflow.info is not None  # or the run has not begun
-        store = find_store(client, self._mlflow.info.artifact_uri)
-        await store.put(file.path, f"{kept.name}/{file.name}")
+        await connection.store_file(self._mlflow.info, file.path, f"{kept.name}/{file.name}")
 
-    def connect(self) -> Client:
-        """Look up the credentials, in variables and in a file, and make the client."""
-        return open_client(self.settings.tracking_uri, os.environ)
+    def connect(self) -> MLflowApi:
+        """Open the store; for a server, look up the credentials, in variables and in a file."""
+        if self.local:
+            return MLflowStore(self.settings.tracking_uri, self.settings.folder)
+        return MLflowServer(open_client(self.settings.tracking_uri, os.environ))
+
+    async def begin(self, connection: MLflowApi) -> None:
+        """Find or create the experiment and the run."""
+        await self._mlflow.begin(connection)
 
     def _adopt(self, run: RunInfo) -> None:
+        if self.local:
+            self.address = self.settings.tracking_uri
+            logger.info(
+                "MLflow run: %s in %s; `mlflow ui --backend-store-uri %s` shows it",
+                *(run.run_id, self.address, shlex.quote(self.address)),
+            )
+            return
         self.address = (
             f"{self.settings.tracking_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
         )

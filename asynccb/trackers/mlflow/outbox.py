@@ -18,7 +18,7 @@ from asynccb.trackers.mlflow.api import (
     Entity,
     Kind,
     Limits,
-    MLflowServer,
+    MLflowApi,
     Pair,
     Point,
     RunInfo,
@@ -79,7 +79,7 @@ class Outbox:
         """Set the run's state, replacing an unsent one; `end_time` is in milliseconds."""
         self._state = _Ending(state, end_time)
 
-    async def send(self, server: MLflowServer, run: RunInfo, reject: Reject) -> None:
+    async def send(self, server: MLflowApi, run: RunInfo, reject: Reject) -> None:
         """Send everything; call `reject` for each record that the server refuses."""
         # Each kind apart: one refused parameter makes the server refuse its whole request.
         await _send(self._tags, "tags", server, run, partial(_reject, reject, "tag"))
@@ -90,7 +90,7 @@ class Outbox:
             self._state = None
 
     async def _send_state(
-        self, ending: _Ending, server: MLflowServer, run: RunInfo, reject: Reject
+        self, ending: _Ending, server: MLflowApi, run: RunInfo, reject: Reject
     ) -> None:
         try:
             await server.update(run.run_id, ending.state, ending.end_time)
@@ -109,7 +109,7 @@ class _Refuse(Protocol):
 
 
 async def _send(
-    queue: Queue[E], kind: Kind, server: MLflowServer, run: RunInfo, refuse: _Refuse
+    queue: Queue[E], kind: Kind, server: MLflowApi, run: RunInfo, refuse: _Refuse
 ) -> None:
     async def post(batch: Sequence[E]) -> None:
         await server.log(run.run_id, kind, batch)

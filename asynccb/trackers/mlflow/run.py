@@ -17,8 +17,7 @@ import msgspec
 from asynccb._ground.plain import flatten
 from asynccb._ground.types import RunStatus
 from asynccb._state.run_description import RunDescription
-from asynccb.delivery.client import Client
-from asynccb.trackers.mlflow.api import Limits, MLflowServer, RunInfo, RunState
+from asynccb.trackers.mlflow.api import Limits, MLflowApi, RunInfo, RunState
 from asynccb.trackers.mlflow.outbox import Outbox
 from asynccb.trackers.mlflow.settings import MLflowSettings
 from asynccb.trackers.mlflow.values import KEY_LENGTH, PARAMETER_LENGTH, entity_key, text_value
@@ -41,7 +40,8 @@ class MLflowRun:
     """
     The reporter of one run, which gathers data and sends it to the server.
 
-    The run's state is set only if `ends` is true. `found` is called once the run is known.
+    The run's state is set only if `ends` is true, and never that of the run that the training's
+    own process began. `found` is called once the run is known.
     """
 
     def __init__(
@@ -59,15 +59,30 @@ class MLflowRun:
         self._ends = ends
         self._found = found
         self._outbox = Outbox(self._limits)
-        self._server: MLflowServer | None = None
+        self._server: MLflowApi | None = None
         self._description: RunDescription | None = None
         self._introduced = False
+        self._active: str | None = None
         self.info: RunInfo | None = None
         """The server's description of the run; None until the run is found or created."""
 
     def describe(self, run: RunDescription) -> None:
         """Set the description of the run."""
         self._description = run
+
+    def join(self, run_id: str) -> None:
+        """
+        Log into the run that is active in the training's process, or below it if nested.
+
+        As in transformers, unless the settings name another run.
+        """
+        self._active = run_id
+        if self.info is not None and self._given not in (None, self.info.run_id):
+            logger.warning(
+                "MLflow: the run %s is active, but this callback has begun the run %s and goes on "
+                "there",
+                *(run_id, self.info.run_id),
+            )
 
     @property
     def pending(self) -> bool:
@@ -89,11 +104,11 @@ class MLflowRun:
             self._introduce()
         self._outbox.add_metrics(numbers, time // 1_000_000, int(step))
 
-    async def begin(self, client: Client) -> None:
+    async def begin(self, server: MLflowApi) -> None:
         """Find or create the experiment and the run."""
-        self._server = MLflowServer(client)
+        self._server = server
         if self.info is None:
-            self._adopt(await self._find(self._server))
+            self._adopt(await self._find(server))
 
     async def send(self) -> None:
         """Send the queued data; `begin` must have returned."""
@@ -114,14 +129,13 @@ class MLflowRun:
     def resume(self, attributes: Mapping[str, Any]) -> bool:
         """Continue the run and return True, unless the settings name another run or server."""
         settings, run = self._settings, attributes.get("run_info") or {}
-        given = None if settings.nested_run else settings.run_id
         same_server = attributes.get("tracking_uri") == settings.tracking_uri
-        if same_server and given in (None, run.get("run_id")):
+        if same_server and self._given in (None, run.get("run_id")):
             self.restore(attributes)
             return True
         logger.warning(
-            "MLflow: the interrupted training logged elsewhere (%s, run %s), and the settings have "
-            "changed; the resumed training does not continue that run",
+            "MLflow: the interrupted training logged elsewhere (%s, run %s), and the settings, or "
+            "the active run, have changed; the resumed training does not continue that run",
             *(attributes.get("tracking_uri"), run.get("run_id")),
         )
         return False
@@ -142,8 +156,21 @@ class MLflowRun:
         self.info = info
         self._found(info)
 
+    @property
+    def _given(self) -> str | None:
+        """The run to log into, as the settings or the training's process name it."""
+        if self._settings.nested_run:
+            return None
+        return self._settings.run_id or self._active
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the state of the run is for us to set."""
+        run = self._given if self.info is None else self.info.run_id
+        return self._ends and (self._active is None or run != self._active)
+
     def _set_state(self, state: RunState, time: int | None = None) -> None:
-        if self._ends:
+        if self._is_ours:
             self._outbox.set_state(state, None if time is None else time // 1_000_000)
 
     def _introduce(self) -> None:
@@ -180,21 +207,24 @@ class MLflowRun:
     def _leave_out(self, name: str, why: str) -> None:
         self._reject(f"the parameter {name!r}", why, cause=f"parameter: {why}", record=None)
 
-    async def _find(self, server: MLflowServer) -> RunInfo:
+    async def _find(self, server: MLflowApi) -> RunInfo:
+        if self._given is not None:
+            return await server.run(self._given)
         settings, tags = self._settings, self._source_tags()
         experiment = settings.experiment_name
-        if settings.run_id is not None:
-            given = await server.run(settings.run_id)
-            if not settings.nested_run:
-                return given
-            tags["mlflow.parentRunId"] = given.run_id
+        parent = (settings.run_id or self._active) if settings.nested_run else None
+        if parent is not None:
+            found = await server.run(parent)
+            tags["mlflow.parentRunId"] = found.run_id
             if experiment is None:
-                return await self._make(server, given.experiment_id, tags)
+                return await self._make(server, found.experiment_id, tags)
+        elif settings.nested_run:
+            logger.info("MLflow: no run is active for a nested run to be below; it has no parent")
         experiment_id = await server.experiment(experiment or _EXPERIMENT)
         return await self._make(server, experiment_id, tags)
 
     async def _make(
-        self, server: MLflowServer, experiment_id: str, tags: Mapping[str, str]
+        self, server: MLflowApi, experiment_id: str, tags: Mapping[str, str]
     ) -> RunInfo:
         return await server.run_with_key(
             self._run.key,

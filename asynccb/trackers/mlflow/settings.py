@@ -9,27 +9,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import SplitResult
 
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb.trackers.mlflow.address import find_address, is_store
 from asynccb.trackers.mlflow.values import TAG_LENGTH, entity_key, text_value
-from asynccb.trackers.shared.addresses import kept, quoted, shown, split
+from asynccb.trackers.shared.addresses import split
 from asynccb.trackers.shared.given import Given
 
 DAGSHUB: Final = "https://dagshub.com"
 
 _RUN_ID: Final = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
-_HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
 _EXCERPT: Final = 200
 """Characters of a variable that a message quotes."""
-_DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
-_SERVE: Final = "mlflow server --host 127.0.0.1 --port 5000"
-_THEN: Final = "and give http://127.0.0.1:5000 as the tracking URI"
-_NO_ADDRESS: Final = "is no address: it takes http(s)://host:port/prefix"
 
 
 @dataclass(frozen=True)
@@ -44,20 +38,17 @@ class MLflowSettings:
     flatten_params: bool
     max_log_params: int | None
     log_artifacts: bool
-
-    def __post_init__(self) -> None:
-        if self.nested_run and self.run_id is None:
-            raise ConfigurationError(
-                "a nested MLflow run needs a parent: give its id as run_id= or MLFLOW_RUN_ID "
-                "(the run that is active in this process cannot be seen from the companion)"
-            )
+    folder: str = field(default="", kw_only=True)
+    """The training's working directory, in which a new database of this machine keeps artifacts;
+    empty for a server."""
 
 
 def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowSettings:
     """Return the settings: the arguments, and for each that is None, its environment variable."""
     given = Given(arguments, environ)
+    address = find_address(given["tracking_uri"], environ)
     return MLflowSettings(
-        tracking_uri=_tracking_uri(given["tracking_uri"], environ),
+        tracking_uri=address,
         experiment_name=given.text("experiment_name", "MLFLOW_EXPERIMENT_NAME"),
         run_id=_run_id(given.text("run_id", "MLFLOW_RUN_ID")),
         tags=_tags(given["tags"], environ.get("MLFLOW_TAGS", "")),
@@ -65,6 +56,7 @@ def resolve(arguments: Mapping[str, Any], environ: Mapping[str, str]) -> MLflowS
         flatten_params=given.switch("flatten_params", "MLFLOW_FLATTEN_PARAMS"),
         max_log_params=_maximum(given["max_log_params"], given.variable("MLFLOW_MAX_LOG_PARAMS")),
         log_artifacts=given.switch("log_artifacts", "HF_MLFLOW_LOG_ARTIFACTS"),
+        folder=os.getcwd() if is_store(address) else "",
     )
 
 
@@ -152,72 +144,3 @@ def _tag_value(name: str, value: object) -> str:
             f"the MLflow tag {name!r} has {len(text)} characters; the server keeps {TAG_LENGTH}"
         )
     return text
-
-
-def _tracking_uri(given: object, environ: Mapping[str, str]) -> str:
-    uri = given if given is not None else environ.get("MLFLOW_TRACKING_URI", "").strip()
-    if not isinstance(uri, str | os.PathLike):
-        raise ConfigurationError(f"tracking_uri is {uri!r}; it takes the address of a server")
-    address = os.fspath(uri)
-    if not address:
-        raise ConfigurationError(
-            "MLflow needs the address of a server, as tracking_uri= or MLFLOW_TRACKING_URI; "
-            f"without one, start `{_SERVE} --backend-store-uri sqlite:///mlflow.db` {_THEN}"
-        )
-    parts = split(address)
-    if parts is None:
-        raise ConfigurationError(f"the MLflow tracking URI {_NO_ADDRESS}")
-    _check_address(address, parts)
-    if given is not None and "@" in parts.netloc:
-        raise ConfigurationError(
-            f"tracking_uri{quoted(address)} comes with a user or password, which is not kept: set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-        )
-    return kept(address)
-
-
-def _check_address(address: str, parts: SplitResult) -> None:
-    """Raise `ConfigurationError`, with advice, unless the address is that of a server."""
-    wrong = _advice(shown(address), parts)
-    if wrong is None and not parts.hostname:
-        wrong = "has no host, as in http://127.0.0.1:5000"
-    if wrong is None and (parts.query or parts.fragment):
-        enough = shown(kept(address))
-        wrong = f"goes on after the server's address: {enough} is enough, without ? or #"
-    if wrong is not None:
-        raise ConfigurationError(f"the MLflow tracking URI {wrong}")
-
-
-def _advice(address: str, parts: SplitResult) -> str | None:
-    """
-    Return the fault of an address that does not begin with `http(s)://`, and the remedy.
-
-    `address` is the part that a message may show, which is empty if nothing may be shown.
-    """
-    scheme = parts.scheme.lower()
-    if scheme in ("http", "https"):
-        return None
-    if _HOST_AND_PORT.fullmatch(address):
-        return f"{address!r} has no scheme: did you mean http://{address}?"
-    if scheme.partition("+")[0] in _DATABASES:
-        store = _with_placeholders(address, parts)
-        serve = f"{_SERVE} --backend-store-uri {shlex.quote(store)}"
-        return f"names a {scheme} database; put a server in front of it: `{serve}`, {_THEN}"
-    if address == "databricks" or scheme == "databricks":
-        return (
-            "'databricks' is a profile of another program: give the workspace's https address, and "
-            "its access token as MLFLOW_TRACKING_TOKEN"
-        )
-    if scheme in ("", "file") and address:
-        serve = f"MLFLOW_ALLOW_FILE_STORE=true {_SERVE} --backend-store-uri {shlex.quote(address)}"
-        return f"names the folder {address!r}; put a server in front of it: `{serve}`, {_THEN}"
-    if not address:
-        return _NO_ADDRESS
-    return f"has the scheme {scheme!r}; it takes http(s)://host:port/prefix"
-
-
-def _with_placeholders(address: str, parts: SplitResult) -> str:
-    """Return a database's URI for a command line, with placeholders for its secret parts."""
-    if not address:
-        return "DATABASE_URI"
-    return address.replace("://", "://USER:PASSWORD@", 1) if "@" in parts.netloc else address

@@ -1,24 +1,24 @@
 """
-The common part of trackers whose server speaks MLflow's protocol: events go to an `MLflowRun`.
+The common part of trackers of MLflow's runs: events go to an `MLflowRun`.
 
-Promises: the same as `MLflowRun`. Each tracker itself decides on the server's address, the
-credentials, and the destination of files.
+Promises: the same as `MLflowRun`. Each tracker itself decides on the place of the run, the
+credentials, and the destination of files; its `begin` passes the place to the run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynccb._ground.events import Event
 from asynccb._ground.types import RunStatus
 from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.callbacks.tracking import LARGEST_STEP
-from asynccb.delivery.client import Client
 from asynccb.trackers.base import journaled
+from asynccb.trackers.mlflow.active_run import ACTIVE_RUN
 from asynccb.trackers.mlflow.run import MLflowRun
-from asynccb.trackers.server import ServerTracker
+from asynccb.trackers.server import Connection, ServerTracker
 from asynccb.trackers.shared.models import model_folder
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from asynccb._state.trainer_state import TrainerState
 
 
-class MLflowTracker(ServerTracker):
+C = TypeVar("C", bound=Connection)
+
+
+class MLflowTracker(ServerTracker[C]):
     """Log to one run of MLflow's protocol, `_mlflow`; a subclass makes it in `set_up`."""
 
     largest_step = LARGEST_STEP
@@ -37,6 +40,10 @@ class MLflowTracker(ServerTracker):
         """Accept the description of the run."""
         super().describe(run)
         self._mlflow.describe(run)
+
+    async def told(self, what: str, values: Mapping[str, Any], step: int) -> None:
+        """Accept the run that is active in the training process."""
+        self._mlflow.join(values[ACTIVE_RUN])
 
     async def on_train_begin(
         self, args: Any, state: TrainerState, control: Any, **kwargs: Any
@@ -65,11 +72,7 @@ class MLflowTracker(ServerTracker):
         """Whether anything is queued."""
         return self._mlflow.pending
 
-    async def begin(self, client: Client) -> None:
-        """Find or create the experiment and the run."""
-        await self._mlflow.begin(client)
-
-    async def send(self, client: Client) -> None:
+    async def send(self, connection: C) -> None:
         """Send the queued records."""
         await self._mlflow.send()
 

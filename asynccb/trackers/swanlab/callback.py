@@ -43,7 +43,7 @@ logger = logging.getLogger("asynccb")
 _UPLOADS: Final = {"checkpoint": (Event.SAVE,), "end": (Event.TRAIN_END,), "false": ()}
 
 
-class SwanLabCallback(ServerTracker):
+class SwanLabCallback(ServerTracker[Client]):
     """
     Log a run to SwanLab: configuration, metrics, models, and how it ended.
 

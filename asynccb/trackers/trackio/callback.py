@@ -61,7 +61,7 @@ _STALE: Final = 120 * 10**9
 """Nanoseconds without an event after which figures of this machine no longer count as the run's."""
 
 
-class TrackioCallback(ServerTracker):
+class TrackioCallback(ServerTracker[Client]):
     """
     Log a run to Trackio: configuration, metrics, texts, GPU usage, models, and failed ends.
 

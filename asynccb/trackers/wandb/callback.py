@@ -54,7 +54,7 @@ _BEAT: Final = 15.0
 """Seconds. The vendor's package sends a sign of life every 30; the server waits some minutes."""
 
 
-class WandbCallback(ServerTracker):
+class WandbCallback(ServerTracker[Client]):
     """
     Log a run to Weights & Biases: configuration, history, summary, and how it ended.
 

@@ -214,7 +214,7 @@ async def test_a_token_that_is_given_is_used_and_asks_for_the_next(
     other = tracker()
     await deliver(other, training(1))
     assert clearml.logins == 1
-    await other._client.renew()  # type: ignore[union-attr]
+    await other._connection.renew()  # type: ignore[union-attr]
     assert clearml.logins == 2
     assert clearml.problems == []
     for one in (made, other):
