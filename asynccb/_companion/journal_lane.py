@@ -88,14 +88,9 @@ class JournalLane(Lane):
         self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = self.options.needs_history
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
+        limit, tail = self.upload_limit, self.tail
         self._uploads = uploads_of(
-            self.callback,
-            self.directory,
-            self.name,
-            self.journaled,
-            self._deliver,
-            self.tail,
-            self.upload_limit,
+            self.callback, self.directory, self.name, self.journaled, self._deliver, tail, limit
         )
 
     @property
@@ -292,9 +287,8 @@ class JournalLane(Lane):
             self.tracker.describe(description)
 
     async def _hear_process(self, record: Record) -> None:
-        """Give a tracker what its training side said of the process when the training began."""
         values = (record.extra or {}).get(SIDES, {}).get(self.name)
-        if values is not None:
+        if values is not None:  # what a tracker's training side said when the training began
             about = {"lane": self.name, "what": PROCESS}
             await self.hear(about, values, record.step, record.time)
 

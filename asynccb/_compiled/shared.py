@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+_LARGEST: Final = 2**63 - 1
+
+
+def within_word(step: Any) -> int:
+    """Return a step within the 64 bits of a field; 0 for a step that is no number."""
+    try:
+        return max(-_LARGEST, min(_LARGEST, int(step)))
+    except (TypeError, ValueError, OverflowError):  # the event itself refuses such a step
+        return 0
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from asynccb._compiled.shared import Shared
+from asynccb._compiled.shared import Shared, within_word
 from asynccb._decisions.log import DecisionLog
 from asynccb._decisions.replay import Replay
 from asynccb._decisions.requests import Requests
@@ -156,7 +156,7 @@ class Decisions:
         if self._schedule.waiting or self._replay is not None or step < shared.last_boundary:
             return False
         if passed := self.requests.pass_by():
-            shared.last_boundary = step
+            shared.last_boundary = within_word(step)
         return passed
 
     def apply(self, route: Route, state: TrainerState, control: Any) -> None:
@@ -186,7 +186,7 @@ class Decisions:
                 ticket.lose()
 
     def _begin_anew(self, step: int) -> None:
-        self._training, self._shared.last_boundary = self._training + 1, step
+        self._training, self._shared.last_boundary = self._training + 1, within_word(step)
         self._leave()
 
     def _leave(self) -> None:
@@ -201,7 +201,7 @@ class Decisions:
     def _apply_boundary(self, state: TrainerState, control: Any) -> None:
         step = state.global_step
         self._look_back(step)
-        self._shared.last_boundary = step
+        self._shared.last_boundary = within_word(step)
         if self._notes:
             self._notes.write()
         if due := self._schedule.take(step):
@@ -279,7 +279,7 @@ class Decisions:
         """Go on from a state at a step; raises `ConfigurationError` for anything else."""
         saved, tickets = load(state, self._registry)
         self._emission, self._training = saved.emission, saved.training
-        self._shared.last_boundary = step
+        self._shared.last_boundary = within_word(step)
         self._leave()
         self._schedule.add(tickets)
         self._stop = self._stopped = step if saved.stopped else None
