@@ -88,10 +88,9 @@ class JournalLane(Lane):
         self._group = getattr(self.tracker, "group", GROUP)
         self._keep_history = self.options.needs_history
         self.aside = RejectedFile(self.directory / "rejected" / f"{self.name}.jsonl").append
+        where = self.directory, self.name, self.journaled
         limit, tail = self.upload_limit, self.tail
-        self._uploads = uploads_of(
-            self.callback, self.directory, self.name, self.journaled, self._deliver, tail, limit
-        )
+        self._uploads = uploads_of(self.callback, *where, self._deliver, tail, limit)
 
     @property
     def position(self) -> int:
