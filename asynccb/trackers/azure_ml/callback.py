@@ -45,7 +45,8 @@ class AzureMLCallback(MLflowTracker[Client]):
     stores each checkpoint with the run, work as in `MLflowCallback`, with its variables.
 
     In a job, variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`]. The run is then that job:
-    metrics are added to it, and its state is left alone. Metrics keep their names and are logged at
+    metrics are added to it, and its state is left alone. A run that `mlflow.start_run` has begun is
+    not looked at. Metrics keep their names and are logged at
     the global step, which transformers leaves out. At most 200 parameters are logged; further ones
     are rejected with a warning.
 

@@ -2,7 +2,8 @@
 Train in a process that uses MLflow itself, with our callback or transformers': WHOSE MODE URI.
 
 Prints the active run's id. MODE is `active`, `nested`, `alone` (nested, and nothing is active),
-`killed` (within the active run, by itself) or `elsewhere` (the active run is at another address).
+`killed` (within the active run, by itself), `restarted` (so is the companion, and the training goes
+on) or `elsewhere` (the active run is at another address).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import mlflow
 
 import asynccb
 from asynccb import TrainingArguments
+from tests.faults.kills import children
 
 STEPS = 3
 
@@ -28,6 +30,10 @@ def ours(args: Any) -> None:
     ) as run:
         for step in range(1, STEPS + 1):
             run.step(logs={"loss": 1 / step})
+            if step == 1 and sys.argv[2] == "restarted":
+                assert run.flush(60)
+                for pid in children(os.getpid()):
+                    os.kill(pid, signal.SIGKILL)
         if sys.argv[2] == "killed":
             assert run.flush(60)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -111,3 +111,12 @@ def test_a_training_killed_in_the_active_run_leaves_its_points_there_and_its_sta
     (run,) = reader.runs("e")
     assert (run["info"]["run_id"], run["info"]["status"]) == (active, "RUNNING")
     assert [(step, value) for step, value, _ in reader.points(active, "loss")] == LOSS
+
+
+def test_a_new_companion_goes_on_in_the_active_run_and_does_not_end_it(tmp_path: Path) -> None:
+    reader = database(tmp_path)
+    active, said = train("ours", "restarted", reader.uri)  # which looks at the status
+    assert "it is started again" in said
+    (run,) = reader.runs("e")
+    assert (run["info"]["run_id"], run["info"]["status"]) == (active, "FINISHED")
+    assert [(step, value) for step, value, _ in reader.points(active, "loss")] == LOSS

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb.callbacks.training_side import PROCESS
 from asynccb.trackers.mlflow import MLflowCallback
 from tests.trackers.lane import description
 from tests.trackers.mlflow.runs import revived
@@ -266,3 +267,23 @@ def test_a_resumed_training_goes_on_in_its_run_unless_the_settings_name_another(
     assert tracker.resume(WHERE) is goes_on
     assert tracker.attributes()["run_info"] == (RUN if goes_on else None)
     assert ("logged elsewhere (http://first:5000, run a1)" in caplog.text) is not goes_on
+
+
+@pytest.mark.parametrize(("active", "goes_on"), [("a1", True), ("b2", False)])
+async def test_a_resumed_training_goes_on_in_its_run_unless_another_is_active(
+    caplog: pytest.LogCaptureFixture, active: str, goes_on: bool
+) -> None:
+    tracker = MLflowCallback(tracking_uri="http://first:5000")
+    await tracker.told(PROCESS, {"active_run": active}, 0)
+    assert tracker.resume(WHERE) is goes_on
+    assert ("or the active run, have changed" in caplog.text) is not goes_on
+
+
+async def test_a_run_that_has_begun_is_not_left_for_one_that_is_active_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tracker = MLflowCallback(tracking_uri="http://first:5000")
+    tracker.restore(WHERE)
+    await tracker.told(PROCESS, {"active_run": "b2"}, 0)
+    assert "the run b2 is active, but this callback has begun the run a1" in caplog.text
+    assert tracker.attributes()["run_info"] == RUN
