@@ -45,9 +45,10 @@ class AzureMLCallback(MLflowTracker[Client]):
     stores each checkpoint with the run, work as in `MLflowCallback`, with its variables.
 
     In a job, variables name the run [`MLFLOW_RUN_ID`, `AZUREML_RUN_ID`]. The run is then that job:
-    metrics are added to it, and its state is left alone. Metrics keep their names, whatever `names`
-    is, and are logged at the global step, which transformers leaves out. At most 200 parameters are
-    logged; further ones are rejected with a warning.
+    metrics are added to it, and its state is left alone. A run that `mlflow.start_run` has begun is
+    not looked at. Metrics keep their names, whatever `names` is, and are logged at the global step,
+    which transformers leaves out. At most 200 parameters are logged; further ones are rejected with
+    a warning.
 
     The token is `MLFLOW_TRACKING_TOKEN` or `AZUREML_RUN_TOKEN`, which the service renews before it
     expires; else that of a service principal (`AZURE_TENANT_ID`, `AZURE_CLIENT_ID`,

@@ -29,6 +29,7 @@ _VARIABLE: Final = "MLFLOW_TRACKING_URI"
 _SQLITE: Final = "sqlite:///"
 _FOLDER: Final = "file://"
 _FILE: Final = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[a-zA-Z][\w+.\-]*:")
 _HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
 _DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
 _PROFILES: Final = ("databricks", "databricks-uc", "uc")
@@ -164,7 +165,7 @@ def _store_path(address: str) -> str | None:
     else:
         path = address
         is_path = bool(path) and "://" not in path and path not in _PROFILES
-        is_path = is_path and not re.match(r"[a-zA-Z][\w+.\-]*:", path)
+        is_path = is_path and not _SCHEME.match(path) and not _HOST_AND_PORT.fullmatch(path)
     return folder_setting("tracking_uri", unquote(path)) if is_path else None
 
 

@@ -1,7 +1,7 @@
 """
-MLflow over its REST interface, without the `mlflow` package.
+MLflow: a server over its REST interface, without the package `mlflow`, or a store of that package.
 
-Promises: each point is on the server once, with the step, the time and the value of the record,
+Promises: each point is there once, with the step, the time and the value of the record,
 however often it was retried or replayed on the way. A run is created once. The run ends with the
 state that the training ended with.
 """
@@ -32,22 +32,34 @@ logger = logging.getLogger("asynccb")
 
 class MLflowCallback(MLflowTracker[MLflowApi]):
     """
-    Log a run to an MLflow server: parameters, tags, metrics, checkpoints and how it ended.
+    Log a run to MLflow: parameters, tags, metrics, checkpoints and how it ended.
 
     Each argument left as None is read from its environment variable, named in brackets:
 
-    * `tracking_uri` [`MLFLOW_TRACKING_URI`]: the server's address, `http(s)://host:port/prefix`.
-      A user and password in the variable's address are used, but not stored. In the argument they
-      raise an error.
+    * `tracking_uri` [`MLFLOW_TRACKING_URI`]: the server's address, `http(s)://host:port/prefix`, or
+      a store on this machine: `sqlite:///runs.db`, or a folder as a path or `file://…`. Unset, it
+      is what it is for MLflow 3.17: `mlruns` in the working directory if experiments are there,
+      else `sqlite:///mlflow.db`. A user and password in the variable's address are used, but not
+      stored. In the argument they raise an error.
     * `experiment_name` [`MLFLOW_EXPERIMENT_NAME`], by default `"Default"`; created if missing.
     * `run_id` [`MLFLOW_RUN_ID`]: the run to continue, instead of a new one.
     * `tags` [`MLFLOW_TAGS`, a JSON object].
-    * `nested_run` [`MLFLOW_NESTED_RUN`]: make a new run that is a child of `run_id`, in the
-      parent's experiment unless `experiment_name` is set. (transformers uses the process's active
-      run as the parent.)
+    * `nested_run` [`MLFLOW_NESTED_RUN`]: make a new run that is a child of `run_id`, else of the
+      active run, in the parent's experiment unless `experiment_name` is set. Without either, the
+      new run has no parent.
     * `flatten_params` [`MLFLOW_FLATTEN_PARAMS`]: log nested parameters one by one, as `a.b`.
     * `max_log_params` [`MLFLOW_MAX_LOG_PARAMS`]: log at most so many parameters.
     * `log_artifacts` [`HF_MLFLOW_LOG_ARTIFACTS`]: upload each checkpoint as `checkpoint-<step>`.
+
+    If the training's process has imported `mlflow` and has an active run at the same address on the
+    training thread when the training begins, that run is logged into, unless `run_id` names
+    another one. The process ends it: its status is left alone, even if the training is killed.
+
+    A store on this machine needs the package `mlflow` (extra `mlflow`), whose own client writes it
+    on a thread of the companion; the training does not import it. Several runs may share a database.
+    Its artifacts go to `mlruns` in the training's working directory. MLflow 3.17 refuses folders
+    unless `MLFLOW_ALLOW_FILE_STORE=true`. Its reports of use (telemetry) are switched off there,
+    unless `MLFLOW_DISABLE_TELEMETRY` says otherwise.
 
     Metrics keep their names, whatever `names` is; characters other than letters and digits of any
     script and `_ - . space : /` become `_`, and a checksum keeps such a name apart from others.
@@ -61,7 +73,8 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
     `MLFLOW_TRACKING_SERVER_CERT_PATH`, `MLFLOW_TRACKING_CLIENT_CERT_PATH` and
     `MLFLOW_HTTP_REQUEST_TIMEOUT`.
 
-    Raises `ConfigurationError` for a setting that cannot work, such as a database's address.
+    Raises `ConfigurationError` for a setting that cannot work, such as another database's address,
+    or a store without the package.
     """
 
     name: ClassVar[str] = "mlflow"

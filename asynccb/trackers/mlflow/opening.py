@@ -21,7 +21,7 @@ from asynccb.trackers.mlflow.address import database_address, database_path
 _ARTIFACTS: Final = "mlruns"
 """Folder of the working directory in which MLflow keeps the artifacts of a new database."""
 _EXCERPT: Final = 300
-"""Characters of a message of MLflow's; an error of a database quotes the whole statement."""
+"""Characters of a message of MLflow's that are quoted."""
 _PACKAGES: Final = ("mlflow.", "sqlalchemy.", "alembic.")
 _PASSING: Final = ("OperationalError", "IntegrityError")
 
@@ -80,5 +80,6 @@ def _module(error: BaseException) -> str:
 
 
 def excerpt(error: BaseException) -> str:
-    """Return the beginning of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:_EXCERPT]
+    """Return the beginning of an error's message; of SQLAlchemy's, the database's own."""
+    own = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+    return (str(own).splitlines() or [type(own).__name__])[0][:_EXCERPT]

@@ -21,14 +21,14 @@ class StoreReader:
         """Return all runs of an experiment, newest first."""
         if not self._place.exists():
             return []
-        client = self._client()
+        client = self.client()
         found = client.get_experiment_by_name(experiment)
         runs = [] if found is None else client.search_runs([found.experiment_id])
         return [run.to_dictionary() for run in runs]
 
     def points(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
         """Return all points of a metric, as (step, value, timestamp in ms), in order of step."""
-        found = self._client().get_metric_history(run_id, key)
+        found = self.client().get_metric_history(run_id, key)
         return sorted((point.step, point.value, point.timestamp) for point in found)
 
     def values(self, experiment: str) -> dict[str, list[tuple[int, str, float]]]:
@@ -42,7 +42,8 @@ class StoreReader:
             for number, run in enumerate(self.runs(experiment))
         }
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """Return MLflow's own client of the store."""
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri)

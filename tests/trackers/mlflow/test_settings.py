@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asynccb._ground.exceptions import ConfigurationError
+from asynccb.callbacks.training_side import PROCESS
 from asynccb.trackers.mlflow import MLflowCallback
 from tests.trackers.lane import description
 from tests.trackers.mlflow.runs import revived
@@ -55,11 +59,13 @@ def test_it_is_configured_where_there_is_an_address_and_no_veto(
 @pytest.mark.parametrize(
     ("uri", "advice"),
     [
-        ("sqlite:///my runs.db", "--backend-store-uri 'sqlite:///my runs.db'"),
+        ("sqlite://", "sqlite:///file.db"),
+        ("sqlite:///:memory:", "sqlite:///file.db"),
+        ("sqlite:///my.db?timeout=3", "without ? or #"),
         (f"postgresql://ada:{SECRET}@db/x", "--backend-store-uri postgresql://USER:PASSWORD@db/x"),
         (f"mysql+pymysql://ada:{SECRET}@db/x", "mysql+pymysql://USER:PASSWORD@db/x"),
-        ("file:///data/mlruns", "--backend-store-uri file:///data/mlruns"),
-        ("./mlruns", "MLFLOW_ALLOW_FILE_STORE=true mlflow server"),
+        ("file://host/data", "no folder of this machine"),
+        ("./runs", "MLFLOW_ALLOW_FILE_STORE=true: set that, or give a database"),
         ("localhost:5000", "did you mean http://localhost:5000"),
         ("127.0.0.1:5000/prefix", "did you mean http://127.0.0.1:5000/prefix"),
         ("databricks", "MLFLOW_TRACKING_TOKEN"),
@@ -72,7 +78,7 @@ def test_it_is_configured_where_there_is_an_address_and_no_veto(
         ("http://host:5000/#/experiments/1", "http://host:5000 is enough"),
         (f"http://host?token={SECRET}", "http://host is enough"),
         (f"http://ada:{SECRET}@host", "MLFLOW_TRACKING_PASSWORD"),
-        ("", "mlflow server --host 127.0.0.1"),
+        ("", "no address"),
         (5000, "5000"),
     ],
 )
@@ -83,9 +89,79 @@ def test_an_address_that_is_none_is_refused_with_what_to_do(uri: Any, advice: st
     assert SECRET not in str(caught.value)
 
 
-def test_a_missing_address_is_refused_with_the_command_that_starts_a_server() -> None:
-    with pytest.raises(ConfigurationError, match="--backend-store-uri sqlite:///mlflow"):
-        MLflowCallback()
+@pytest.mark.parametrize(
+    ("uri", "advice"),
+    [
+        (None, "--backend-store-uri sqlite:///mlflow.db"),
+        ("sqlite:///my runs.db", "--backend-store-uri 'sqlite:///my runs.db'"),
+        ("file:///data/mlruns", "--backend-store-uri file:///data/mlruns"),
+        ("./mlruns", "MLFLOW_ALLOW_FILE_STORE=true mlflow server"),
+    ],
+)
+def test_without_mlflow_s_package_a_store_is_refused_with_its_extra_and_a_server_s_command(
+    uri: str | None, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigurationError) as caught:
+        MLflowCallback(tracking_uri=uri)
+    assert advice in str(caught.value)
+    assert "pip install 'asynccb[mlflow]'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "stored"),
+    [
+        (None, "sqlite:///{here}/mlflow.db"),
+        ("sqlite:///a/b%20c.db", "sqlite:///{here}/a/b c.db"),
+        ("sqlite:////data/x.db", "sqlite:////data/x.db"),
+        ("runs", "file://{here}/runs"),
+        ("./a b", "file://{here}/a%20b"),
+        (Path("runs"), "file://{here}/runs"),
+        ("file:runs", "file://{here}/runs"),
+        ("file:///data/a%20b/", "file:///data/a%20b"),
+        ("file://localhost/data", "file:///data"),
+    ],
+)
+def test_a_store_s_address_is_absolute_from_the_training_s_folder(
+    uri: Any, stored: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    tracker = MLflowCallback(tracking_uri=uri)
+    assert tracker.settings.tracking_uri == stored.format(here=tmp_path)
+    assert tracker.settings.folder == str(tmp_path)
+    assert tracker.local
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_an_unset_address_is_the_one_that_mlflow_itself_takes(
+    runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    if runs:
+        (tmp_path / "mlruns" / "0" / "meta.yaml").touch()
+    asked = "import mlflow; print(mlflow.get_tracking_uri())"
+    theirs = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert MLflowCallback().settings.tracking_uri == theirs
+
+
+def test_a_store_that_is_of_the_other_kind_is_refused_with_the_address_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    (tmp_path / "x.db").touch()
+    with pytest.raises(ConfigurationError, match=f"give sqlite:///{tmp_path}/x.db"):
+        MLflowCallback(tracking_uri="x.db")
+    with pytest.raises(ConfigurationError, match="is a folder: name a file in it"):
+        MLflowCallback(tracking_uri=f"sqlite:///{tmp_path}")
+
+
+def test_the_settings_of_an_earlier_version_s_journal_are_read() -> None:
+    state = MLflowCallback(tracking_uri="http://host").state()
+    del state["args"]["folder"]
+    assert revived(state, description()).settings.folder == ""
 
 
 @pytest.mark.parametrize(
@@ -97,7 +173,6 @@ def test_a_missing_address_is_refused_with_the_command_that_starts_a_server() ->
         {"MLFLOW_MAX_LOG_PARAMS": "many"},
         {"MLFLOW_MAX_LOG_PARAMS": "-1"},
         {"MLFLOW_NESTED_RUN": "maybe"},
-        {"MLFLOW_NESTED_RUN": "1"},
         {"HF_MLFLOW_LOG_ARTIFACTS": "some"},
         {"MLFLOW_FLATTEN_PARAMS": "2"},
         {"MLFLOW_RUN_ID": "no such/id"},
@@ -129,7 +204,6 @@ def test_a_variable_that_cannot_work_is_refused_when_the_tracker_is_made(
         {"max_log_params": True},
         {"max_log_params": 1.5},
         {"nested_run": "yes"},
-        {"nested_run": True},
         {"experiment_name": ""},
         {"experiment_name": 7},
         {"run_id": "../x"},
@@ -164,6 +238,7 @@ def test_every_setting_can_come_from_its_variable(monkeypatch: pytest.MonkeyPatc
         "max_log_params": 12,
         "log_artifacts": True,
         "names": "grouped",
+        "folder": "",
     }
 
 
@@ -213,3 +288,23 @@ def test_a_resumed_training_goes_on_in_its_run_unless_the_settings_name_another(
     assert tracker.resume(WHERE) is goes_on
     assert tracker.attributes()["run_info"] == (RUN if goes_on else None)
     assert ("logged elsewhere (http://first:5000, run a1)" in caplog.text) is not goes_on
+
+
+@pytest.mark.parametrize(("active", "goes_on"), [("a1", True), ("b2", False)])
+async def test_a_resumed_training_goes_on_in_its_run_unless_another_is_active(
+    caplog: pytest.LogCaptureFixture, active: str, goes_on: bool
+) -> None:
+    tracker = MLflowCallback(tracking_uri="http://first:5000")
+    await tracker.told(PROCESS, {"active_run": active}, 0)
+    assert tracker.resume(WHERE) is goes_on
+    assert ("or the active run, have changed" in caplog.text) is not goes_on
+
+
+async def test_a_run_that_has_begun_is_not_left_for_one_that_is_active_later(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tracker = MLflowCallback(tracking_uri="http://first:5000")
+    tracker.restore(WHERE)
+    await tracker.told(PROCESS, {"active_run": "b2"}, 0)
+    assert "the run b2 is active, but this callback has begun the run a1" in caplog.text
+    assert tracker.attributes()["run_info"] == RUN
