@@ -56,8 +56,8 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
     another one. The process ends it: its status is left alone, even if the training is killed.
 
     A store on this machine needs the package `mlflow` (extra `mlflow`), whose own client writes it
-    on a thread of the companion; the training does not import it. Several runs may share a database.
-    Its artifacts go to `mlruns` in the training's working directory. MLflow 3.17 refuses folders
+    on a thread of the companion; the training does not import it. Runs may share a database. Its
+    artifacts go to `mlruns` in the training's working directory. MLflow 3.17 refuses folders
     unless `MLFLOW_ALLOW_FILE_STORE=true`. Its reports of use (telemetry) are switched off there,
     unless `MLFLOW_DISABLE_TELEMETRY` says otherwise.
 
