@@ -241,7 +241,7 @@ OWN = {
     "comet_ml": {"archive"},
     "dvclive": {"dvc_process", "folder", "repository", "tables", "yaml_files"},
     "flyte": {"deck", "slots", "task"},
-    "mlflow": {"active_run", "address", "appended", "store", "tracker"},
+    "mlflow": {"address", "appended", "store", "tracker"},
     "swanlab": {"run_file", "run_file_format"},
     "tensorboard": {"event_file", "tags"},
     "trackio": {"inbox", "space"},

@@ -32,9 +32,8 @@ from asynccb._lanes.bell import Bell
 from asynccb._lanes.lane import Lane
 from asynccb._lanes.mailbox import Letter
 from asynccb._ring.record import ADDED_BIT, AGAIN_BIT, END, LEAVE, LOST, RUN, TOLD, Record, decode
-from asynccb._state.run_description import SIDES
+from asynccb._state.run_description import PROCESS, SIDES
 from asynccb._state.trainer_state import whole_state
-from asynccb.callbacks.training_side import PROCESS
 
 logger = logging.getLogger("asynccb")
 
@@ -102,8 +101,7 @@ class JournalLane(Lane):
         """Id of the first record that this lane may read again."""
         if self._keep_history:
             return self.first
-        looked = self._saved if self._uploads is None else self._uploads.position
-        return min(self._saved, looked)
+        return min(self._saved, self._uploads.position if self._uploads else self._saved)
 
     @property
     def passed(self) -> int:
@@ -261,9 +259,7 @@ class JournalLane(Lane):
     ) -> None:
         if record.kind == RUN:
             self.cursor.run, self._run_record = number, payload
-            await self._hear_process(record)  # it may decide which run is continued
-            await self._resumption.begin(record.extra or {})
-            self._describe(replica, record)
+            await self._describe(replica, record, begins=True)
             return
         extra = record.extra or {}
         if record.kind == LEAVE and extra["lane"] != self.name:
@@ -280,16 +276,16 @@ class JournalLane(Lane):
         await self.finish(extra.get("status", "finished"), record.time)
         self.cursor.finished = not self.counts.disabled
 
-    def _describe(self, replica: Replica, record: Record) -> None:
+    async def _describe(self, replica: Replica, record: Record, *, begins: bool = False) -> None:
+        """Give a tracker what its training side says of the process, and the run."""
+        extra = record.extra or {}
+        if self.name in (said := extra.get(SIDES, {})):  # it may decide which run is resumed
+            await self.hear({"lane": self.name, "what": PROCESS}, said[self.name], 0, record.time)
+        if begins:
+            await self._resumption.begin(extra)
         description = replica.describe(record)
         if self.tracker is not None:
             self.tracker.describe(description)
-
-    async def _hear_process(self, record: Record) -> None:
-        values = (record.extra or {}).get(SIDES, {}).get(self.name)
-        if values is not None:  # what a tracker's training side said when the training began
-            about = {"lane": self.name, "what": PROCESS}
-            await self.hear(about, values, record.step, record.time)
 
     async def _restore(self) -> Replica:
         """Return a replica of the state at the cursor; restore the tracker from the cursor."""
@@ -299,9 +295,7 @@ class JournalLane(Lane):
             self.callback.restore(cursor.attributes)
         if cursor.run is not None:
             async with aiofiles.open(self._run_path(cursor.run), "rb") as file:
-                record = decode(await file.read())
-            await self._hear_process(record)
-            self._describe(replica, record)
+                await self._describe(replica, decode(await file.read()))
         if self._uploads is not None:
             self._uploads.begin(cursor, replica.run)
         if self._keep_history and cursor.position > self.first:
@@ -320,7 +314,7 @@ class JournalLane(Lane):
             return
         self._answered = False
         try:
-            if self._run_record is not None and self.cursor.run is not None:
+            if self._run_record and self.cursor.run is not None:
                 await replace(self._run_path(self.cursor.run), self._run_record)
                 self._run_record = None
             await save_cursor(self._cursor_path, self.cursor)

@@ -103,6 +103,7 @@ class Publisher:
         self._sides = TrainingSides(
             lambda: self.companion.records if self.companion else None, state
         )
+        self._process: dict[str, dict[str, Any]] = {}  # as the training began
         self._fallbacks: dict[str, _Fallback] = {}
 
     # -- lanes -------------------------------------------------------------------------------------
@@ -134,10 +135,11 @@ class Publisher:
 
     def describe(self, args: Any, model: Any, *, begins: bool = False) -> None:
         """Send the companion a description of the run; `begins` starts a training."""
-        sides = self._sides.describe() if begins else {}
+        if begins:
+            self._process = self._sides.describe()
         if self.companion is not None:
             described = self.runs.describe(args, model, begins=begins)
-            self.records.describe(described | ({SIDES: sides} if sides else {}))
+            self.records.describe(described | ({SIDES: self._process} if self._process else {}))
 
     def make_forms(self, emitter: dict[str, Any]) -> LogForms:
         """Return the known logs of a run whose companion lives, given the emitter's attributes."""

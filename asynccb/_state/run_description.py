@@ -19,6 +19,8 @@ from asynccb._ground.plain import clean
 
 SIDES: Final = "sides"
 """Key in a `RUN` record of what the training sides of trackers say of their process, by tracker."""
+PROCESS: Final = "process"
+"""Word under which a tracker is told what its side says."""
 
 
 class PlainArguments:

@@ -9,12 +9,9 @@ rank that does not serve the tracker sends nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from asynccb.callbacks.base import TrainerCallback
-
-PROCESS: Final = "process"
-"""Word for what `TrainingSide.describe` returns."""
 
 Tell = Callable[[str, Mapping[str, Any]], None]
 """Accepts a word for the kind of values, and values as in logs. A CUDA tensor does not make it
@@ -41,7 +38,7 @@ class TrainingSide(TrainerCallback):
         Return what the tracker must know of this process before it continues or begins a run.
 
         Called on the training thread when a training begins. `told` receives the values under the
-        word `PROCESS`, before any hook, and again in each new companion.
+        word `process`, before any hook, and again in each new companion.
         """
         return {}
 

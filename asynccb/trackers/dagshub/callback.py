@@ -27,10 +27,10 @@ from asynccb.trackers.dagshub.settings import (
     resolve,
 )
 from asynccb.trackers.mlflow.access import basic, transport
-from asynccb.trackers.mlflow.active_run import ActiveRunSide
 from asynccb.trackers.mlflow.api import MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.tracker import MLflowTracker
+from asynccb.trackers.mlflow.training import MLflowTraining
 from asynccb.trackers.shared.utf8 import in_utf8
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class DagsHubCallback(MLflowTracker[Client]):
         super().set_up(settings)
         wanted = {Event.SAVE: settings.log_artifacts, Event.TRAIN_END: settings.log_output}
         self.uploads = [event for event, is_wanted in wanted.items() if is_wanted]
-        self.training_side = ActiveRunSide(settings.tracking_uri)
+        self.training_side = MLflowTraining(settings.tracking_uri)
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
         self._server: MLflowServer | None = None
 

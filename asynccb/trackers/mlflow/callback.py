@@ -18,13 +18,13 @@ from asynccb._ground.environment import switch
 from asynccb._ground.events import Event
 from asynccb._journal.uploads import Kept, KeptFile
 from asynccb.trackers.mlflow.access import open_client, transport
-from asynccb.trackers.mlflow.active_run import ActiveRunSide
 from asynccb.trackers.mlflow.address import is_store
 from asynccb.trackers.mlflow.api import MLflowApi, MLflowServer, RunInfo
 from asynccb.trackers.mlflow.run import MLflowRun
 from asynccb.trackers.mlflow.settings import MLflowSettings, is_hosted, resolve
 from asynccb.trackers.mlflow.store import MLflowStore
 from asynccb.trackers.mlflow.tracker import MLflowTracker
+from asynccb.trackers.mlflow.training import MLflowTraining
 from asynccb.trackers.shared.utf8 import in_utf8
 
 logger = logging.getLogger("asynccb")
@@ -56,8 +56,8 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
     another one. The process ends it: its status is left alone, even if the training is killed.
 
     A store on this machine needs the package `mlflow` (extra `mlflow`), whose own client writes it
-    on a thread of the companion; the training does not import it. Runs may share a database. Its
-    artifacts go to `mlruns` in the training's working directory. MLflow 3.17 refuses folders
+    on a thread of the companion; the training does not import it. Several runs may share it.
+    Its artifacts go to `mlruns` in the training's working directory. MLflow 3.17 refuses folders
     unless `MLFLOW_ALLOW_FILE_STORE=true`. Its reports of use (telemetry) are switched off there,
     unless `MLFLOW_DISABLE_TELEMETRY` says otherwise.
 
@@ -103,7 +103,7 @@ class MLflowCallback(MLflowTracker[MLflowApi]):
         super().set_up(settings)
         self.local = is_store(settings.tracking_uri)
         self.uploads = (Event.SAVE,) if settings.log_artifacts else ()
-        self.training_side = ActiveRunSide(settings.tracking_uri)
+        self.training_side = MLflowTraining(settings.tracking_uri)
         self._mlflow = MLflowRun(settings, self.reject, found=self._adopt)
 
     @classmethod

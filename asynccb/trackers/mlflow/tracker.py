@@ -16,8 +16,8 @@ from asynccb._journal.uploads import Folder
 from asynccb._state.run_description import PlainArguments, RunDescription
 from asynccb.callbacks.tracking import LARGEST_STEP
 from asynccb.trackers.base import journaled
-from asynccb.trackers.mlflow.active_run import ACTIVE_RUN
 from asynccb.trackers.mlflow.run import MLflowRun
+from asynccb.trackers.mlflow.training import ACTIVE_RUN
 from asynccb.trackers.server import Connection, ServerTracker
 from asynccb.trackers.shared.models import model_folder
 

@@ -31,6 +31,7 @@ def ours(args: Any) -> None:
         for step in range(1, STEPS + 1):
             run.step(logs={"loss": 1 / step})
             if step == 1 and sys.argv[2] == "restarted":
+                run.add_callback(asynccb.TensorBoardCallback())  # which describes the run again
                 assert run.flush(60)
                 for pid in children(os.getpid()):
                     os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from asynccb._ground.exceptions import ConfigurationError
-from asynccb.callbacks.training_side import PROCESS
+from asynccb._state.run_description import PROCESS
 from asynccb.trackers.mlflow import MLflowCallback
 from tests.trackers.lane import description
 from tests.trackers.mlflow.runs import revived

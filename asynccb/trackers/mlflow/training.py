@@ -19,7 +19,7 @@ logger = logging.getLogger("asynccb")
 ACTIVE_RUN: Final = "active_run"
 
 
-class ActiveRunSide(TrainingSide):
+class MLflowTraining(TrainingSide):
     """Tell the id of the run that `mlflow.start_run` has begun on the training thread, if any."""
 
     def __init__(self, address: str) -> None:
