@@ -189,6 +189,13 @@ VARIABLES: dict[str, Statement] = {
     "MLFLOW_EXPERIMENT_NAME.default": shown("is the server's own", _EXPERIMENT),
     "MLFLOW_EXPERIMENT_NAME=Default": shown("is that of no name", _EXPERIMENT),
     "MLFLOW_TAGS": shown("is a mapping in JSON", _MLFLOW_READ),
+    "MLFLOW_TRACKING_URI": shown(
+        "is a server or a path; unset, what it is for MLflow itself",
+        "trackers/mlflow/test_settings.py::"
+        "test_a_store_s_address_is_absolute_from_the_training_s_folder",
+        "trackers/mlflow/test_settings.py::"
+        "test_an_unset_address_is_the_one_that_mlflow_itself_takes",
+    ),
     "MLFLOW_NESTED_RUN": shown("makes a child", _SWITCH, _NESTED),
     "MLFLOW_NESTED_RUN=True": shown("makes a child", _SWITCH),
     "MLFLOW_NESTED_RUN=1": shown("makes a child", _SWITCH),

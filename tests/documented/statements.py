@@ -81,13 +81,6 @@ DIFFERENCES: dict[str, Statement] = {
         "gives its directory: a live writer cannot move to another process",
         "trackers/tensorboard/test_callback.py::test_a_summary_writer_gives_its_directory",
     ),
-    "MLFLOW_TRACKING_URI": shown(
-        "takes a server's address; a path is refused with the command that starts one",
-        "trackers/mlflow/test_settings.py::"
-        "test_an_address_that_is_none_is_refused_with_what_to_do",
-        "trackers/mlflow/test_settings.py::"
-        "test_a_missing_address_is_refused_with_the_command_that_starts_a_server",
-    ),
     "DVCLiveCallback.kwargs": shown(
         "are named arguments, so that a misspelt one is an error",
         "trackers/dvclive/test_callback.py::test_a_setting_that_cannot_work_is_refused_at_once",

@@ -293,7 +293,8 @@ async def test_no_two_names_share_a_curve_where_they_are_as_given(case: Case) ->
 
 async def log_apart(case: Case, tracker: Tracker) -> None:
     """Log the names, in another order after a restart; see that each has a curve of its own."""
-    logs = {name: float(number) for number, name in enumerate(APART, start=1)}
+    names = [name for name in APART if name not in case.refused]
+    logs = {name: float(number) for number, name in enumerate(names, start=1)}
     backwards = dict(reversed(logs.items()))
     await deliver(tracker, [emitted("on_train_begin", 0), emitted("on_log", 1, logs=logs)])
     await deliver(tracker, [emitted("on_log", 2, logs=logs)])
@@ -307,7 +308,7 @@ async def log_apart(case: Case, tracker: Tracker) -> None:
     found = case.only_run()[1]
     first = curves(found, 1)
     assert sorted(first) == list(logs.values())
-    assert len(set(first.values())) == len(APART)
+    assert len(set(first.values())) == len(names)
     assert curves(found, 2) == curves(found, 3) == first
     for name in ("精度", "召回", "Äpfel", "Öpfel"):  # taken everywhere, as they are
         assert first[logs[name]].rpartition("/")[2] == name

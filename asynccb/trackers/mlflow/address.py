@@ -30,6 +30,8 @@ _SQLITE: Final = "sqlite:///"
 _FOLDER: Final = "file://"
 _FILE: Final = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[a-zA-Z][\w+.\-]*:")
+_USERINFO: Final = re.compile(r"[^/]:[^/]*@")
+"""A user and a password, in an address whose scheme has a slip; no path is taken for one."""
 _HOST_AND_PORT: Final = re.compile(r"[\w.\-]+:\d+(/.*)?")
 _DATABASES: Final = ("sqlite", "mysql", "postgresql", "mssql")
 _PROFILES: Final = ("databricks", "databricks-uc", "uc")
@@ -165,7 +167,9 @@ def _store_path(address: str) -> str | None:
     else:
         path = address
         is_path = bool(path) and "://" not in path and path not in _PROFILES
-        is_path = is_path and not _SCHEME.match(path) and not _HOST_AND_PORT.fullmatch(path)
+        is_path = is_path and not any(
+            (_SCHEME.match(path), _HOST_AND_PORT.fullmatch(path), _USERINFO.search(path))
+        )
     return folder_setting("tracking_uri", unquote(path)) if is_path else None
 
 

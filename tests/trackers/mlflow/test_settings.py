@@ -78,6 +78,7 @@ def test_it_is_configured_where_there_is_an_address_and_no_veto(
         ("http://host:5000/#/experiments/1", "http://host:5000 is enough"),
         (f"http://host?token={SECRET}", "http://host is enough"),
         (f"http://ada:{SECRET}@host", "MLFLOW_TRACKING_PASSWORD"),
+        (f"http//ada:{SECRET}@host", "no address"),
         ("", "no address"),
         (5000, "5000"),
     ],
